@@ -1,0 +1,94 @@
+"""InfluencerAI: train a LoRA of a character from a folder of pictures.
+
+The public names are loaded when they are first used, so that `import influencerai` costs next to nothing:
+
+    from influencerai import LoraConfig, Trainer
+
+    run = Trainer(LoraConfig(name="me", model_name="sd15")).train("data/datasets/me")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from influencerai.domain import LoraConfig, TrainingOptions, TrainingResult, TrainingSpec
+    from influencerai.errors import (
+        CheckpointError,
+        DatasetError,
+        DependencyMissingError,
+        DivergedError,
+        ExportError,
+        InfluencerAIError,
+        ModelError,
+        OutOfMemoryError,
+        StoppedError,
+        TrainingError,
+        ValidationError,
+    )
+    from influencerai.settings import Settings
+    from influencerai.train.run import Run
+    from influencerai.train.trainer import Trainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "DatasetError",
+    "DependencyMissingError",
+    "DivergedError",
+    "ExportError",
+    "InfluencerAIError",
+    "LoraConfig",
+    "ModelError",
+    "OutOfMemoryError",
+    "Run",
+    "Settings",
+    "StoppedError",
+    "Trainer",
+    "TrainingError",
+    "TrainingOptions",
+    "TrainingResult",
+    "TrainingSpec",
+    "ValidationError",
+    "__version__",
+]
+
+_HOMES = {
+    "LoraConfig": "influencerai.domain",
+    "Run": "influencerai.train.run",
+    "Settings": "influencerai.settings",
+    "Trainer": "influencerai.train.trainer",
+    "TrainingOptions": "influencerai.domain",
+    "TrainingResult": "influencerai.domain",
+    "TrainingSpec": "influencerai.domain",
+}
+"""Where the public names are defined that are not errors."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for.
+
+    Raises:
+        DependencyMissingError: when the name belongs to an extra that is not installed.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        value = getattr(import_module(_HOMES.get(name, "influencerai.errors")), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(__name__):
+            raise
+        from influencerai.errors import DependencyMissingError
+
+        raise DependencyMissingError(
+            f"{__name__}.{name} needs the package '{error.name}', which is not installed.",
+            remedy="Run: pip install 'influencerai[train]'.",
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

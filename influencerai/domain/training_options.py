@@ -1,0 +1,107 @@
+"""TrainingOptions: the typed view of a config's `meta`, field by field. The one table of what absent means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints, model_validator
+
+from influencerai.domain.wire import WireModel
+
+Optimizer = Literal["AdamW", "AdamW8bit", "Adafactor", "Prodigy", "Lion", "ScheduleFreeAdamW"]
+LrScheduler = Literal["cosine", "constant", "linear", "cosine_with_restarts", "polynomial"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TargetModules = Literal["attention", "transformer", "all"]
+PredictionType = Literal["epsilon", "v_prediction"]
+FileFormat = Literal["kohya", "diffusers", "both"]
+Text = Annotated[str, StringConstraints(max_length=2000)]
+
+
+class TrainingOptions(WireModel):
+    """Everything beyond the contract's own fields that changes what is trained."""
+
+    # Optimization
+    optimizer: Optimizer = Field(
+        default="AdamW", description="AdamW8bit needs less memory; Prodigy wants learningRate 1."
+    )
+    lr_scheduler: LrScheduler = Field(default="cosine", description="Shape of the learning rate after the warm-up.")
+    warmup_ratio: StrictFloat = Field(
+        default=0.05, ge=0, le=0.5, description="Share of the steps with a rising learning rate."
+    )
+    warmup_steps: StrictInt | None = Field(default=None, ge=0, description="Warm-up in steps; replaces warmupRatio.")
+    weight_decay: StrictFloat = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay.")
+    max_grad_norm: StrictFloat = Field(
+        default=1.0, ge=0, description="Gradient norm is clipped to this; 0 turns it off."
+    )
+    gradient_accumulation: StrictInt = Field(default=1, ge=1, le=256, description="Batches per optimizer step.")
+    ema: StrictBool = Field(default=False, description="Export an exponential moving average of the weights.")
+    ema_decay: StrictFloat = Field(default=0.999, gt=0, lt=1, description="Upper bound of the EMA's decay.")
+    # Loss
+    min_snr_gamma: StrictFloat | None = Field(
+        default=5.0, gt=0, description="Min-SNR weighting (arXiv:2303.09556); null: off."
+    )
+    noise_offset: StrictFloat = Field(default=0.0, ge=0, le=1, description="Per-channel offset added to the noise.")
+    prediction_type: PredictionType | None = Field(default=None, description="Default: what the base model predicts.")
+    zero_terminal_snr: StrictBool | None = Field(
+        default=None, description="Rescale betas (arXiv:2305.08891); default: the model's."
+    )
+    # Network
+    target_modules: TargetModules = Field(
+        default="transformer",
+        description="attention: q, k, v, out; transformer: also feed-forward and projections; all: also 3x3 conv.",
+    )
+    train_text_encoder: StrictBool = Field(default=False, description="Also train a LoRA of the text encoders.")
+    text_encoder_learning_rate: StrictFloat | None = Field(
+        default=None, ge=0, le=1, description="Default: half of learningRate (Prodigy: the same)."
+    )
+    # Captions and images
+    trigger_word: Text | None = Field(
+        default=None, description="Captions images that have none; checked in the others."
+    )
+    caption_dropout: StrictFloat = Field(
+        default=0.0, ge=0, le=1, description="Share of samples trained with an empty caption."
+    )
+    shuffle_tags: StrictBool = Field(default=False, description="Shuffle the comma-separated parts of a caption.")
+    keep_tokens: StrictInt = Field(
+        default=1, ge=0, description="Leading parts of a caption that shuffling leaves in place."
+    )
+    flip: StrictBool = Field(
+        default=False, description="Mirror half of the samples; leave off for asymmetric characters."
+    )
+    repeats: StrictInt = Field(default=1, ge=1, le=1000, description="Times each image is seen per epoch.")
+    aspect_ratio_buckets: StrictBool = Field(
+        default=True, description="Train in several aspect ratios instead of a square crop."
+    )
+    bucket_min: StrictInt | None = Field(
+        default=None, ge=64, le=4096, description="Shortest side; default half the resolution."
+    )
+    bucket_max: StrictInt | None = Field(
+        default=None, ge=64, le=4096, description="Longest side; default twice the resolution."
+    )
+    bucket_step: StrictInt | None = Field(
+        default=None, ge=8, le=512, description="Multiple of every side; default 64 (32 below 256)."
+    )
+    # Validation, checkpoints, samples
+    validation_split: StrictFloat = Field(
+        default=0.0, ge=0, lt=1, description="Share of the images held out for validation loss."
+    )
+    validation_every_n_epochs: StrictInt = Field(
+        default=1, ge=1, description="How often the validation loss is measured."
+    )
+    save_every_n_epochs: StrictInt | None = Field(default=None, ge=1, description="Default: a quarter of the epochs.")
+    keep_last_n: StrictInt | None = Field(default=None, ge=1, description="Keep only the last N epoch files.")
+    sample_prompts: tuple[Text, ...] = Field(default=(), max_length=32, description="Drawn while training.")
+    sample_every_n_epochs: StrictInt = Field(default=1, ge=1, description="How often samplePrompts are drawn.")
+    # Execution
+    seed: StrictInt = Field(default=42, ge=0, le=2**63 - 1, description="Source of every random draw.")
+    precision: Precision = Field(default="auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    gradient_checkpointing: StrictBool = Field(
+        default=False, description="Recompute activations: less memory, 1.5-1.8x time."
+    )
+    file_format: FileFormat = Field(default="kohya", description="Layout of the exported files.")
+
+    @model_validator(mode="after")
+    def _check_bucket_range(self) -> Self:
+        if self.bucket_min and self.bucket_max and self.bucket_min > self.bucket_max:
+            raise ValueError(f"bucketMin {self.bucket_min} exceeds bucketMax {self.bucket_max}")
+        return self

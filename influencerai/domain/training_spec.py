@@ -1,0 +1,92 @@
+"""TrainingSpec: everything that decides the bytes of a run, frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from influencerai.domain.lora_config import LoraConfig
+from influencerai.domain.training_options import PredictionType, TrainingOptions
+from influencerai.domain.wire import WireModel
+
+
+class ModelSpec(WireModel):
+    """The base model as it was when the run was made."""
+
+    name: str = Field(description="As the user gave it; resolved again where the run executes.")
+    family: str = Field(description="Registered name of the family, such as sd15 or sdxl.")
+    fingerprint: str = Field(description="SHA-256 over the weight files' hashes.")
+    prediction_type: PredictionType
+    zero_terminal_snr: bool
+    side_multiple: int = Field(default=8, description="Pixels; every side of a training image is a multiple of it.")
+
+
+class SampleSpec(WireModel):
+    """One training image with its caption."""
+
+    path: str = Field(description="Relative to the dataset folder, with forward slashes.")
+    sha256: str = Field(description="Of the image file's bytes.")
+    width: int = Field(gt=0, description="Pixels, after EXIF orientation.")
+    height: int = Field(gt=0, description="Pixels, after EXIF orientation.")
+    caption: str
+    repeats: int = Field(
+        default=1, ge=1, description="Times per epoch, from the folder's name; multiplied by the option."
+    )
+
+
+class ExecutionPlan(WireModel):
+    """How a run executes: equal plans on equal hardware and builds give equal bytes."""
+
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    threads: int = Field(ge=1, description="Threads of one operation on the CPU.")
+    world_size: int = Field(default=1, ge=1)
+    micro_batch: int = Field(ge=1, description="Images per forward pass, at most batchSize.")
+    precision: Literal["fp32", "bf16", "fp16"]
+    gradient_checkpointing: bool = False
+
+
+class TrainingSpec(WireModel):
+    """One run, resolved. The same spec gives the same bytes on the same hardware and build."""
+
+    version: Literal[1] = 1
+    config: LoraConfig
+    options: TrainingOptions
+    model: ModelSpec
+    samples: tuple[SampleSpec, ...] = Field(min_length=1)
+    plan: ExecutionPlan
+    output_name: str = Field(description="Stem of the files: <name>-epoch-N.safetensors, <name>-final.safetensors.")
+    created_at: datetime = Field(description="UTC; the only time that the files carry.")
+
+    @property
+    def seed(self) -> int:
+        return self.options.seed
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """SHA-256 over every image's hash, caption and repeats, in order."""
+        return _digest([sample.to_wire() for sample in self.samples])
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of the whole document."""
+        return _digest(self.to_wire())
+
+    def differences(self, other: TrainingSpec) -> list[str]:
+        """Wire names of what a resumed run may not change but `other` has different."""
+        ours, theirs = self.to_wire(), other.to_wire()
+        found = []
+        for part in ("config", "options", "model", "plan"):
+            names = ours[part].keys() | theirs[part].keys()
+            found += [f"{part}.{name}" for name in sorted(names) if ours[part].get(name) != theirs[part].get(name)]
+        if self.dataset_fingerprint != other.dataset_fingerprint:
+            found.append("samples")
+        return [name for name in found if not name.startswith("config.meta")]
+
+
+def _digest(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,115 @@
+"""What every noun shares: camelCase on the wire, frozen in memory, near misses of a field name refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Self, get_args
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, PlainSerializer, StrictFloat, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from influencerai.errors import ValidationError
+
+
+def _as_sent(number: float) -> float:
+    return int(number) if float(number).is_integer() else number
+
+
+Number = Annotated[StrictFloat, PlainSerializer(_as_sent, return_type=int | float)]
+"""A float that is written as JSON writes it: 16, not 16.0."""
+
+
+class WireModel(BaseModel):
+    """A frozen model that reads camelCase or snake_case and writes camelCase.
+
+    Unknown fields are ignored, and reported by `unknown_fields`; a near miss of a known field (`learningrate`)
+    is an error with the suggestion, since a silently ignored typo costs a user days. A null where a field has a
+    default other than null counts as absent. Types are strict where users write: an integer is no `true`,
+    `"20"` or `20.0`, while a float may be written as an integer.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore", allow_inf_nan=False
+    )
+    server_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_near_misses(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        errors: list[InitErrorDetails] = []
+        for name in cls.unknown_fields(data):
+            if suggestion := cls.nearest_field(name):
+                text = f"Unknown field '{name}', did you mean '{suggestion}'?"
+                errors.append(InitErrorDetails(type=_near_miss(text), loc=(name,), input=data[name]))
+        if errors:
+            raise pydantic.ValidationError.from_exception_data(cls.__name__, errors)
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        fields = {key: field for name, field in cls.model_fields.items() for key in (name, field.alias or name)}
+        absent = {key for key, field in fields.items() if not _takes_null(field)}
+        return {key: value for key, value in data.items() if value is not None or key not in absent}
+
+    @classmethod
+    def wire_names(cls) -> list[str]:
+        """The names of the fields as they stand in JSON."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+    @classmethod
+    def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:
+        """Names in `data` that are no field of this model, in order."""
+        known = {*cls.model_fields, *cls.wire_names(), *cls.server_fields}
+        return [str(name) for name in data if name not in known]
+
+    @classmethod
+    def nearest_field(cls, name: str) -> str | None:
+        """The wire name that `name` is a near miss of, or None."""
+        folded = {known.lower(): known for known in cls.wire_names()}
+        key = name.replace("_", "").replace("-", "").lower()
+        matches = difflib.get_close_matches(key, folded, n=1, cutoff=0.85)
+        return folded[matches[0]] if matches else None
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, prefix: str = "") -> Self:
+        """Validate `data`.
+
+        Raises:
+            ValidationError: with one entry per bad field, named `prefix` + wire name.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except pydantic.ValidationError as error:
+            raise ValidationError(field_errors=field_errors(error, prefix=prefix)) from error
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form: camelCase, plain types."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _takes_null(field: FieldInfo) -> bool:
+    return field.is_required() or NoneType in get_args(field.annotation)
+
+
+def _near_miss(text: str) -> PydanticCustomError:
+    return PydanticCustomError("near_miss", "{text}", {"text": text})
+
+
+def field_errors(error: pydantic.ValidationError, *, prefix: str = "") -> dict[str, list[str]]:
+    """pydantic's report as {wire name: messages}; an error of the whole document stands under `_`."""
+    found: dict[str, list[str]] = {}
+    for item in error.errors():
+        name = prefix + ".".join(str(part) for part in item["loc"])
+        text = item["msg"].removeprefix("Value error, ")
+        found.setdefault(name.rstrip(".") or "_", []).append(text)
+    return found

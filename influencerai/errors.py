@@ -1,0 +1,102 @@
+"""The one error tree: every error a user can meet has a stable code, a message and a remedy.
+
+Vendor errors (torch, diffusers, Pillow, ...) are wrapped where they enter, so that callers catch only these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class InfluencerAIError(Exception):
+    """Something went wrong in InfluencerAI."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None, *, remedy: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.remedy = remedy
+        self.failure: dict[str, Any] | None = None
+        """The contract's result of a failed job, where the error ended a run."""
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class ValidationError(InfluencerAIError):
+    """A setting, option or field has a value that cannot be used.
+
+    `field_errors` maps a field's wire name (nested: `meta.optimizer`) to its messages.
+    """
+
+    code = "validation"
+
+    def __init__(
+        self,
+        message: str = "Validation failed",
+        *,
+        field_errors: Mapping[str, list[str]] | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.field_errors: dict[str, list[str]] = dict(field_errors or {})
+
+    def __str__(self) -> str:
+        details = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in self.field_errors.items())
+        return f"{super().__str__()}: {details}" if details else super().__str__()
+
+
+class DependencyMissingError(InfluencerAIError):
+    """A package that this operation needs is not installed."""
+
+    code = "dependency_missing"
+
+
+class DatasetError(InfluencerAIError):
+    """The folder of images cannot be trained on."""
+
+    code = "dataset"
+
+
+class ModelError(InfluencerAIError):
+    """The base model cannot be found, read or used."""
+
+    code = "model"
+
+
+class TrainingError(InfluencerAIError):
+    """The training stopped on an error."""
+
+    code = "training"
+
+
+class DivergedError(TrainingError):
+    """The loss or a gradient is not a number any more."""
+
+    code = "diverged"
+
+
+class OutOfMemoryError(TrainingError):
+    """The device has not enough memory for this training."""
+
+    code = "out_of_memory"
+
+
+class StoppedError(TrainingError):
+    """The training was asked to stop and left a resumable state."""
+
+    code = "stopped"
+
+
+class CheckpointError(InfluencerAIError):
+    """A resumable state cannot be read or does not belong to this run."""
+
+    code = "checkpoint"
+
+
+class ExportError(InfluencerAIError):
+    """The LoRA file does not hold what was trained."""
+
+    code = "export"

@@ -1,0 +1,213 @@
+"""Settings: where things lie and what this machine may do, from arguments, the environment or a file.
+
+Nothing is global and nothing is read at import: `Settings.load()` reads, and hands on what it found.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from influencerai.errors import ValidationError
+
+ENV_PREFIX = "INFLUENCERAI_"
+FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
+FILE_NAME = "influencerai.toml"
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
+"""A path, made absolute when it is read, so that a later change of directory changes nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingOrigin:
+    """One setting as `influencerai doctor` shows it."""
+
+    name: str
+    value: Any
+    origin: str
+    """"default", "argument", the environment variable's name or the file's path."""
+
+
+class Settings(BaseSettings):
+    """Every setting. `Settings(root=...)` takes what it is given, `Settings.load()` reads the outside too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, allow_inf_nan=False
+    )
+
+    root: Folder = Field(
+        default_factory=Path.cwd,
+        description="Folder that datasets and results are relative to; default: the current directory.",
+    )
+    models_dir: Folder = Field(
+        default_factory=lambda data: data["root"] / "models",
+        description="Folder of base models, `<org>/<name>` below it; default: `models` in the root.",
+    )
+    cache_dir: Folder = Field(
+        default_factory=lambda data: data["root"] / ".influencerai" / "cache",
+        description="Folder of encoded images and captions; default: `.influencerai/cache` in the root.",
+    )
+    cache_max_gib: float = Field(10.0, gt=0, description="GiB that the cache may grow to.")
+    max_image_pixels: int = Field(
+        100_000_000, ge=1, description="Images with more pixels are refused before they are decoded."
+    )
+    allow_downloads: bool = Field(
+        True,
+        description="Whether a hub id that is on no disk may be downloaded; false keeps everything offline.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else cpu.")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of one operation; default: all usable cores."
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: what is read from outside is read by `load`, which keeps the origins."""
+        return (init_settings,)
+
+    @classmethod
+    def load(cls, **arguments: Any) -> Self:
+        """Read the settings; an argument wins over the environment, the environment over the file.
+
+        The file is the one that INFLUENCERAI_SETTINGS_FILE names, else `influencerai.toml` in the root if
+        there is one. Relative paths in it start from its own folder, all others from the current directory.
+
+        Args:
+            arguments: settings by name; None counts as not given.
+
+        Raises:
+            ValidationError: names the variable or the file, the setting, and what is wrong with it.
+        """
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        warnings = _check_variables(cls.model_fields)
+        environment = EnvSettingsSource(cls)()
+        file = _find_file(arguments.get("root") or environment.get("root") or ".")
+        from_file = _read_file(file, known=cls.model_fields) if file else {}
+        origins = {
+            **dict.fromkeys(from_file, str(file)),
+            **{name: _variable(name) for name in environment},
+            **dict.fromkeys(arguments, "argument"),
+        }
+        try:
+            settings = cls(**{**from_file, **environment, **arguments})
+        except pydantic.ValidationError as error:
+            raise ValidationError("A setting cannot be used", field_errors=_messages(error, origins)) from error
+        settings._origins = origins
+        settings._warnings = warnings
+        return settings
+
+    @property
+    def models_dirs(self) -> tuple[Path, Path]:
+        """The folders in which base models are looked for, in order: the user's, the embedded one."""
+        return self.models_dir, Path(str(files("influencerai"))) / "demo" / "models"
+
+    @property
+    def usable_threads(self) -> int:
+        """`threads`, or as many as there are cores that this process may use."""
+        if self.threads is not None:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What stood in the environment and was ignored."""
+        return self._warnings
+
+    def origins(self) -> tuple[SettingOrigin, ...]:
+        """Every setting with its value and where that came from, in the order of the fields."""
+        return tuple(
+            SettingOrigin(name=name, value=getattr(self, name), origin=self._origins.get(name, "default"))
+            for name in type(self).model_fields
+        )
+
+
+def _variable(name: str) -> str:
+    return f"{ENV_PREFIX}{name}".upper()
+
+
+def _find_file(root: str | Path) -> Path | None:
+    """The file that the environment names, be it there or not; else the one in the root, if there is one."""
+    if named := os.environ.get(FILE_VARIABLE):
+        return _absolute(Path(named))
+    file = _absolute(Path(root)) / FILE_NAME
+    return file if file.is_file() else None
+
+
+def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
+    """The file's settings, its relative paths made absolute."""
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValidationError(f"The settings file {file} cannot be read: {error}.") from error
+    unknown = {name: _suggestion(name, known) for name in values if name not in known}
+    if unknown:
+        errors = {
+            name: ["Unknown setting" + (f", did you mean '{nearest}'?" if nearest else "")]
+            for name, nearest in unknown.items()
+        }
+        raise ValidationError(f"The settings file {file} has unknown settings", field_errors=errors)
+    for name in ("root", "models_dir", "cache_dir"):
+        if isinstance(value := values.get(name), str):
+            values[name] = file.parent / Path(value).expanduser()
+    return values
+
+
+def _check_variables(known: Iterable[str]) -> tuple[str, ...]:
+    """Refuse near misses of a variable's name and warn of the rest, which may not be meant for us.
+
+    Kubernetes, for one, sets INFLUENCERAI_SERVICE_HOST in every pod beside a service of that name.
+    """
+    variables = {*(_variable(name) for name in known), FILE_VARIABLE}
+    warnings = []
+    for name in sorted(os.environ):
+        if not name.startswith(ENV_PREFIX) or name in variables:
+            continue
+        short = name.removeprefix(ENV_PREFIX).lower()
+        if nearest := _suggestion(short, (*known, "settings_file")):
+            text = f"Unknown setting, did you mean {_variable(nearest)}?"
+            raise ValidationError("The environment has an unknown setting", field_errors={name: [text]})
+        warnings.append(f"The environment variable {name} is no setting and is ignored.")
+    return tuple(warnings)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str | None:
+    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.85)
+    return matches[0] if matches else None
+
+
+def _messages(error: pydantic.ValidationError, origins: dict[str, str]) -> dict[str, list[str]]:
+    """pydantic's report as {what the user wrote: messages}, without what only follows from another error."""
+    found: dict[str, list[str]] = {}
+    for item in error.errors():
+        if item["type"] == "default_factory_not_called":
+            continue
+        name = str(item["loc"][0])
+        origin = origins[name]
+        label = {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
+        found.setdefault(label, []).append(item["msg"])
+    return found
