@@ -1,0 +1,257 @@
+"""A run's files: written whole or not at all, the same bytes for the same content, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from influencerai.errors import ExportError, InfluencerAIError
+
+RUN_MARKER = ".influencerai-run"
+"""File in an output folder that holds the id of the run the folder belongs to."""
+
+_TEMPORARY = ".influencerai-{}.tmp"
+_MAX_HEADER_BYTES = 100_000_000
+_DTYPE_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E5M2": 1,
+    "F8_E4M3": 1,
+    "F8_E8M0": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "U32": 4,
+    "F32": 4,
+    "C64": 8,
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+}
+
+
+class TensorEntry(NamedTuple):
+    """One tensor of a safetensors header; `begin` and `end` are byte offsets from the end of the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` to `path` so that a reader, or a crash, finds the old file or the new one, never a part.
+
+    The folder is made where it is missing. `sync` waits until bytes and name are on the disk; without it a
+    power cut may lose the file.
+
+    Raises:
+        InfluencerAIError: the file system refuses, such as for want of space or permission.
+    """
+    temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+        if sync:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise InfluencerAIError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            remedy="Free space on that disk, or choose a folder that you may write to.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete what interrupted writes left in `folder`; returns how many files.
+
+    Only for a folder that nobody else is writing to: another process's temporary file looks the same.
+    """
+    leftovers = list(folder.glob(_TEMPORARY.format("*")))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_safetensors(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The same tensors under a header that depends on nothing but tensors and metadata.
+
+    The safetensors library writes `__metadata__` in a random order; here it stands first with sorted keys,
+    the tensors follow in the order of their data, and spaces align the data to 8 bytes. Metadata that
+    `serialized` has is dropped.
+    """
+    start = _data_offset(serialized)
+    header = json.loads(serialized[8:start])
+    header.pop("__metadata__", None)
+    tensors = dict(sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])))
+    document = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    text = json.dumps({**document, **tensors}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + serialized[start:]
+
+
+def model_hash(serialized: bytes) -> str:
+    """SHA-256 of all bytes after the header: kohya's `sshs_model_hash`, ModelSpec's `hash_sha256`."""
+    return hashlib.sha256(memoryview(serialized)[_data_offset(serialized) :]).hexdigest()
+
+
+def legacy_hash(serialized: bytes) -> str:
+    """AUTOMATIC1111's old short hash, kohya's `sshs_legacy_hash`: 8 digits, over 64 KiB at offset 1 MiB."""
+    return hashlib.sha256(serialized[0x100000:0x110000]).hexdigest()[:8]
+
+
+def read_safetensors_header(
+    path: Path, *, max_bytes: int = _MAX_HEADER_BYTES, error: type[InfluencerAIError] = ExportError
+) -> tuple[dict[str, str], dict[str, TensorEntry]]:
+    """A file's metadata and tensors, in the header's order, without reading the tensors.
+
+    The header is checked against the file: every tensor's bytes must exist, without gaps, overlaps or a rest.
+
+    Raises:
+        error: the file cannot be opened, is truncated or oversized, or is no safetensors file.
+    """
+    remedy = "Download or copy the file again, and compare its size with the original's."
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
+            if length is None or not prefix.strip(b"\0"):
+                raise error(f"{path} is no safetensors file: it has no header.", remedy=remedy)
+            if length > max_bytes:
+                raise error(
+                    f"{path} is no safetensors file: its header would be {length:,} bytes long, the limit is "
+                    f"{max_bytes:,}.",
+                    remedy=remedy,
+                )
+            text = file.read(length)
+    except OSError as failure:
+        raise error(f"{path} cannot be read: {failure.strerror or failure}.") from failure
+    if len(text) < length:
+        raise error(f"{path} is truncated: it ends inside its header.", remedy=remedy)
+    try:
+        header = json.loads(text)
+        metadata = {str(name): str(value) for name, value in header.pop("__metadata__", {}).items()}
+        entries = {name: _entry(entry) for name, entry in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
+        raise error(f"{path} is no safetensors file: its header is garbage.", remedy=remedy) from failure
+    _check_extent(path, entries, size - 8 - length, error=error, remedy=remedy)
+    return metadata, entries
+
+
+def reserve_output(folder: Path, run_id: str) -> Path:
+    """The output folder of a run: `folder`, or `<folder>-<first 8 digits of run_id>` where that is taken.
+
+    A folder is taken when it carries another run's marker, or holds .safetensors files and no marker. The
+    same run gets the same folder again.
+
+    Raises:
+        ExportError: both are taken, or neither can be made.
+    """
+    candidates = (folder, folder.with_name(f"{folder.name}-{run_id[:8]}"))
+    for candidate in candidates:
+        try:
+            if _claim(candidate, run_id):
+                return candidate
+        except OSError as failure:
+            raise ExportError(
+                f"The output folder {candidate} cannot be made: {failure.strerror or failure}.",
+                remedy="Choose another outputPath.",
+            ) from failure
+    raise ExportError(
+        f"The output folders {candidates[0]} and {candidates[1]} hold the files of other runs.",
+        remedy="Choose another outputPath.",
+    )
+
+
+def _claim(folder: Path, run_id: str) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / RUN_MARKER
+    if not marker.exists() and any(folder.glob("*.safetensors")):
+        return False
+    try:
+        with marker.open("x") as file:
+            file.write(run_id)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return marker.read_text() == run_id
+    _sync_folder(folder)
+    return True
+
+
+def _data_offset(serialized: bytes) -> int:
+    return 8 + int(struct.unpack_from("<Q", serialized)[0])
+
+
+def _entry(entry: Any) -> TensorEntry:
+    begin, end = entry["data_offsets"]
+    shape = tuple(int(side) for side in entry["shape"])
+    return TensorEntry(dtype=str(entry["dtype"]), shape=shape, begin=int(begin), end=int(end))
+
+
+def _check_extent(
+    path: Path,
+    entries: Mapping[str, TensorEntry],
+    data_bytes: int,
+    *,
+    error: type[InfluencerAIError],
+    remedy: str,
+) -> None:
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        expected = _DTYPE_BYTES.get(entry.dtype)
+        for side in entry.shape:
+            expected = None if expected is None or side < 0 else expected * side
+        if entry.begin != position or entry.end < position or expected not in (None, entry.end - entry.begin):
+            raise error(
+                f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy
+            )
+        position = entry.end
+    if position > data_bytes:
+        raise error(
+            f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are there.", remedy=remedy
+        )
+    if position < data_bytes:
+        raise error(
+            f"{path} is damaged: {data_bytes - position:,} bytes follow its last tensor.", remedy=remedy
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` durable, where the system can (Windows cannot open a folder)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
