@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     cache_max_gib: float = Field(10.0, gt=0, description="GiB that the cache may grow to.")
     max_image_pixels: int = Field(
-        100_000_000, ge=1, description="Images with more pixels are refused before they are decoded."
+        8192 * 8192, ge=1, description="Images with more pixels are refused before they are decoded."
     )
     allow_downloads: bool = Field(
         True,

@@ -13,6 +13,9 @@ from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.training_options import PredictionType, TrainingOptions
 from influencerai.domain.wire import WireModel
 
+_HARMLESS = {"config.description", "config.isDefault", "config.meta"}
+"""What decides no bytes; `meta` is compared as options."""
+
 
 class ModelSpec(WireModel):
     """The base model as it was when the run was made."""
@@ -85,7 +88,7 @@ class TrainingSpec(WireModel):
             found += [f"{part}.{name}" for name in sorted(names) if ours[part].get(name) != theirs[part].get(name)]
         if self.dataset_fingerprint != other.dataset_fingerprint:
             found.append("samples")
-        return [name for name in found if not name.startswith("config.meta")]
+        return [name for name in found if name not in _HARMLESS]
 
 
 def _digest(document: object) -> str:

@@ -1,0 +1,7 @@
+"""Looking at a folder of images and captions, and reading one image as RGB. Pillow only, no torch."""
+
+from influencerai.imageset.image_file import MAX_PIXELS, load_rgb
+from influencerai.imageset.inspection import inspect_imageset
+from influencerai.imageset.report import ImageReport, ImageSetReport, samples
+
+__all__ = ["MAX_PIXELS", "ImageReport", "ImageSetReport", "inspect_imageset", "load_rgb", "samples"]

@@ -1,0 +1,158 @@
+"""One image file: recognised by its content, decoded whole, and turned into 8-bit sRGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, ImageCms
+
+from influencerai.errors import DatasetError
+from influencerai.imageset.folder import read_file
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 8192 * 8192
+"""Default cap on width x height. A Python process holds 4 bytes for each while it decodes."""
+MAX_FILE_BYTES = 2**29
+"""Cap on an image file: 64 megapixels of uncompressed 16-bit RGBA."""
+
+_SIGNATURES = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "GIF": b"GIF8",
+    "BMP": b"BM",
+    "TIFF": b"II*\0",
+    "TIFF (big-endian)": b"MM\0*",
+    "Photoshop": b"8BPS",
+    "JPEG XL": b"\xff\x0a",
+    "JPEG 2000": b"\0\0\0\x0cjP",
+    "PDF": b"%PDF",
+}
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_rgb(source: Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image as 8-bit RGB in sRGB, upright.
+
+    JPEG, PNG and WebP are told apart by content. The EXIF orientation is applied; an embedded colour profile
+    is converted to sRGB (one that cannot be read is ignored); transparency is laid on white; 16-bit samples
+    keep their high byte; of an animation the first frame counts; CMYK JPEGs have Adobe's inverted polarity.
+
+    Args:
+        source: a path, or an open binary file.
+        name: what errors call the image; by default the path.
+        max_pixels: cap on width x height, checked from the header before anything is decoded; Pillow's own limit,
+            89 megapixels, holds above it.
+
+    Raises:
+        DatasetError: not one of the formats, truncated, corrupt or too large; names the image.
+    """
+    try:
+        data = read_file(source, limit=MAX_FILE_BYTES) if isinstance(source, Path) else source.read(MAX_FILE_BYTES)
+        image = decode(data, max_pixels=max_pixels)
+        return _to_rgb(_upright(image))
+    except DatasetError as error:
+        raise DatasetError(f"{name or source}: {error.message}", remedy=error.remedy) from error
+
+
+def decode(data: bytes, *, max_pixels: int) -> Image.Image:
+    """The image in the file's own mode and orientation, completely decoded.
+
+    Raises:
+        DatasetError: as `load_rgb`, without the name.
+    """
+    max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
+    if not data:
+        raise DatasetError("The file is empty.")
+    found = sniff(data)
+    if found not in FORMATS:
+        kind = f"a {found} file" if found else "no image"
+        raise DatasetError(f"This is {kind} by content.", remedy="Convert it to PNG, JPEG or WebP.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise _too_many_pixels(max_pixels)
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(max_pixels) from error
+    except DatasetError:
+        raise
+    except Exception as error:  # On hostile bytes Pillow's plugins raise almost anything.
+        raise DatasetError(f"The {found} data is truncated or corrupt ({error}).", remedy="Save it again.") from error
+    return image
+
+
+def sniff(head: bytes) -> str | None:
+    """The format that the first bytes of a file show, in Pillow's spelling for those in FORMATS."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        return {b"avif": "AVIF", b"heic": "HEIC", b"mif1": "HEIF"}.get(head[8:12], "video")
+    return next((name for name, signature in _SIGNATURES.items() if head.startswith(signature)), None)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels after EXIF orientation."""
+    return (image.height, image.width) if _orientation(image) >= 5 else image.size
+
+
+def _too_many_pixels(max_pixels: int) -> DatasetError:
+    return DatasetError(f"The image has more than {max_pixels:,} pixels.", remedy="Scale it down.")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Broken EXIF does not make a picture unusable.
+        return 1
+    return value if value in _TRANSPOSITIONS else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    if transposition is None:
+        return image
+    upright = image.transpose(transposition)
+    upright.info = image.info
+    return upright
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255. These bytes are little-endian: the high byte is the second.
+        high_bytes = image.convert("I;16").tobytes()[1::2]
+        return _to_srgb(Image.frombytes("L", image.size, high_bytes), profile)
+    if not image.has_transparency_data:
+        plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+        return _to_srgb(plain, profile)
+    rgba = image.convert("RGBA")
+    opaque = _to_srgb(rgba.convert("L" if image.mode in ("1", "L", "LA") else "RGB"), profile)
+    white = Image.new("RGB", image.size, "white")
+    return Image.composite(opaque, white, rgba.getchannel("A"))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                target = ImageCms.createProfile("sRGB")
+                converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                assert converted is not None  # None only with inPlace
+                return converted
+        except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
+            pass  # Broken, for another mode, or Pillow without littlecms: the samples are taken as sRGB.
+    return image.convert("RGB")

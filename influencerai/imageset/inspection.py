@@ -1,0 +1,183 @@
+"""Inspection: one look at a dataset folder, file by file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from influencerai.errors import DatasetError
+from influencerai.imageset.captions import Caption, contains_trigger, kohya_folder, read_captions
+from influencerai.imageset.folder import list_folder, read_file, read_head
+from influencerai.imageset.image_file import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, decode, sniff, upright_size
+from influencerai.imageset.report import ImageReport, ImageSetReport
+
+FEW_IMAGES = 5
+RECOMMENDED_IMAGES = 12
+LISTED_REASONS = 3
+MAX_SIDE_RATIO = 16
+"""A longer side over a shorter one; beyond it nothing that is worth training remains after cropping."""
+
+_SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+    ".heic": "HEIC",
+    ".heif": "HEIF",
+    ".jxl": "JPEG XL",
+}
+_NO_IMAGES = frozenset({".txt", ".caption", ".json", ".jsonl"})
+
+
+def inspect_imageset(
+    folder: Path,
+    *,
+    trigger_word: str | None = None,
+    resolution: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> ImageSetReport:
+    """Read every image and caption of a folder, and say what is wrong with which file.
+
+    Subfolders are included, hidden ones are not. Nothing outside the folder is opened. Images that fail are
+    listed with their errors; the set fails only when nothing is usable or a table of captions is broken.
+
+    Args:
+        folder: the dataset.
+        trigger_word: captions images that have no caption, and is looked for in the others.
+        resolution: training resolution in pixels; smaller images get a warning.
+        max_pixels: cap on width x height of an image.
+    """
+    trigger_word = (trigger_word or "").strip() or None
+    try:
+        if not folder.exists():
+            raise DatasetError("The folder does not exist.", remedy="Check the path.")
+        if not folder.is_dir():
+            raise DatasetError("This is a file.", remedy="Name the folder that holds the images.")
+        listing = list_folder(folder)
+    except (DatasetError, OSError) as error:
+        return _report(folder, [], errors=[str(error)], warnings=[])
+    root = folder.resolve()
+    paths = [path for path in listing.files if _is_candidate(root, path)]
+    captions = read_captions(root, files=listing.files, images=paths, trigger_word=trigger_word)
+    trained = [path for path in paths if _repeats(path) > 0]
+    warnings = [*listing.warnings, *captions.warnings]
+    if len(trained) < len(paths):
+        warnings.append(f"{len(paths) - len(trained)} images are left out: their folder's name asks for 0 repeats.")
+    images = [
+        _inspect(root, path, caption=captions.by_image[path], trigger_word=trigger_word, max_pixels=max_pixels)
+        for path in trained
+    ]
+    images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in _with_first(images)]
+    images += [ImageReport(path=path, errors=(reason,)) for path, reason in listing.refused.items()]
+    images.sort(key=lambda image: image.path)
+    return _report(folder, images, errors=captions.errors, warnings=warnings)
+
+
+def _is_candidate(root: Path, path: str) -> bool:
+    """Whether the user means this file as an image, by its name or else by its content."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in _SUFFIXES or suffix in _NO_IMAGES:
+        return suffix in _SUFFIXES
+    try:
+        return sniff(read_head(root / path, inside=root)) in FORMATS
+    except DatasetError:
+        return False
+
+
+def _repeats(path: str) -> int:
+    folder = kohya_folder(path)
+    return folder[0] if folder else 1
+
+
+def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | None, max_pixels: int) -> ImageReport:
+    warnings = list(caption.warnings)
+    has_trigger = contains_trigger(caption.text, trigger_word) if trigger_word else None
+    if has_trigger is False:
+        warnings.append(f"The caption lacks the trigger word '{trigger_word}'.")
+    found = ImageReport(
+        path=path,
+        caption=caption.text,
+        caption_source=caption.source,
+        repeats=_repeats(path),
+        has_trigger=has_trigger,
+        warnings=tuple(warnings),
+    )
+    try:
+        data = read_file(root / path, limit=MAX_FILE_BYTES, inside=root)
+        found = found.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+        image = decode(data, max_pixels=max_pixels)
+        width, height = upright_size(image)
+        if max(width, height) > MAX_SIDE_RATIO * min(width, height):
+            raise DatasetError(f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}.")
+    except DatasetError as error:
+        return found.model_copy(update={"errors": (str(error),)})
+    format_ = sniff(data)
+    named = _SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    if named != format_:
+        warnings.append(f"The file is {format_} by content, which its name does not say.")
+    return found.model_copy(update={"format": format_, "width": width, "height": height, "warnings": tuple(warnings)})
+
+
+def _with_first(images: Iterable[ImageReport]) -> Iterator[tuple[ImageReport, str | None]]:
+    """Each image with the path of an earlier usable one that has the same bytes, or None."""
+    seen: dict[str, str] = {}
+    for image in images:
+        first = seen.setdefault(image.sha256, image.path) if image.usable and image.sha256 else image.path
+        yield image, first if first != image.path else None
+
+
+def _compared(image: ImageReport, *, duplicate_of: str | None, resolution: int | None) -> ImageReport:
+    """The image with the warnings that depend on the other images and on the training."""
+    warnings = list(image.warnings)
+    if duplicate_of:
+        warnings.append(f"The file has the same bytes as {duplicate_of}.")
+    if resolution and image.width and image.height and image.width * image.height < resolution**2:
+        warnings.append(
+            f"The image, {image.width} x {image.height}, is smaller than the training resolution "
+            f"{resolution} and is enlarged."
+        )
+    return image.model_copy(update={"duplicate_of": duplicate_of, "warnings": tuple(warnings)})
+
+
+def _report(
+    folder: Path, images: Sequence[ImageReport], *, errors: Sequence[str], warnings: Sequence[str]
+) -> ImageSetReport:
+    errors, warnings, notes = list(errors), list(warnings), []
+    usable = [image for image in images if image.usable]
+    if not errors and not usable:
+        errors.append(_nothing_usable(images))
+    elif usable and len(usable) < FEW_IMAGES:
+        warnings.append(f"A LoRA of {len(usable)} images shows little but these; use {RECOMMENDED_IMAGES} or more.")
+    elif usable and len(usable) < RECOMMENDED_IMAGES:
+        notes.append(f"There are {len(usable)} images; for SDXL {RECOMMENDED_IMAGES} or more are recommended.")
+    if substituted := sum(image.caption_source == "trigger word" for image in usable):
+        notes.append(f"{substituted} images have no caption and get the trigger word as theirs.")
+    return ImageSetReport(
+        folder=str(folder),
+        status="failed" if errors else "ready",
+        images=tuple(images),
+        errors=tuple(errors),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+        image_count=len(images),
+        usable_count=len(usable),
+        captioned_count=sum(image.caption_source not in ("trigger word", "none") for image in usable),
+        error_count=len(errors) + sum(len(image.errors) for image in images),
+        warning_count=len(warnings) + sum(len(image.warnings) for image in images),
+    )
+
+
+def _nothing_usable(images: Sequence[ImageReport]) -> str:
+    if not images:
+        return "It holds no images. Put JPEG, PNG or WebP files into it."
+    reasons = " ".join(f"{image.path}: {image.errors[0]}" for image in images[:LISTED_REASONS])
+    more = f" And {len(images) - LISTED_REASONS} more." if len(images) > LISTED_REASONS else ""
+    return f"None of its {len(images)} images can be used. {reasons}{more}"

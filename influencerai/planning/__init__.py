@@ -1,0 +1,20 @@
+"""Planning: what a spec costs and in which order it is trained. Pure functions of the spec, without torch."""
+
+from influencerai.planning.batches import Batch, BatchPlan, Outline, PlannedStep, SampleRef
+from influencerai.planning.buckets import Bucket, BucketPlan, Crop, resize_and_crop
+from influencerai.planning.resources import ResourceEstimate, estimate, estimate_memory
+
+__all__ = [
+    "Batch",
+    "BatchPlan",
+    "Bucket",
+    "BucketPlan",
+    "Crop",
+    "Outline",
+    "PlannedStep",
+    "ResourceEstimate",
+    "SampleRef",
+    "estimate",
+    "estimate_memory",
+    "resize_and_crop",
+]

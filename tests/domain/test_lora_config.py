@@ -1,0 +1,189 @@
+"""The contract's training configuration: bounds, names, meta, and what comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.errors import ValidationError
+
+CONTRACT: dict[str, Any] = {
+    "name": "My Influencer SDXL Balanced",
+    "description": "Balanced configuration for SDXL training with 20 epochs",
+    "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+    "epochs": 20,
+    "learningRate": 0.0001,
+    "batchSize": 2,
+    "resolution": 1024,
+    "networkDim": 16,
+    "networkAlpha": 8,
+    "outputPath": "data/loras/my-influencer-v1",
+    "meta": {"optimizer": "AdamW8bit", "lrScheduler": "cosine", "minSnrGamma": 5},
+    "isDefault": False,
+}
+LEAST = {"name": "me", "modelName": "sd15"}
+
+
+def errors_of(**fields: Any) -> dict[str, list[str]]:
+    with pytest.raises(ValidationError) as raised:
+        LoraConfig.parse({**LEAST, **fields})
+    return raised.value.field_errors
+
+
+def test_the_contracts_example_comes_back_byte_for_byte() -> None:
+    assert json.dumps(LoraConfig.parse(CONTRACT).to_wire()) == json.dumps(CONTRACT)
+
+
+def test_the_documented_defaults() -> None:
+    assert LoraConfig.parse(LEAST).to_wire() == {
+        **LEAST,
+        "description": None,
+        "epochs": 10,
+        "learningRate": 0.0001,
+        "batchSize": 1,
+        "resolution": 512,
+        "networkDim": 32,
+        "networkAlpha": 16,
+        "outputPath": None,
+        "meta": {},
+        "isDefault": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "most", "step"),
+    [
+        ("epochs", 1, 1000, 1),
+        ("learningRate", 1e-6, 1.0, 1e-7),
+        ("batchSize", 1, 64, 1),
+        ("resolution", 128, 2048, 1),
+        ("networkDim", 1, 512, 1),
+        ("networkAlpha", 1, 512, 0.5),
+    ],
+)
+def test_bounds_are_inclusive(field: str, least: float, most: float, step: float) -> None:
+    for value in (least, most):
+        assert LoraConfig.parse({**LEAST, field: value}).to_wire()[field] == value
+    assert "greater than or equal to" in errors_of(**{field: least - step})[field][0]
+    assert "less than or equal to" in errors_of(**{field: most + step})[field][0]
+
+
+@pytest.mark.parametrize(
+    ("field", "most"), [("name", 100), ("modelName", 255), ("description", 500), ("outputPath", 255)]
+)
+def test_texts_have_a_longest_length(field: str, most: int) -> None:
+    assert LoraConfig.parse({**LEAST, field: "x" * most}).to_wire()[field] == "x" * most
+    assert list(errors_of(**{field: "x" * (most + 1)})) == [field]
+
+
+@pytest.mark.parametrize("field", ["name", "modelName"])
+def test_names_are_trimmed_and_then_measured(field: str) -> None:
+    assert LoraConfig.parse({**LEAST, field: "  me \n"}).to_wire()[field] == "me"
+    assert LoraConfig.parse({**LEAST, field: f" {'x' * 100} "}).to_wire()[field] == "x" * 100
+    assert list(errors_of(**{field: " \t"})) == [field]
+
+
+@pytest.mark.parametrize("field", ["name", "modelName"])
+def test_required_fields(field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        LoraConfig.parse({key: value for key, value in LEAST.items() if key != field})
+    assert raised.value.field_errors == {field: ["Field required"]}
+    assert list(errors_of(**{field: None})) == [field]
+
+
+@pytest.mark.parametrize("field", ["epochs", "batchSize", "resolution", "networkDim"])
+@pytest.mark.parametrize("value", [True, "128", 128.0, 128.5])
+def test_integers_are_not_coerced(field: str, value: Any) -> None:
+    assert list(errors_of(**{field: value})) == [field]
+
+
+@pytest.mark.parametrize("field", ["learningRate", "networkAlpha"])
+@pytest.mark.parametrize("value", [True, "1", float("nan"), float("inf")])
+def test_numbers_are_not_coerced(field: str, value: Any) -> None:
+    assert list(errors_of(**{field: value})) == [field]
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", "yes"])
+def test_booleans_are_true_or_false(value: Any) -> None:
+    assert list(errors_of(isDefault=value)) == ["isDefault"]
+
+
+@pytest.mark.parametrize("field", ["epochs", "networkAlpha", "meta", "isDefault", "outputPath", "description"])
+def test_null_takes_the_default(field: str) -> None:
+    assert LoraConfig.parse({**LEAST, field: None}) == LoraConfig.parse(LEAST)
+
+
+def test_fields_of_the_server_are_ignored_so_that_a_config_can_be_sent_back() -> None:
+    row = {**CONTRACT, "id": "x", "tenantId": "t", "createdAt": "2025-01-15", "updatedAt": "2025-01-15"}
+    assert LoraConfig.parse(row) == LoraConfig.parse(CONTRACT)
+    assert LoraConfig.unknown_fields(row) == []
+
+
+def test_a_near_miss_is_refused_with_the_suggestion() -> None:
+    assert errors_of(learningrate=1e-4) == {
+        "learningrate": ["Unknown field 'learningrate', did you mean 'learningRate'?"]
+    }
+    assert errors_of(meta={"minSNRgamma": 5}) == {
+        "meta.minSNRgamma": ["Unknown field 'minSNRgamma', did you mean 'minSnrGamma'?"]
+    }
+
+
+def test_meta_comes_back_exactly_as_sent() -> None:
+    meta = {"minSnrGamma": 5, "owner": {"team": [1, None, "x"]}, "optimizer": None, "note": "ünïcode"}
+    config = LoraConfig.parse({**LEAST, "meta": meta})
+    assert json.dumps(config.to_wire()["meta"]) == json.dumps(meta)
+    assert [warning for warning in config.warnings if "meta" in warning] == [
+        "meta.owner is not an option and is ignored.",
+        "meta.note is not an option and is ignored.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", "adamw"),
+        ("lrScheduler", "Cosine"),
+        ("minSnrGamma", 0),
+        ("minSnrGamma", "5"),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("seed", True),
+        ("flip", 1),
+        ("flip", "true"),
+        ("captionDropout", 1.1),
+        ("repeats", 0),
+        ("repeats", 2.0),
+        ("validationSplit", 1),
+        ("samplePrompts", "ohwx"),
+        ("samplePrompts", [1]),
+        ("gradientAccumulation", 0),
+        ("precision", "fp8"),
+        ("bucketStep", 4),
+        ("triggerWord", 7),
+    ],
+)
+def test_known_keys_of_meta_are_checked(name: str, value: Any) -> None:
+    (field,) = errors_of(meta={name: value})
+    assert field.startswith(f"meta.{name}")
+
+
+def test_contradictory_bucket_sides_are_refused() -> None:
+    assert errors_of(meta={"bucketMin": 512, "bucketMax": 256}) == {"meta": ["bucketMin 512 exceeds bucketMax 256"]}
+
+
+def test_options_are_the_typed_view_of_meta() -> None:
+    assert LoraConfig.parse(LEAST).options == TrainingOptions()
+    options = LoraConfig.parse({**LEAST, "meta": {"minSnrGamma": None, "samplePrompts": ["a", "b"], "seed": 0}}).options
+    assert (options.min_snr_gamma, options.sample_prompts, options.seed) == (None, ("a", "b"), 0)
+    assert LoraConfig.parse({**LEAST, "meta": {"seed": None, "warmupRatio": None}}).options == TrainingOptions()
+
+
+@pytest.mark.parametrize(
+    ("dim", "alpha", "warned"), [(16, 16, False), (8, 16, True), (8, None, True), (16, None, False)]
+)
+def test_an_alpha_above_the_rank_is_remarked_on(dim: int, alpha: int | None, warned: bool) -> None:
+    config = LoraConfig.parse({**LEAST, "networkDim": dim, "networkAlpha": alpha})
+    assert any("networkAlpha 16 exceeds networkDim 8" in warning for warning in config.warnings) is warned

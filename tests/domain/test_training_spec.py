@@ -1,0 +1,58 @@
+"""The frozen document of one run: it survives JSON, and its fingerprints change with what decides the bytes."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from influencerai.domain import ExecutionPlan, LoraConfig, ModelSpec, SampleSpec, TrainingSpec
+
+
+def make_spec(**config_fields: Any) -> TrainingSpec:
+    config = LoraConfig.parse(
+        {"name": "me", "modelName": "sd15", "meta": {"seed": 7, "samplePrompts": ["ohwx"]}, **config_fields}
+    )
+    return TrainingSpec(
+        config=config,
+        options=config.options,
+        model=ModelSpec(
+            name="sd15", family="sd15", fingerprint="f", prediction_type="epsilon", zero_terminal_snr=False
+        ),
+        samples=(SampleSpec(path="a/ü.png", sha256="0" * 64, width=640, height=480, caption="ohwx, lächelnd"),),
+        plan=ExecutionPlan(device="cpu", device_name="cpu", threads=2, micro_batch=1, precision="fp32"),
+        output_name="me",
+        created_at=datetime(2026, 11, 22, 12, 30, 0, 123000, tzinfo=UTC),
+    )
+
+
+def test_a_spec_survives_json() -> None:
+    spec = make_spec(networkAlpha=8.5, learningRate=1)
+    again = TrainingSpec.parse(json.loads(json.dumps(spec.to_wire())))
+    assert again == spec
+    assert again.id == spec.id
+    assert again.differences(spec) == []
+
+
+def test_the_id_depends_on_the_values_and_not_on_how_they_were_written() -> None:
+    assert make_spec(networkAlpha=8).id == make_spec(networkAlpha=8.0).id
+    assert make_spec(networkAlpha=8).id != make_spec(networkAlpha=9).id
+
+
+@pytest.mark.parametrize(
+    "change", [{"sha256": "1" * 64}, {"caption": "ohwx"}, {"repeats": 2}, {"path": "b.png"}, {"width": 639}]
+)
+def test_the_dataset_fingerprint_covers_every_sample(change: dict[str, Any]) -> None:
+    spec = make_spec()
+    changed = spec.model_copy(update={"samples": (spec.samples[0].model_copy(update=change),)})
+    assert changed.dataset_fingerprint != spec.dataset_fingerprint
+    assert changed.differences(spec) == ["samples"]
+
+
+def test_differences_name_the_fields() -> None:
+    spec = make_spec()
+    other = make_spec(epochs=11, meta={"seed": 8, "samplePrompts": ["ohwx"]})
+    slower = other.model_copy(update={"plan": other.plan.model_copy(update={"threads": 1})})
+    assert spec.differences(slower) == ["config.epochs", "options.seed", "plan.threads"]

@@ -1,0 +1,241 @@
+"""Captions: where an image's text comes from, which source wins, and what is said about broken ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from influencerai.imageset import ImageReport, ImageSetReport, inspect_imageset
+from influencerai.imageset.captions import clean, contains_trigger
+
+
+def add_image(folder: Path, path: str) -> None:
+    """A small PNG whose bytes differ with its path."""
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    colour = tuple(hashlib.sha256(path.encode()).digest()[:3])
+    Image.new("RGB", (32, 32), colour).save(target, "PNG")
+
+
+def add_text(folder: Path, path: str, text: str | bytes) -> None:
+    (folder / path).write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def image(report: ImageSetReport, path: str) -> ImageReport:
+    return next(image for image in report.images if image.path == path)
+
+
+def caption(folder: Path, path: str = "a.png", *, trigger_word: str | None = None) -> tuple[str, str]:
+    found = image(inspect_imageset(folder, trigger_word=trigger_word), path)
+    return found.caption, found.caption_source
+
+
+def test_each_source_wins_over_the_next(tmp_path: Path) -> None:
+    path = "10_ohwx woman/a.png"
+    add_image(tmp_path, path)
+    (tmp_path / "10_ohwx woman/a.txt").write_text("from txt")
+    (tmp_path / "10_ohwx woman/a.caption").write_text("from caption file")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": path, "text": "from jsonl"}))
+    (tmp_path / "captions.json").write_text(json.dumps({path: "from json"}))
+    found = []
+    for source in ("a.txt", "a.caption", "../metadata.jsonl", "../captions.json"):
+        found.append(caption(tmp_path, path, trigger_word="sks"))
+        (tmp_path / "10_ohwx woman" / source).unlink()
+    found.append(caption(tmp_path, path, trigger_word="sks"))
+    assert found == [
+        ("from txt", "txt"),
+        ("from caption file", "txt"),
+        ("from jsonl", "metadata.jsonl"),
+        ("from json", "captions.json"),
+        ("ohwx woman", "folder"),
+    ]
+
+
+def test_the_trigger_word_captions_an_image_that_has_no_caption(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    report = inspect_imageset(tmp_path, trigger_word=" ohwx ")
+    assert (report.images[0].caption, report.images[0].caption_source) == ("ohwx", "trigger word")
+    assert report.images[0].has_trigger is True
+    assert report.captioned_count == 0
+    assert any("1 images have no caption and get the trigger word" in note for note in report.notes)
+
+
+def test_without_any_source_the_caption_is_empty_and_said_to_be_missing(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    found = image(inspect_imageset(tmp_path), "a.png")
+    assert (found.caption, found.caption_source, found.has_trigger) == ("", "none", None)
+    assert found.warnings == ("The image has no caption.",)
+
+
+@pytest.mark.parametrize("row", [{"text": "smiling"}, {"caption": "smiling"}])
+def test_tables_take_text_or_caption(tmp_path: Path, row: dict[str, str]) -> None:
+    add_image(tmp_path, "a.png")
+    entry = {"file_name": "a.png", **row}
+    (tmp_path / "metadata.jsonl").write_text("\ufeff" + json.dumps(entry) + "\r\n\n", encoding="utf-8")
+    assert caption(tmp_path) == ("smiling", "metadata.jsonl")
+    (tmp_path / "metadata.jsonl").unlink()
+    for document in ([entry], {"a.png": row}, {"a.png": "smiling"}, {"a": "smiling"}, {"./a.png": "smiling"}):
+        (tmp_path / "captions.json").write_text(json.dumps(document))
+        assert caption(tmp_path) == ("smiling", "captions.json")
+
+
+def test_a_table_names_files_relative_to_its_folder_and_the_nearest_wins(tmp_path: Path) -> None:
+    add_image(tmp_path, "sub/a.png")
+    add_image(tmp_path, "sub/b.png")
+    (tmp_path / "captions.json").write_text(json.dumps({"sub/a.png": "far", "sub\\b.png": "from Windows"}))
+    (tmp_path / "sub/captions.json").write_text(json.dumps({"a.png": "near"}))
+    assert caption(tmp_path, "sub/a.png") == ("near", "captions.json")
+    assert caption(tmp_path, "sub/b.png") == ("from Windows", "captions.json")
+
+
+def test_a_table_cannot_reach_outside_the_folder(tmp_path: Path) -> None:
+    add_image(tmp_path, "set/a.png")
+    (tmp_path / "set/captions.json").write_text(json.dumps({"../set/a.png": "out and in", "../../etc/passwd": "x"}))
+    report = inspect_imageset(tmp_path / "set")
+    assert report.images[0].caption == ""
+    assert [warning for warning in report.warnings if "there is no image" in warning] == [
+        "captions.json: there is no image '../set/a.png'.",
+        "captions.json: there is no image '../../etc/passwd'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "text": "x"}\n\n{"file_name": ',
+            "metadata.jsonl: line 3 is not JSON",
+        ),
+        ("metadata.jsonl", '\n{"text": "x"}', 'metadata.jsonl: line 2 has no "file_name"'),
+        ("metadata.jsonl", '{"file_name": "a.png"}', 'line 1 has neither "text" nor "caption"'),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": 7}', "caption in line 1 is not a text"),
+        ("metadata.jsonl", b'{"file_name": "a.png", "text": "\xff"}', "line 1 is not JSON"),
+        ("metadata.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("captions.json", '{\n  "a.png": "x",\n}', "captions.json: line 3 is not JSON"),
+        ("captions.json", '{"a.png": ["x"]}', "the caption in the entry of 'a.png' is not a text"),
+        ("captions.json", '["a.png"]', 'entry 1 has no "file_name"'),
+        ("captions.json", '"x"', "holds neither"),
+        ("captions.json", "[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_broken_table_fails_the_set_and_names_the_line(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, name, text)
+    report = inspect_imageset(tmp_path)
+    assert report.status == "failed"
+    assert len(report.errors) == 1
+    assert message in report.errors[0]
+    assert "Repair or remove the file." in report.errors[0]
+
+
+def test_a_null_caption_in_a_table_counts_as_none(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "captions.json", '{"a.png": null}')
+    assert caption(tmp_path, trigger_word="ohwx") == ("ohwx", "trigger word")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "warning"),
+    [
+        (b"smiling", "smiling", None),
+        (b"\xef\xbb\xbfsmiling\r\n", "smiling", None),
+        ("lächelnd".encode(), "lächelnd", None),
+        ("lächelnd".encode("utf-16"), "lächelnd", None),
+        ("lächelnd".encode("cp1252"), "lächelnd", "a.txt is not UTF-8 and is read as Windows-1252."),
+        (b"smiling\n\nred hair", "smiling, red hair", "a.txt has 2 lines, which are joined to one caption."),
+        (b"  smiling,\t red   hair ", "smiling, red hair", None),
+        (b" \n\t", "from the table", "a.txt is empty."),
+        (b"x" * 70_000, "from the table", "a.txt: The file is larger than 65,536 bytes."),
+    ],
+)
+def test_text_files_in_the_encodings_that_users_have(
+    tmp_path: Path, data: bytes, text: str, warning: str | None
+) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", data)
+    add_text(tmp_path, "captions.json", '{"a.png": "from the table"}')
+    found = image(inspect_imageset(tmp_path), "a.png")
+    assert found.caption == text
+    assert found.warnings == ((warning,) if warning else ())
+
+
+def test_a_caption_file_without_an_image_is_reported(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "A.txt", "smiling")
+    report = inspect_imageset(tmp_path)
+    assert "A.txt: there is no image of this name." in report.warnings
+
+
+def test_a_stem_with_dots_and_a_suffix_in_capitals(tmp_path: Path) -> None:
+    add_image(tmp_path, "v1.2 final.png")
+    add_text(tmp_path, "v1.2 final.TXT", "smiling")
+    assert caption(tmp_path, "v1.2 final.png") == ("smiling", "txt")
+
+
+@pytest.mark.parametrize(
+    ("folder", "repeats", "text"),
+    [
+        ("10_ohwx woman", 10, "ohwx woman"),
+        ("1_ohwx_woman", 1, "ohwx_woman"),
+        ("2024_summer", 1, ""),
+        ("closeups", 1, ""),
+        ("5_ohwx/closeups", 5, "ohwx"),
+        ("5_ohwx/2_sks", 2, "sks"),
+        ("3_", 3, ""),
+    ],
+)
+def test_kohya_folders_give_repeats_and_caption(tmp_path: Path, folder: str, repeats: int, text: str) -> None:
+    add_image(tmp_path, f"{folder}/a.png")
+    found = inspect_imageset(tmp_path).images[0]
+    assert (found.repeats, found.caption) == (repeats, text)
+
+
+def test_zero_repeats_leave_a_folder_out(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_image(tmp_path, "0_rejected/b.png")
+    report = inspect_imageset(tmp_path)
+    assert [image.path for image in report.images] == ["a.png"]
+    assert "1 images are left out: their folder's name asks for 0 repeats." in report.warnings
+
+
+def test_the_datasets_own_name_gives_no_repeats(tmp_path: Path) -> None:
+    add_image(tmp_path, "10_ohwx/a.png")
+    found = inspect_imageset(tmp_path / "10_ohwx").images[0]
+    assert (found.repeats, found.caption) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "trigger", "found"),
+    [
+        ("ohwx woman, smiling", "ohwx", True),
+        ("a photo of OHWX", "ohwx", True),
+        ("ohwx  woman", "ohwx woman", False),
+        ("ohwxwoman", "ohwx", False),
+        ("woman", "ohwx", False),
+        ("", "ohwx", False),
+        ("a (sks) dog", "sks", True),
+        ("c++ developer", "c++", True),
+        ("élan", "lan", False),
+    ],
+)
+def test_the_trigger_word_is_found_as_whole_words(text: str, trigger: str, found: bool) -> None:
+    assert contains_trigger(text, trigger) is found
+
+
+def test_a_caption_without_the_trigger_word_is_reported(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", "smiling")
+    found = image(inspect_imageset(tmp_path, trigger_word="ohwx"), "a.png")
+    assert found.has_trigger is False
+    assert found.warnings == ("The caption lacks the trigger word 'ohwx'.",)
+
+
+def test_captions_are_always_one_line_of_valid_unicode() -> None:
+    assert clean("a\0b\ud800c\r\nIt ends.\u2028Then, this\n") == "a b?c, It ends. Then, this"

@@ -1,0 +1,260 @@
+"""One image file: every kind that users have becomes upright 8-bit sRGB, and every bad one a named error."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from influencerai.errors import DatasetError
+from influencerai.imageset import MAX_PIXELS, load_rgb
+from tests.png_files import GRAY, GRAY_ALPHA, RGB, png, png_16bit
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def load(data: bytes) -> Image.Image:
+    image = load_rgb(io.BytesIO(data), name="image")
+    assert image.mode == "RGB"
+    return image
+
+
+def pixels(image: Image.Image) -> list[tuple[int, ...]]:
+    data = image.tobytes()
+    return [tuple(data[start : start + 3]) for start in range(0, len(data), 3)]
+
+
+def near(image: Image.Image, colour: tuple[int, int, int], *, at: tuple[int, int] = (0, 0), within: int = 8) -> bool:
+    pixel = image.getpixel(at)
+    assert isinstance(pixel, tuple)
+    return all(abs(one - other) <= within for one, other in zip(pixel, colour, strict=True))
+
+
+def two_halves() -> Image.Image:
+    """32 x 16: the left half red, the right half blue."""
+    image = Image.new("RGB", (32, 16), RED)
+    image.paste(BLUE, (16, 0, 32, 16))
+    return image
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_the_three_formats_are_read_whatever_the_name_says(tmp_path: Path, format_: str) -> None:
+    path = tmp_path / "picture.gif"
+    path.write_bytes(encoded(two_halves(), format_))
+    image = load_rgb(path)
+    assert image.size == (32, 16)
+    assert near(image, RED, at=(4, 8))
+    assert near(image, BLUE, at=(28, 8))
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("orientation", "size", "red", "blue"),
+    [
+        (1, (32, 16), (2, 8), (30, 8)),
+        (2, (32, 16), (30, 8), (2, 8)),
+        (3, (32, 16), (30, 8), (2, 8)),
+        (4, (32, 16), (2, 8), (30, 8)),
+        (5, (16, 32), (8, 2), (8, 30)),
+        (6, (16, 32), (8, 2), (8, 30)),
+        (7, (16, 32), (8, 30), (8, 2)),
+        (8, (16, 32), (8, 30), (8, 2)),
+        (9, (32, 16), (2, 8), (30, 8)),
+    ],
+)
+def test_exif_orientation_is_applied(
+    format_: str, orientation: int, size: tuple[int, int], red: tuple[int, int], blue: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = load(encoded(two_halves(), format_, exif=exif.tobytes()))
+    assert image.size == size
+    assert near(image, RED, at=red)
+    assert near(image, BLUE, at=blue)
+
+
+def test_broken_exif_does_not_make_an_image_unusable() -> None:
+    data = encoded(two_halves(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff broken")
+    assert load(data).size == (32, 16)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_transparency_is_laid_on_white(format_: str) -> None:
+    image = Image.new("RGBA", (3, 1))
+    image.putdata([(255, 0, 0, 255), (0, 0, 0, 0), (0, 0, 0, 51)])
+    assert pixels(load(encoded(image, format_, lossless=True))) == [RED, WHITE, (204, 204, 204)]
+
+
+def test_gray_with_alpha_is_laid_on_white() -> None:
+    assert pixels(load(encoded(Image.new("LA", (1, 1), (0, 51)), "PNG"))) == [(204, 204, 204)]
+
+
+def test_a_palette_keeps_its_colours_and_its_transparency() -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([*RED, *BLUE, 0, 255, 0])
+    image.putdata([0, 1, 2])
+    assert pixels(load(encoded(image, "PNG"))) == [RED, BLUE, (0, 255, 0)]
+    assert pixels(load(encoded(image, "PNG", transparency=1))) == [RED, WHITE, (0, 255, 0)]
+    assert pixels(load(encoded(image, "PNG", transparency=b"\xff\xff\x00"))) == [RED, BLUE, WHITE]
+
+
+def test_a_transparent_colour_of_an_rgb_png_is_laid_on_white() -> None:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), BLUE)
+    assert pixels(load(encoded(image, "PNG", transparency=BLUE))) == [RED, WHITE]
+
+
+def test_black_and_white_becomes_rgb() -> None:
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert pixels(load(encoded(image, "PNG"))) == [(0, 0, 0), WHITE]
+
+
+def test_16_bit_gray_is_scaled_not_clipped() -> None:
+    data = png_16bit([(0,), (0x00FF,), (0x8000,), (0xFFFF,)], color_type=GRAY)
+    assert pixels(load(data)) == [(value,) * 3 for value in (0, 0, 128, 255)]
+
+
+def test_16_bit_rgb_is_scaled() -> None:
+    data = png_16bit([(0, 0x80FF, 0xFFFF), (0xFF00, 0x0100, 0x00FF)], color_type=RGB)
+    assert pixels(load(data)) == [(0, 128, 255), (255, 1, 0)]
+
+
+def test_16_bit_gray_with_alpha_is_scaled_and_laid_on_white() -> None:
+    data = png_16bit([(0x8000, 0xFFFF), (0, 0)], color_type=GRAY_ALPHA)
+    assert pixels(load(data)) == [(128, 128, 128), WHITE]
+
+
+def test_cmyk_jpegs_have_adobes_polarity() -> None:
+    data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
+    assert b"Adobe" in data
+    assert near(load(data), RED)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_counts(format_: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    data = encoded(frames[0], format_, save_all=True, append_images=frames[1:], lossless=True)
+    assert near(load(data), RED)
+
+
+def test_a_multi_picture_jpeg_is_its_first_picture() -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)])
+    assert near(load(data), RED)
+
+
+def profile_bytes(name: str) -> bytes:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(name))  # type: ignore[arg-type]
+    return profile.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_embedded_profile_is_converted_to_srgb(mode: str) -> None:
+    swapped = swapped_profile()
+    assert near(load(encoded(Image.new(mode, (2, 2), RED), "PNG", icc_profile=swapped)), BLUE, within=2)
+
+
+def swapped_profile() -> bytes:
+    """sRGB with the red and the blue primary exchanged."""
+    data = bytearray(profile_bytes("sRGB"))
+    count = int.from_bytes(data[128:132], "big")
+    tags = {bytes(data[132 + 12 * i : 136 + 12 * i]): 132 + 12 * i for i in range(count)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data).replace(b"s\0R\0G\0B", b"s\0w\0a\0p").replace(b"sRGB b", b"swap b")
+
+
+@pytest.mark.parametrize("profile", [b"no profile at all", profile_bytes("LAB")])
+def test_a_profile_that_does_not_fit_is_ignored(profile: bytes) -> None:
+    assert pixels(load(encoded(Image.new("RGB", (1, 1), RED), "PNG", icc_profile=profile))) == [RED]
+
+
+def test_an_srgb_profile_leaves_every_value_as_it_is() -> None:
+    image = Image.frombytes("RGB", (256, 1), bytes(value for i in range(256) for value in (i, 255 - i, i // 2)))
+    assert load(encoded(image, "PNG", icc_profile=profile_bytes("sRGB"))).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_an_error(format_: str, share: float) -> None:
+    noise = Image.effect_noise((64, 64), 100).convert("RGB")
+    data = encoded(noise, format_)
+    with pytest.raises(DatasetError, match=rf"portrait: The {format_} data is truncated or corrupt"):
+        load_rgb(io.BytesIO(data[: int(len(data) * share)]), name="portrait")
+
+
+def test_a_bomb_is_refused_from_its_header() -> None:
+    for side in (9_000, 12_000, 60_000):  # above our cap, Pillow's warning and Pillow's error
+        data = png((side, side), color_type=RGB, rows=[])
+        with pytest.raises(DatasetError, match=f"more than {MAX_PIXELS:,} pixels"):
+            load(data)
+    with pytest.raises(DatasetError, match="more than 89,478,485 pixels"):
+        load_rgb(io.BytesIO(data), name="image", max_pixels=10**12)
+
+
+def test_the_cap_is_inclusive() -> None:
+    data = encoded(Image.new("RGB", (10, 10)), "PNG")
+    assert load_rgb(io.BytesIO(data), name="image", max_pixels=100).size == (10, 10)
+    with pytest.raises(DatasetError, match=r"more than 99 pixels\. Scale it down"):
+        load_rgb(io.BytesIO(data), name="image", max_pixels=99)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"just some text", "no image by content"),
+        (encoded(Image.new("RGB", (4, 4)), "GIF"), "a GIF file by content"),
+        (encoded(Image.new("RGB", (4, 4)), "TIFF"), "a TIFF file by content"),
+        (encoded(Image.new("RGB", (4, 4)), "BMP"), "a BMP file by content"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC file by content"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or corrupt"),
+        (b"\xff\xd8\xff" + bytes(100), "truncated or corrupt"),
+        (b"RIFF\xff\xff\xff\x7fWEBPVP8 " + bytes(100), "truncated or corrupt"),
+    ],
+)
+def test_what_is_no_usable_image_is_a_named_error(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "portrait.png"
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"portrait\.png: .*{message}"):
+        load_rgb(path)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@given(changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_damaged_bytes_give_an_image_or_a_named_error(format_: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(encoded(two_halves(), format_, icc_profile=profile_bytes("sRGB"), exif=Image.Exif().tobytes()))
+    for place, value in changes:
+        data[place % len(data)] = value
+    message = "image: it can be read"
+    try:
+        load(bytes(data))
+    except DatasetError as error:
+        message = error.message
+    assert message.startswith("image: ")
+
+
+def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DatasetError, match=r"pipe\.png: This is no regular file"):
+        load_rgb(tmp_path / "pipe.png")
+
+
+def test_a_missing_file_and_a_folder_are_named_errors(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"gone\.png: The file cannot be read: No such file"):
+        load_rgb(tmp_path / "gone.png")
+    with pytest.raises(DatasetError, match=r"no regular file|cannot be read"):
+        load_rgb(tmp_path)

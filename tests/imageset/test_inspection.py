@@ -1,0 +1,254 @@
+"""Inspection of a folder: what is listed, in which order, and what is wrong with which file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from influencerai.errors import DatasetError
+from influencerai.imageset import ImageSetReport, inspect_imageset, samples
+from tests.png_files import RGB, png
+
+
+def add_image(folder: Path, path: str, *, shade: int = 0, size: tuple[int, int] = (32, 32)) -> Path:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (shade, 0, 0)).save(target, "PNG")
+    return target
+
+
+def paths(report: ImageSetReport) -> list[str]:
+    return [image.path for image in report.images]
+
+
+def error_of(report: ImageSetReport, path: str) -> str:
+    (found,) = (image for image in report.images if image.path == path)
+    assert not found.usable
+    return " ".join(found.errors)
+
+
+def test_a_good_set_is_ready_and_gives_its_samples(tmp_path: Path) -> None:
+    for index in range(12):
+        target = add_image(tmp_path, f"{index:02}.png", shade=index, size=(32, 48))
+        target.with_suffix(".txt").write_text(f"ohwx, picture {index}")
+    report = inspect_imageset(tmp_path, trigger_word="ohwx", resolution=32)
+    assert report.status == "ready"
+    assert (report.image_count, report.usable_count, report.captioned_count) == (12, 12, 12)
+    assert (report.error_count, report.warning_count, report.notes) == (0, 0, ())
+    report.raise_if_unusable()
+    found = samples(report)
+    assert [sample.path for sample in found] == [f"{index:02}.png" for index in range(12)]
+    assert found[3].caption == "ohwx, picture 3"
+    assert (found[3].width, found[3].height, found[3].repeats) == (32, 48, 1)
+    assert found[3].sha256 == hashlib.sha256((tmp_path / "03.png").read_bytes()).hexdigest()
+
+
+def test_the_report_survives_the_wire(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    wire = report.to_wire()
+    assert wire["usableCount"] == 1
+    assert wire["images"][0]["captionSource"] == "trigger word"
+    assert ImageSetReport.parse(wire) == report
+
+
+def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    (found,) = inspect_imageset(tmp_path).images
+    assert (found.width, found.height, found.format) == (30, 40, "JPEG")
+
+
+def test_subfolders_count_and_hidden_ones_do_not(tmp_path: Path) -> None:
+    for path in (
+        "b/c.png",
+        "b.png",
+        "a/z.png",
+        ".hidden.png",
+        ".influencerai/cache/x.png",
+        ".influencerai-cache/x.png",
+        "__MACOSX/b.png",
+        "@eaDir/b.png",
+        "b/__pycache__/x.png",
+    ):
+        add_image(tmp_path, path, shade=len(path))
+    (tmp_path / "notes.md").write_text("no image")
+    (tmp_path / "latents.npz").write_bytes(b"PK\x03\x04")
+    assert paths(inspect_imageset(tmp_path)) == ["a/z.png", "b.png", "b/c.png"]
+
+
+def test_the_order_is_that_of_the_paths_whatever_the_file_system_says(tmp_path: Path) -> None:
+    names = ["é.png", "Z.png", "a.png", "10.png", "9.png", "ß.png", "名前.png", "a b.png", "a\nb.png"]
+    reports = []
+    for folder, order in (("one", names), ("two", names[::-1])):
+        for name in order:
+            add_image(tmp_path / folder, name, shade=names.index(name))
+        reports.append(inspect_imageset(tmp_path / folder))
+    assert paths(reports[0]) == sorted(names)
+    assert samples(reports[0]) == samples(reports[1])
+
+
+def test_one_bad_image_is_named_and_the_others_are_used(tmp_path: Path) -> None:
+    good = add_image(tmp_path, "good.png")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:-30])
+    (tmp_path / "text.png").write_text("this is no image")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "bomb.png").write_bytes(png((50_000, 50_000), color_type=RGB, rows=[]))
+    Image.new("RGB", (8, 8)).save(tmp_path / "clip.gif")
+    report = inspect_imageset(tmp_path)
+    assert report.status == "ready"
+    assert [image.path for image in report.usable] == ["good.png"]
+    assert [sample.path for sample in samples(report)] == ["good.png"]
+    assert report.error_count == 5
+    assert "The PNG data is truncated or corrupt" in error_of(report, "cut.png")
+    assert error_of(report, "text.png") == "This is no image by content. Convert it to PNG, JPEG or WebP."
+    assert error_of(report, "empty.jpg") == "The file is empty."
+    assert "more than 67,108,864 pixels" in error_of(report, "bomb.png")
+    assert "This is a GIF file by content." in error_of(report, "clip.gif")
+
+
+def test_the_cap_on_pixels_is_the_callers(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png", size=(33, 32))
+    assert "more than 1,024 pixels" in error_of(inspect_imageset(tmp_path, max_pixels=1024), "a.png")
+
+
+def test_a_strip_is_refused(tmp_path: Path) -> None:
+    add_image(tmp_path, "strip.png", size=(170, 10))
+    add_image(tmp_path, "wide.png", size=(160, 10))
+    report = inspect_imageset(tmp_path)
+    assert error_of(report, "strip.png") == "The sides, 170 x 10, differ by more than 1:16."
+    assert [image.path for image in report.usable] == ["wide.png"]
+
+
+def test_content_counts_where_the_name_lies_or_says_nothing(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.jpg")
+    add_image(tmp_path, "b", shade=1)
+    add_image(tmp_path, "c.dat", shade=2)
+    report = inspect_imageset(tmp_path)
+    assert [(image.path, image.format) for image in report.usable] == [("a.jpg", "PNG"), ("b", "PNG"), ("c.dat", "PNG")]
+    for image in report.images:
+        assert "The file is PNG by content, which its name does not say." in image.warnings
+
+
+def test_duplicates_and_small_images_are_reported(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_image(tmp_path, "b.png", shade=9, size=(64, 64))
+    add_image(tmp_path, "c.png")
+    report = inspect_imageset(tmp_path, resolution=64)
+    assert [image.duplicate_of for image in report.images] == [None, None, "a.png"]
+    assert report.usable_count == 3
+    small = "The image, 32 x 32, is smaller than the training resolution 64 and is enlarged."
+    assert [small in image.warnings for image in report.images] == [True, False, True]
+    assert "The file has the same bytes as a.png." in report.images[2].warnings
+
+
+@pytest.mark.parametrize(("count", "warned", "noted"), [(4, True, False), (5, False, True), (11, False, True)])
+def test_few_images_are_remarked_on(tmp_path: Path, count: int, warned: bool, noted: bool) -> None:
+    for index in range(count):
+        add_image(tmp_path, f"{index}.png", shade=index)
+    report = inspect_imageset(tmp_path)
+    assert any("use 12 or more" in warning for warning in report.warnings) is warned
+    assert any("for SDXL 12 or more" in note for note in report.notes) is noted
+
+
+def test_links_that_leave_the_folder_are_not_opened(tmp_path: Path) -> None:
+    secret = add_image(tmp_path, "outside/secret.png")
+    (tmp_path / "outside/captions.json").write_text("secret, and no JSON")
+    (tmp_path / "outside/secret.txt").write_text("secret text")
+    folder = tmp_path / "set"
+    add_image(folder, "a.png")
+    (folder / "link.png").symlink_to(secret)
+    (folder / "captions.json").symlink_to(tmp_path / "outside/captions.json")
+    (folder / "a.txt").symlink_to(tmp_path / "outside/secret.txt")
+    (folder / "album").symlink_to(tmp_path / "outside")
+    (folder / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (folder / "loop").symlink_to(folder / "loop")
+    report = inspect_imageset(folder)
+    assert [image.path for image in report.usable] == ["a.png"]
+    for path in ("link.png", "captions.json", "a.txt", "album"):
+        assert "is a link that leaves the folder" in error_of(report, path)
+    for path in ("gone.png", "loop"):
+        assert error_of(report, path) == "The file is a link to nothing."
+    assert "secret text" not in report.model_dump_json()
+
+
+def test_links_within_the_folder_are_the_files_they_name(tmp_path: Path) -> None:
+    add_image(tmp_path, "sub/a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "sub/a.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    report = inspect_imageset(tmp_path)
+    assert [(image.path, image.duplicate_of) for image in report.usable] == [("b.png", None), ("sub/a.png", "b.png")]
+    assert "again is a link to a folder and is not followed." in report.warnings
+
+
+def test_a_folder_reached_through_a_link_is_the_folder(tmp_path: Path) -> None:
+    add_image(tmp_path, "real/a.png")
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    assert paths(inspect_imageset(tmp_path / "alias")) == ["a.png"]
+
+
+def test_a_named_pipe_is_an_error_and_does_not_hang(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "a.txt")
+    report = inspect_imageset(tmp_path)
+    assert error_of(report, "pipe.png") == "This is no regular file."
+    assert "a.txt: This is no regular file." in report.images[0].warnings
+
+
+def test_a_name_that_is_not_unicode_is_an_error(tmp_path: Path) -> None:
+    good = add_image(tmp_path, "a.png")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(good.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    report = inspect_imageset(tmp_path)
+    assert "not valid UTF-8" in error_of(report, "\\xff.png")
+    assert report.to_wire()["usableCount"] == 1
+
+
+def test_an_unusable_folder_says_why_and_what_to_do(tmp_path: Path) -> None:
+    file = add_image(tmp_path, "a.png")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, message in (
+        (tmp_path / "gone", "The folder does not exist. Check the path."),
+        (tmp_path / "nul\0", "The folder does not exist. Check the path."),
+        (file, "This is a file. Name the folder that holds the images."),
+        (empty, "It holds no images. Put JPEG, PNG or WebP files into it."),
+    ):
+        report = inspect_imageset(folder)
+        assert report.status == "failed"
+        assert report.errors == (message,)
+        with pytest.raises(DatasetError, match="cannot be trained on") as raised:
+            report.raise_if_unusable()
+        assert str(folder) in str(raised.value)
+        assert message in str(raised.value)
+        with pytest.raises(DatasetError):
+            samples(report)
+
+
+def test_a_folder_with_nothing_usable_gives_the_first_reasons(tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / f"{index}.png").write_bytes(b"no image")
+    report = inspect_imageset(tmp_path)
+    assert report.status == "failed"
+    with pytest.raises(
+        DatasetError, match=r"None of its 5 images can be used\. 0\.png: This is no image.* And 2 more\."
+    ):
+        report.raise_if_unusable()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_image(tmp_path, "b.png", shade=1).chmod(0)
+    report = inspect_imageset(tmp_path)
+    assert error_of(report, "b.png") == "The file cannot be read: Permission denied."
