@@ -1,0 +1,143 @@
+"""Diffusers folders: recognising one by its configurations, checking that it is whole, loading from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from influencerai.domain.training_options import PredictionType
+from influencerai.errors import ModelError
+from influencerai.train.clip_tokenizer import VOCABULARIES
+from influencerai.train.model_components import COMPONENTS, MODULES, noise_schedule, read_config, read_json
+from influencerai.train.weight_file import PICKLE_SUFFIXES, adapter_error, read_header
+
+PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
+"""Family of every pipeline that a model_index.json may name."""
+VARIANTS = (None, "fp16")
+"""Variants of the weights in order of preference; None is the plain one."""
+
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_TEXT_STEM = "model"
+_SD2_WIDTH = 1024
+_SUPPORTED = f"Supported are folders of a {' or a '.join(PIPELINES)}."
+
+
+def recognise(folder: Path) -> tuple[str, PredictionType, bool]:
+    """Family, prediction type and zero terminal SNR of a diffusers folder; reads JSON and headers only.
+
+    Raises:
+        ModelError: no diffusers folder, of no supported family, or with a component missing or damaged.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise _not_a_diffusers_folder(folder)
+    index = read_json(folder / "model_index.json")
+    family = PIPELINES.get(str(index.get("_class_name")))
+    if family is None:
+        raise ModelError(f"{folder} is a {index.get('_class_name')}, which is not supported.", remedy=_SUPPORTED)
+    for component in COMPONENTS[family]:
+        _check_component(folder, component, index)
+    _check_architecture(folder, family)
+    return family, *noise_schedule(folder, read_config(folder, "scheduler"))
+
+
+def weight_files(folder: Path, component: str) -> tuple[str | None, list[Path]]:
+    """Variant (None or "fp16") and .safetensors files of a component's weights, its shards in order.
+
+    Raises:
+        ModelError: there are none, or only pickles.
+    """
+    place, stem = folder / component, _STEMS.get(component, _TEXT_STEM)
+    for variant in VARIANTS:
+        infix = f".{variant}" if variant else ""
+        if (file := place / f"{stem}{infix}.safetensors").is_file():
+            return variant, [file]
+        if (index := place / f"{stem}.safetensors.index{infix}.json").is_file():
+            return variant, [place / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    pickles = sorted(path.name for path in place.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickles:
+        raise ModelError(
+            f"{place} holds its weights as pickles only ({', '.join(pickles)}), which are never opened here.",
+            remedy="Get the model's .safetensors files, or save the pipeline with safe_serialization=True.",
+        )
+    raise ModelError(f"{place} holds no weights: {stem}.safetensors is missing.", remedy="Download the model again.")
+
+
+def load_module(folder: Path, component: str, *, dtype: torch.dtype) -> nn.Module:
+    """One component with its weights in `dtype`, in eval mode, on the CPU.
+
+    Raises:
+        ModelError: the files cannot be read, or lack a tensor of the component.
+    """
+    variant, _ = weight_files(folder, component)
+    try:
+        module, report = MODULES[component].from_pretrained(
+            folder,
+            subfolder=component,
+            variant=variant,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=True,
+            output_loading_info=True,
+        )
+    # The libraries raise whatever the fault brings up: OSError, ValueError, RuntimeError, SafetensorError.
+    except Exception as error:
+        raise ModelError(
+            f"{folder / component} cannot be loaded: {error}", remedy="Download or copy the model again."
+        ) from error
+    if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise ModelError(
+            f"{folder / component} does not fit its config.json: {len(lacking)} tensors are missing or of "
+            f"another shape, the first is {lacking[0]}.",
+            remedy="Download the model again.",
+        )
+    result: nn.Module = module.eval()
+    return result
+
+
+def _check_component(folder: Path, component: str, index: dict[str, Any]) -> None:
+    place = folder / component
+    declared = (index.get(component) or [None, None])[-1]
+    if declared is None or not place.is_dir():
+        hint = " The SDXL refiner is not supported." if component == "text_encoder" and declared is None else ""
+        raise ModelError(
+            f"{folder} lacks its {component}.{hint}", remedy="Download the model again, all of its folders."
+        )
+    if component not in MODULES:
+        if not any((place / name).is_file() for name in VOCABULARIES):
+            raise ModelError(f"{place} holds no {VOCABULARIES[-1]}.", remedy="Download the model again.")
+        return
+    if declared != MODULES[component].__name__:
+        raise ModelError(f"{folder} has a {declared} as its {component}, which is not supported.", remedy=_SUPPORTED)
+    read_config(folder, component)
+    for file in weight_files(folder, component)[1]:
+        read_header(file)
+
+
+def _check_architecture(folder: Path, family: str) -> None:
+    unet, vae = read_config(folder, "unet"), read_config(folder, "vae")
+    if family == "sd15" and unet.get("cross_attention_dim") == _SD2_WIDTH:
+        raise ModelError(f"{folder} is Stable Diffusion 2, which is not supported.", remedy="Use SD1.5 or SDXL.")
+    if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
+        raise ModelError(
+            f"{folder} is an inpainting or image-editing model, which is not supported.",
+            remedy="Use the text-to-image model that it was made from.",
+        )
+
+
+def _not_a_diffusers_folder(folder: Path) -> ModelError:
+    if (folder / "adapter_config.json").is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
+        return adapter_error(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return ModelError(
+            f"{folder} is no diffusers folder, it lacks model_index.json.",
+            remedy=f"If a file in it is the model, give that: {', '.join(map(str, files[:3]))}.",
+        )
+    return ModelError(
+        f"{folder} is no diffusers folder, it lacks model_index.json.",
+        remedy="Give the folder that holds model_index.json, or a .safetensors file.",
+    )

@@ -1,0 +1,100 @@
+"""Weight files: reading a .safetensors header, and saying what a file is that is none."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from influencerai.artifacts import read_safetensors_header, sha256_file
+from influencerai.errors import ModelError
+
+PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+
+_LORA_MARKS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w", ".lokr_w", ".oft_")
+_MAX_HEADER_BYTES = 100_000_000
+_FOREIGN_FORMATS = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, the model itself was not downloaded",
+        "Run `git lfs pull`.",
+    ),
+    (b"<", "a web page", "The site probably wanted a login: download the model in a browser."),
+    (b"GGUF", "a GGUF file", "Use the .safetensors file of the model."),
+)
+
+
+@dataclass(frozen=True)
+class WeightHeader:
+    """What a .safetensors file holds: shapes by tensor name, and the file's metadata."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+
+    def has(self, prefix: str) -> bool:
+        """Whether a tensor's name begins with `prefix`."""
+        return any(name.startswith(prefix) for name in self.shapes)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether this is a LoRA (LoHa, LoKr, OFT) and no model."""
+        return any(mark in f".{name}" for name in self.shapes for mark in _LORA_MARKS)
+
+
+def read_header(path: Path) -> WeightHeader:
+    """The header of a .safetensors file; no tensor is read.
+
+    Raises:
+        ModelError: a pickle (never opened as one), truncated, or not safetensors; says what it is instead.
+    """
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise pickle_error(path)
+    _refuse_foreign_format(path)
+    metadata, tensors = read_safetensors_header(path, error=ModelError)
+    return WeightHeader(path, {name: entry.shape for name, entry in tensors.items()}, metadata)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; remembered while its size and modification time stay."""
+    status = path.stat()
+    return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+def pickle_error(path: Path) -> ModelError:
+    """The refusal of a pickled checkpoint."""
+    return ModelError(
+        f"{path} is a pickle: opening it can run any code, so it is never opened here.",
+        remedy="Use the model's .safetensors file. If there is none, convert it on a machine that you can "
+        "spare, for example with AUTOMATIC1111's checkpoint merger (no interpolation, safetensors).",
+    )
+
+
+def adapter_error(path: Path) -> ModelError:
+    """The refusal of a LoRA in the place of a base model."""
+    return ModelError(
+        f"{path} is a LoRA, not a base model.",
+        remedy="Give the model that it was trained on, such as sd15 or sdxl.",
+    )
+
+
+def _refuse_foreign_format(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    # A safetensors file begins with its header's length, which the other formats' marks make absurd.
+    if int.from_bytes(start[:8], "little") <= _MAX_HEADER_BYTES:
+        return
+    if start.startswith((b"PK\x03\x04", b"\x80")):
+        raise pickle_error(path)
+    for mark, what, remedy in _FOREIGN_FORMATS:
+        if start.startswith(mark):
+            raise ModelError(f"{path} is no safetensors file but {what}.", remedy=remedy)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256_file(path)
