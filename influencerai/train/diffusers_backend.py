@@ -1,0 +1,188 @@
+"""The diffusers backend: encode, load, train, export; from the newest state if there is one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
+from influencerai.errors import ModelError, StoppedError
+from influencerai.planning import BatchPlan
+from influencerai.train.adapter import Adapter
+from influencerai.train.backend import RunContext
+from influencerai.train.base_model import BaseModel, find_base_model
+from influencerai.train.cache import TensorCache
+from influencerai.train.checkpoint import load_newest
+from influencerai.train.data import TrainingData
+from influencerai.train.device import device_errors
+from influencerai.train.encoding import encode_captions, encode_images, needed_variants
+from influencerai.train.exporter import Exporter
+from influencerai.train.family import Family, TextConditioner, load_family
+from influencerai.train.loop import TrainingLoop
+from influencerai.train.precision import dtype_of
+from influencerai.train.recorder import Recorder
+from influencerai.train.sampling import draw_samples
+
+
+class DiffusersBackend:
+    """Trains with torch and diffusers on one device."""
+
+    name = "diffusers"
+
+    def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
+        with cpu_threads(spec.plan.threads), device_errors(spec):
+            return _train(spec, context)
+
+
+def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
+    context.emit(StageEvent(stage="checking"))
+    base = find_base_model(spec.model.name, models_dirs=context.models_dirs)
+    check_model(spec, base)
+    base = replace(base, prediction_type=spec.model.prediction_type, zero_terminal_snr=spec.model.zero_terminal_snr)
+    family = load_family(base.family)
+    plan = BatchPlan(spec)
+    recorder = Recorder(spec, plan, context)
+    exporter = Exporter(spec, plan, context, family=family)
+
+    data = encode(spec, plan, context, base=base, family=family)
+    context.emit(StageEvent(stage="loading"))
+    loop, components, adapter = build(spec, plan, base=base, family=family, data=data)
+    checkpoint = load_newest(context.run_dir, spec_id=spec.id)
+    if checkpoint:
+        loop.restore(checkpoint)
+        if checkpoint.at_epoch_end:
+            with loop.exported_weights():
+                exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
+    recorder.begin(checkpoint)
+    context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
+
+    def end_epoch(epoch: int) -> None:
+        recorder.flush()
+        if epoch in plan.validation_epochs:
+            recorder.validated(loop.validation_loss(), step=loop.step, epoch=epoch)
+        with loop.exported_weights():
+            weights = adapter.weights()
+            exporter.remember(weights, step=loop.step, epoch=epoch)
+            if epoch in plan.save_epochs:
+                exporter.write_epoch(weights, step=loop.step, epoch=epoch)
+            if epoch in plan.sample_epochs:
+                draw_samples(
+                    spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch
+                )
+
+    with exporter.publishing_on_failure():
+        while loop.step < plan.total_steps:
+            if context.should_stop():
+                recorder.save(loop)
+                raise StoppedError(f"Stopped at step {loop.step} of {plan.total_steps}; the state is saved.")
+            recorder.add(loop.run_step(), step=loop.step)
+            epoch, within = divmod(loop.step, plan.steps_per_epoch)
+            if within == 0:
+                end_epoch(epoch)
+            recorder.save_if_due(loop, at_epoch_end=within == 0, at_save_epoch=epoch in plan.save_epochs)
+
+    recorder.flush()
+    context.emit(StageEvent(stage="exporting"))
+    with loop.exported_weights():
+        lora_path = exporter.write_final(adapter.weights(), step=loop.step)
+    recorder.save(loop)
+    return recorder.result(lora_path=lora_path, checkpoints=exporter.file_names())
+
+
+def encode(
+    spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, base: BaseModel, family: Family
+) -> TrainingData:
+    """The dataset through the encoders, which are freed again."""
+    cache = TensorCache(context.cache_dir, max_bytes=context.cache_max_bytes)
+    images, captions = needed_variants(spec, plan)
+    latents = encode_images(
+        spec,
+        images,
+        plan=plan,
+        dataset_dir=context.dataset_dir,
+        base=base,
+        family=family,
+        cache=cache,
+        max_pixels=context.max_image_pixels,
+        emit=context.emit,
+    )
+    _free_memory()
+    conditioning = None
+    if not spec.options.train_text_encoder:
+        conditioning = encode_captions(spec, captions, base=base, family=family, cache=cache, emit=context.emit)
+        _free_memory()
+    cache.prune()
+    device = torch.device(spec.plan.device)
+    return TrainingData(spec, plan, latents=latents, conditioning=conditioning, device=device)
+
+
+def build(
+    spec: TrainingSpec, plan: BatchPlan, *, base: BaseModel, family: Family, data: TrainingData
+) -> tuple[TrainingLoop, dict[str, torch.nn.Module], Adapter]:
+    """The loop over a freshly loaded denoiser (and text encoders, where they are trained) with a new adapter.
+
+    Also returns the modules that carry the adapter, by component name.
+    """
+    device, dtype = torch.device(spec.plan.device), dtype_of(spec.plan.precision)
+    denoiser = family.load_denoiser(base, device=device, dtype=dtype)
+    if spec.plan.gradient_checkpointing:
+        family.enable_gradient_checkpointing(denoiser)
+    components = {family.denoiser_component: denoiser}
+    conditioner: TextConditioner | None = None
+    if spec.options.train_text_encoder:
+        conditioner = family.load_conditioner(base, device=device, dtype=dtype)
+        components.update(conditioner.components())
+    adapter = Adapter(
+        components,
+        targets={
+            name: family.lora_targets(name, module, spec.options.target_modules) for name, module in components.items()
+        },
+        rank=spec.config.network_dim,
+        alpha=spec.config.network_alpha,
+        seed=spec.seed,
+        autocast=spec.plan.precision != "fp32",
+    )
+    loop = TrainingLoop(
+        spec,
+        plan,
+        family=family,
+        denoiser=denoiser,
+        conditioner=conditioner,
+        adapter=adapter,
+        objective=family.objective(base, spec.model, device=device),
+        data=data,
+    )
+    return loop, components, adapter
+
+
+def check_model(spec: TrainingSpec, base: BaseModel) -> None:
+    """Refuse a base model other than the one that the run was made for.
+
+    Raises:
+        ModelError: the weights under the spec's model name have changed.
+    """
+    if base.fingerprint() != spec.model.fingerprint:
+        raise ModelError(
+            f"The weights of {base.path} are not those that this run was made for.", remedy="Start a new run."
+        )
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Threads of an operation decide its last bits, so the plan's number holds for the whole run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,107 @@
+"""Exporter: a run's LoRA files, each read back and compared before it counts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from influencerai.domain import CheckpointEvent, TrainingSpec
+from influencerai.errors import InfluencerAIError, StoppedError
+from influencerai.planning import BatchPlan
+from influencerai.train.adapter import LoraWeights
+from influencerai.train.backend import RunContext
+from influencerai.train.family import Family
+from influencerai.train.lora_file import verify_lora, write_lora
+from influencerai.train.lora_metadata import Layout
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+"""The second file's name where both layouts are asked for; diffusers looks for it by itself."""
+
+REMEMBERED_EPOCHS = 2
+"""Epochs that a failed run publishes."""
+
+Weights = Mapping[tuple[str, str], LoraWeights]
+
+
+class Exporter:
+    """Writes `<name>-epoch-N.safetensors` and `<name>-final.safetensors` into the run's output folder."""
+
+    def __init__(self, spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, family: Family) -> None:
+        self._spec = spec
+        self._plan = plan
+        self._context = context
+        self._family = family
+        self._recent: deque[tuple[int, int, Weights]] = deque(maxlen=REMEMBERED_EPOCHS)
+
+    def write_epoch(self, weights: Weights, *, step: int, epoch: int) -> None:
+        """The file of a finished epoch; then only the last `keep_last_n` of them stay."""
+        self._write(self._epoch_path(epoch), weights, step=step, epoch=epoch)
+        if self._spec.options.keep_last_n:
+            for old in self._epoch_files()[: -self._spec.options.keep_last_n]:
+                old.unlink(missing_ok=True)
+
+    def write_final(self, weights: Weights, *, step: int) -> str:
+        """The file that the run is for. Returns its path, relative to the root where it lies under it."""
+        path = self._final_path()
+        epochs = self._spec.config.epochs
+        self._write(path, weights, step=step, epoch=epochs)
+        if self._spec.options.file_format == "both":
+            second = self._context.output_dir / DIFFUSERS_FILE
+            self._write(second, weights, step=step, epoch=epochs, layout="diffusers")
+        root = self._context.root.resolve()
+        resolved = path.resolve()
+        return resolved.relative_to(root).as_posix() if resolved.is_relative_to(root) else str(resolved)
+
+    def remember(self, weights: Weights, *, step: int, epoch: int) -> None:
+        """Keep a finished epoch's weights in memory, in case the run fails; the last two stay."""
+        self._recent.append((epoch, step, weights))
+
+    @contextmanager
+    def publishing_on_failure(self) -> Iterator[None]:
+        """When the block fails for good, write the files of the remembered epochs."""
+        try:
+            yield
+        except StoppedError:
+            raise
+        except Exception as error:
+            for epoch, step, weights in self._recent:
+                try:
+                    self._write(self._epoch_path(epoch), weights, step=step, epoch=epoch)
+                except InfluencerAIError as second:
+                    error.add_note(f"Epoch {epoch} could not be published: {second}")
+            raise
+
+    def epoch_file_names(self) -> list[str]:
+        """Names of the epoch files, in order."""
+        return [path.name for path in self._epoch_files()]
+
+    def file_names(self) -> list[str]:
+        """Names of the epoch files in order, then the final one."""
+        return [path.name for path in (*self._epoch_files(), self._final_path()) if path.exists()]
+
+    def _write(self, path: Path, weights: Weights, *, step: int, epoch: int, layout: Layout | None = None) -> None:
+        layout = layout or ("diffusers" if self._spec.options.file_format == "diffusers" else "kohya")
+        sha256 = write_lora(
+            path,
+            weights,
+            spec=self._spec,
+            plan=self._plan,
+            family=self._family,
+            layout=layout,
+            step=step,
+            epoch=epoch,
+        )
+        verify_lora(path, weights, family=self._family)
+        self._context.emit(CheckpointEvent(step=step, epoch=epoch, path=str(path), sha256=sha256))
+
+    def _final_path(self) -> Path:
+        return self._context.output_dir / f"{self._spec.output_name}-final.safetensors"
+
+    def _epoch_path(self, epoch: int) -> Path:
+        return self._context.output_dir / f"{self._spec.output_name}-epoch-{epoch}.safetensors"
+
+    def _epoch_files(self) -> list[Path]:
+        paths = (self._epoch_path(epoch) for epoch in range(1, self._spec.config.epochs + 1))
+        return [path for path in paths if path.exists()]

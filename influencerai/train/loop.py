@@ -1,0 +1,208 @@
+"""TrainingLoop: one optimizer step at a time. The only loop; families and objectives supply what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influencerai.domain import TrainingSpec
+from influencerai.planning import BatchPlan
+from influencerai.train.adapter import Adapter
+from influencerai.train.checkpoint import Checkpoint
+from influencerai.train.data import Batch, TrainingData
+from influencerai.train.family import Family, TextConditioner
+from influencerai.train.objective import Objective
+from influencerai.train.optimizer import (
+    export_schedule,
+    export_state,
+    import_schedule,
+    import_state,
+    is_schedule_free,
+    make_optimizer,
+    make_schedule,
+)
+from influencerai.train.precision import autocast
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """Figures of one optimizer step, still on the device so that reading them does not stall it."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    learning_rate: float
+    images: int
+
+
+class TrainingLoop:
+    """Adapter, optimizer, schedule and averages of one run, advanced by `run_step`.
+
+    `conditioner` is the text encoder under training, or None where conditioning comes encoded.
+    """
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        plan: BatchPlan,
+        *,
+        family: Family,
+        denoiser: nn.Module,
+        conditioner: TextConditioner | None,
+        adapter: Adapter,
+        objective: Objective,
+        data: TrainingData,
+    ) -> None:
+        self.step = 0
+        self._spec = spec
+        self._plan = plan
+        self._family = family
+        self._denoiser = denoiser
+        self._conditioner = conditioner
+        self._adapter = adapter
+        self._objective = objective
+        self._data = data
+        self._device = torch.device(spec.plan.device)
+        self._parameters = list(adapter.parameters())
+        self._optimizer = make_optimizer(spec.options, self._parameter_groups())
+        self._schedule = make_schedule(
+            spec.options, self._optimizer, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps
+        )
+        self._ema = EMAModel(self._parameters, decay=spec.options.ema_decay) if self._uses_ema else None
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=spec.plan.precision == "fp16")
+
+    def run_step(self) -> StepOutcome:
+        """Forward and backward over the step's micro-batches, then one optimizer step."""
+        planned = self._plan.step(self.step)
+        loss = torch.zeros((), device=self._device)
+        for refs in planned.micro_batches(self._spec.plan.micro_batch):
+            batch = self._data.training_batch(self.step, refs)
+            share = self._weighted_losses(batch).sum() / planned.images
+            torch.autograd.backward(self._scaler.scale(share))
+            loss += share.detach()
+        self._scaler.unscale_(self._optimizer)
+        grad_norm = self._clip_gradients()
+        learning_rate = float(self._schedule.get_last_lr()[0])
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema:
+            self._ema.step(self._parameters)
+        self.step += 1
+        return StepOutcome(loss, grad_norm, learning_rate, planned.images)
+
+    def validation_loss(self) -> float:
+        """Unweighted loss on the fixed (image, timestep, noise) triples, with the weights a file would hold."""
+        with torch.no_grad(), self.exported_weights():
+            losses = [self._losses(batch)[0] for batch in self._data.validation_batches()]
+        return float(torch.cat(losses).mean())
+
+    @contextmanager
+    def exported_weights(self) -> Iterator[None]:
+        """The adapter holds what a LoRA file of this moment holds; afterwards what it held before, bit for bit."""
+        tensors = self._averaged_tensors()
+        with self._adapter.swapped(tensors) if tensors else nullcontext():
+            yield
+
+    def checkpoint(self, *, elapsed_seconds: float, epoch_loss: tuple[float, int]) -> Checkpoint:
+        """The state after the steps so far."""
+        optimizer, optimizer_scalars = export_state(self._optimizer)
+        scalars: dict[str, Any] = {
+            "optimizer": optimizer_scalars,
+            "schedule": export_schedule(self._schedule),
+            "scaler": self._scaler.state_dict(),
+            "ema_steps": self._ema.optimization_step if self._ema else None,
+        }
+        return Checkpoint(
+            spec_id=self._spec.id,
+            step=self.step,
+            epoch=self.step // self._plan.steps_per_epoch,
+            at_epoch_end=self.step % self._plan.steps_per_epoch == 0,
+            elapsed_seconds=elapsed_seconds,
+            epoch_loss=epoch_loss,
+            adapter=self._adapter.tensors(),
+            export=self._averaged_tensors(),
+            optimizer=optimizer,
+            scalars=scalars,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a state of this spec."""
+        self.step = checkpoint.step
+        self._adapter.load_tensors(checkpoint.adapter)
+        scalars = checkpoint.scalars
+        import_state(self._optimizer, checkpoint.optimizer, scalars["optimizer"])
+        import_schedule(self._schedule, scalars["schedule"])
+        if scalars["scaler"]:
+            self._scaler.load_state_dict(scalars["scaler"])
+        if self._ema:
+            names = self._adapter.tensors().keys()
+            self._ema.shadow_params = [checkpoint.export[name].to(self._device) for name in names]
+            self._ema.optimization_step = scalars["ema_steps"]
+
+    @property
+    def _uses_ema(self) -> bool:
+        return self._spec.options.ema and not is_schedule_free(self._optimizer)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        config, options = self._spec.config, self._spec.options
+        text_rate = options.text_encoder_learning_rate
+        if text_rate is None:
+            text_rate = config.learning_rate / (1 if options.optimizer == "Prodigy" else 2)
+        groups = []
+        for component in self._adapter.components:
+            rate = config.learning_rate if component == self._family.denoiser_component else text_rate
+            groups.append({"params": list(self._adapter.parameters(component)), "lr": rate})
+        return groups
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean squared error per sample, float32 [batch], and the timesteps."""
+        timesteps = self._objective.timesteps(batch.noise_level)
+        noisy = self._objective.add_noise(batch.latents, batch.noise, timesteps)
+        target = self._objective.target(batch.latents, batch.noise, timesteps)
+        with autocast(self._spec.plan.precision, device=self._device):
+            conditioning = batch.conditioning
+            if conditioning is None:
+                assert self._conditioner is not None
+                tokens = self._conditioner.tokenize(batch.captions)
+                conditioning = self._conditioner({name: ids.to(self._device) for name, ids in tokens.items()})
+            prediction = self._family.denoise(self._denoiser, noisy, timesteps, conditioning, batch.geometry)
+        errors = functional.mse_loss(prediction.float(), target, reduction="none")
+        return errors.flatten(1).mean(1), timesteps
+
+    def _weighted_losses(self, batch: Batch) -> Tensor:
+        losses, timesteps = self._losses(batch)
+        return losses * self._objective.weights(timesteps, min_snr_gamma=self._spec.options.min_snr_gamma)
+
+    def _clip_gradients(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self._spec.options.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(self._parameters, self._spec.options.max_grad_norm, norm)
+        return norm
+
+    def _averaged_tensors(self) -> dict[str, Tensor]:
+        """The averaged weights by name, or nothing where the adapter itself is what gets exported."""
+        if self._ema:
+            names = self._adapter.tensors().keys()
+            return {name: shadow.clone() for name, shadow in zip(names, self._ema.shadow_params, strict=True)}
+        if is_schedule_free(self._optimizer):
+            return self._schedule_free_weights()
+        return {}
+
+    def _schedule_free_weights(self) -> dict[str, Tensor]:
+        """eval() and train() invert each other only up to rounding, so the weights are put back from a copy."""
+        held = {name: tensor.clone() for name, tensor in self._adapter.tensors().items()}
+        optimizer: Any = self._optimizer
+        optimizer.eval()
+        averaged = {name: tensor.clone() for name, tensor in self._adapter.tensors().items()}
+        optimizer.train()
+        self._adapter.load_tensors(held)
+        return averaged

@@ -1,0 +1,22 @@
+"""Silence for programs that show progress of their own."""
+
+from __future__ import annotations
+
+import logging
+
+import diffusers.utils.logging as diffusers_logging
+import transformers.utils.logging as transformers_logging
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+
+
+def quiet_libraries() -> None:
+    """Turn off bars for reading weights, and diffusers' notice that a LoRA leaves the text encoder alone.
+
+    The hub's bars stay as they were: a download is what one wants to see.
+    """
+    hub_bars = not are_progress_bars_disabled()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    if hub_bars:
+        enable_progress_bars()
+    logging.getLogger("diffusers.loaders.lora_base").setLevel(logging.ERROR)

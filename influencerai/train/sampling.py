@@ -1,0 +1,86 @@
+"""Sampling: pictures of a prompt, during a training and from a finished LoRA file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import nn
+
+from influencerai.domain import SampleEvent, TrainingSpec
+from influencerai.train.backend import RunContext
+from influencerai.train.base_model import BaseModel
+from influencerai.train.draws import normal
+from influencerai.train.family import Family
+from influencerai.train.precision import autocast, dtype_of
+
+DEFAULT_STEPS = 25
+DEFAULT_GUIDANCE = 5.0
+
+
+def draw_samples(
+    spec: TrainingSpec,
+    context: RunContext,
+    *,
+    base: BaseModel,
+    family: Family,
+    components: Mapping[str, nn.Module],
+    step: int,
+    epoch: int,
+) -> None:
+    """Draw the run's sample prompts with the modules under training into `samples/` beside the LoRA files.
+
+    What the denoiser does afterwards is unchanged: no global generator is touched and modes are restored.
+    """
+    device = torch.device(spec.plan.device)
+    modes = {name: module.training for name, module in components.items()}
+    for module in components.values():
+        module.eval()
+    pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
+    folder = context.output_dir / "samples"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    with autocast(spec.plan.precision, device=device):
+        for index, prompt in enumerate(spec.options.sample_prompts):
+            image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
+            path = folder / f"epoch-{epoch:04d}-{index}-{_slug(prompt)}.png"
+            image.save(path)
+            paths.append(str(path))
+    for name, module in components.items():
+        module.train(modes[name])
+    context.emit(SampleEvent(step=step, epoch=epoch, paths=tuple(paths)))
+
+
+def draw(
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    size: int,
+    steps: int = DEFAULT_STEPS,
+    guidance: float = DEFAULT_GUIDANCE,
+    negative_prompt: str = "",
+) -> list[Image]:
+    """One picture per prompt, each from the noise of its own seed, so that the batch does not change it."""
+    factor = pipeline.vae_scale_factor
+    side = size // factor
+    channels = pipeline.unet.config.in_channels
+    noise = torch.stack([normal((channels, side, side), seed, "sample") for seed in seeds])
+    with torch.no_grad():
+        images: list[Image] = pipeline(
+            list(prompts),
+            negative_prompt=[negative_prompt] * len(prompts),
+            latents=noise.to(device=pipeline.device, dtype=pipeline.unet.dtype),
+            height=side * factor,
+            width=side * factor,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+        ).images
+    return images
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "prompt"

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL.Image import Image
+
+from influencerai import artifacts
+from influencerai.errors import ModelError
+from influencerai.settings import Settings
+from influencerai.train.run import Run
+from influencerai.train.sampler import Sampler, describe_lora
+from influencerai.train.trainer import Trainer
+from tests.small_models import small_sd15
+from tests.training_runs import make_config, make_settings, write_dataset
+
+QUICK: dict[str, Any] = {"steps": 2, "size": 64}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    root = tmp_path_factory.mktemp("sampler")
+    small_sd15(root / "models" / "small")
+    write_dataset(root / "data", count=2)
+    return make_settings(root)
+
+
+@pytest.fixture(scope="module")
+def run(settings: Settings) -> Run:
+    """A training whose LoRA changes what is drawn: a high rate, text encoder included."""
+    config = make_config("small", epochs=2, learningRate=0.1, meta={"trainTextEncoder": True, "lrScheduler": "constant"})
+    return Trainer(config, settings=settings).train("data")
+
+
+@pytest.fixture(scope="module")
+def sampler(settings: Settings) -> Sampler:
+    return Sampler("small", settings=settings)
+
+
+def pixels(rows: list[list[Image]]) -> np.ndarray:
+    return np.array([[np.asarray(image, dtype=np.float32) for image in row] for row in rows])
+
+
+def test_rows_columns_and_sizes(sampler: Sampler) -> None:
+    rows = sampler.draw(["ohwx woman", "a man"], count=3, **QUICK)
+    assert [len(row) for row in rows] == [3, 3]
+    assert {image.size for row in rows for image in row} == {(64, 64)}
+
+
+def test_the_size_defaults_to_the_models_own_and_to_what_the_lora_was_trained_at(sampler: Sampler, run: Run) -> None:
+    assert sampler.draw(["a man"], steps=1)[0][0].size == (128, 128)
+    assert describe_lora(run.lora_path).resolution == 128
+
+
+def test_a_picture_depends_on_its_seed_and_not_on_the_others(sampler: Sampler) -> None:
+    together = pixels(sampler.draw(["a man"], count=5, seed=7, **QUICK))[0]
+    alone = pixels(sampler.draw(["a man"], seed=11, **QUICK))[0, 0]
+    assert np.abs(together[4] - alone).max() <= 1
+    assert np.abs(together[3] - alone).max() > 10
+
+
+def test_the_lora_changes_the_pictures_and_leaves_the_base_as_it_was(sampler: Sampler, run: Run) -> None:
+    before = pixels(sampler.draw(["ohwx woman"], **QUICK))
+    with_lora = pixels(sampler.draw(["ohwx woman"], lora=run.lora_path, **QUICK))
+    halved = pixels(sampler.draw(["ohwx woman"], lora=run.lora_path, strength=0.5, **QUICK))
+    unused = pixels(sampler.draw(["ohwx woman"], lora=run.lora_path, strength=0, **QUICK))
+    after = pixels(sampler.draw(["ohwx woman"], **QUICK))
+    assert np.abs(with_lora - before).mean() > 1
+    assert np.abs(with_lora - halved).mean() > 0.5
+    assert np.abs(unused - before).max() <= 1
+    assert np.array_equal(before, after)
+
+
+def test_a_run_draws_what_the_sampler_draws(sampler: Sampler, run: Run) -> None:
+    drawn = run.sample(["ohwx woman", "a man"], count=2, seed=3, steps=2)
+    rows = sampler.draw(["ohwx woman", "a man"], lora=run.lora_path, count=2, seed=3, steps=2)
+    assert np.array_equal(pixels([drawn]), pixels([[*rows[0], *rows[1]]]))
+
+
+def test_progress_counts_every_picture(sampler: Sampler) -> None:
+    seen: list[tuple[int, int]] = []
+    sampler.draw(["a man", "a woman"], count=5, on_progress=lambda done, total: seen.append((done, total)), **QUICK)
+    assert seen == [(0, 10), (4, 10), (5, 10), (9, 10), (10, 10)]
+
+
+def write_lora(path: Path, *, metadata: dict[str, str], tensors: dict[str, torch.Tensor] | None = None) -> Path:
+    body = safetensors.torch.save(tensors or {"lora_unet_x.alpha": torch.ones(())})
+    path.write_bytes(artifacts.canonical_safetensors(body, metadata))
+    return path
+
+
+def test_a_lora_of_another_family_is_refused(sampler: Sampler, tmp_path: Path) -> None:
+    path = write_lora(tmp_path / "xl.safetensors", metadata={"ss_base_model_version": "sdxl_base_v1-0"})
+    with pytest.raises(ModelError, match=r"xl\.safetensors was trained on a base of the kind sdxl_base_v1-0"):
+        sampler.draw(["a man"], lora=path, **QUICK)
+
+
+def test_a_lora_that_does_not_fit_is_refused_and_the_sampler_still_draws(sampler: Sampler, tmp_path: Path) -> None:
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {
+        f"{key}.lora_down.weight": torch.ones(2, 320),
+        f"{key}.lora_up.weight": torch.ones(320, 2),
+        f"{key}.alpha": torch.ones(()),
+    }
+    path = write_lora(tmp_path / "big.safetensors", metadata={}, tensors=tensors)
+    with pytest.raises(ModelError, match=r"big\.safetensors does not fit"):
+        sampler.draw(["a man"], lora=path, **QUICK)
+    assert len(sampler.draw(["a man"], **QUICK)) == 1
+
+
+def test_a_file_that_is_no_lora_is_named(sampler: Sampler, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(struct.pack("<Q", 1000) + b"{")
+    with pytest.raises(ModelError, match=r"cut\.safetensors is truncated"):
+        sampler.draw(["a man"], lora=path, **QUICK)
+
+
+def test_a_lora_tells_its_model_and_resolution(run: Run, tmp_path: Path) -> None:
+    found = describe_lora(run.lora_path)
+    assert (found.model_name, found.base_model_version, found.resolution) == ("small", "sd_v1", 128)
+    kohya = write_lora(tmp_path / "kohya.safetensors", metadata={"ss_resolution": "(768, 512)"})
+    assert describe_lora(kohya).resolution == 512
+    assert describe_lora(write_lora(tmp_path / "bare.safetensors", metadata={})).model_name is None

@@ -1,0 +1,253 @@
+"""Trainer and Run: what a notebook sees."""
+
+import fcntl
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from tests.small_models import small_sd15
+from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
+
+from influencerai import Trainer
+from influencerai.domain import CheckpointEvent, Event, LoraConfig, StageEvent, StepEvent
+from influencerai.errors import (
+    CheckpointError,
+    DatasetError,
+    DivergedError,
+    ModelError,
+    OutOfMemoryError,
+    StoppedError,
+)
+from influencerai.train.device import device_errors
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_sd15(tmp_path_factory.mktemp("model") / "sd15")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "data/datasets/me")
+    return tmp_path
+
+
+def trainer(root: Path, model: Path, *, events: list[Event] | None = None, **changes: Any) -> Trainer:
+    listener = events.append if events is not None else None
+    return Trainer(make_config(model, **changes), settings=make_settings(root), on_event=listener)
+
+
+def test_a_run_ends_with_the_contracts_result(root: Path, sd15: Path) -> None:
+    events: list[Event] = []
+    config: dict[str, Any] = {"epochs": 8, "outputPath": "./data/loras/me-v1/", "meta": {"validationSplit": 0.2}}
+    run = trainer(root, sd15, events=events, **config).train("data/datasets/me")
+    assert run.result.lora_path == "data/loras/me-v1/me-v1-final.safetensors"
+    assert run.result.checkpoints == (
+        "me-v1-epoch-2.safetensors",
+        "me-v1-epoch-4.safetensors",
+        "me-v1-epoch-6.safetensors",
+        "me-v1-final.safetensors",
+    )
+    assert all((run.output_dir / name).is_file() for name in run.result.checkpoints)
+    assert run.lora_path.is_file()
+    last = [record["loss"] for record in run.history if record["epoch"] == 8]
+    assert run.result.final_loss == pytest.approx(sum(last) / len(last))
+    assert set(run.result.to_wire()) >= {"loraPath", "checkpoints", "finalLoss", "trainingTimeMinutes"}
+    assert [record["step"] for record in run.history] == list(range(1, len(run.history) + 1))
+    assert {"epoch", "loss", "learningRate", "imagesPerSecond"} <= run.history[0].keys()
+    assert len(run.validation_history) == 8
+    stages = [event.stage for event in events if isinstance(event, StageEvent)]
+    assert stages.index("encoding images") < stages.index("loading") < stages.index("training")
+    assert sum(isinstance(event, StepEvent) for event in events) == len(run.history)
+    assert len([event for event in events if isinstance(event, CheckpointEvent)]) == 4
+
+
+def test_a_trained_run_draws_and_plots(root: Path, sd15: Path) -> None:
+    run = trainer(root, sd15, epochs=1, learningRate=0.05).train("data/datasets/me")
+    run.plot(root / "loss.png")
+    assert Image.open(root / "loss.png").width > 400
+    pictures = run.sample("ohwx woman, smiling", count=2, steps=2)
+    assert [picture.size for picture in pictures] == [(128, 128)] * 2
+    assert run.sample("ohwx woman, smiling", count=2, steps=2)[1].tobytes() == pictures[1].tobytes()
+    weaker = run.sample("ohwx woman, smiling", steps=2, strength=0.0)[0]
+    assert weaker.tobytes() != pictures[0].tobytes()
+
+
+def test_the_same_run_twice_gives_the_same_bytes(tmp_path: Path, sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    files = []
+    for name in ("a", "b"):
+        root = tmp_path / name
+        write_dataset(root / "me")
+        files.append(trainer(root, sd15).train("me").lora_path.read_bytes())
+    assert files[0] == files[1]
+
+
+def test_training_starts_at_the_base_model_and_moves_away(root: Path, sd15: Path) -> None:
+    run = trainer(root, sd15, learningRate=0.01, epochs=1).train("data/datasets/me")
+    tensors = safetensors.torch.load_file(run.lora_path)
+    ups = [tensor for name, tensor in tensors.items() if name.endswith("lora_up.weight")]
+    assert ups
+    assert all(torch.any(up != 0) for up in ups)
+    assert all(float(tensors[name]) == 2 for name in tensors if name.endswith(".alpha"))
+
+
+def test_a_stopped_run_is_resumed_by_its_output_path(root: Path, sd15: Path) -> None:
+    config = make_config(sd15)
+    settings = make_settings(root)
+    with pytest.raises(StoppedError, match="step 2 of 6"):
+        Trainer(config, settings=settings, should_stop=stop_after(2)).train("data/datasets/me")
+    run = Trainer(config, settings=settings).train("data/datasets/me", resume=True)
+    assert len(run.history) == 6
+    with pytest.raises(CheckpointError, match="no unfinished run"):
+        Trainer(config, settings=settings).train("data/datasets/me", resume=True)
+
+
+def test_resuming_with_other_settings_names_them(root: Path, sd15: Path) -> None:
+    settings = make_settings(root)
+    with pytest.raises(StoppedError):
+        Trainer(make_config(sd15), settings=settings, should_stop=stop_after(1)).train("data/datasets/me")
+    other = make_config(sd15, networkDim=8, meta={"seed": 7})
+    with pytest.raises(CheckpointError, match=r"config\.networkDim, options\.seed"):
+        Trainer(other, settings=settings).train("data/datasets/me", resume=True)
+    (root / "data/datasets/me/00.txt").write_text("changed")
+    with pytest.raises(CheckpointError, match="samples"):
+        Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
+
+
+def test_two_processes_do_not_train_one_run(root: Path, sd15: Path) -> None:
+    settings = make_settings(root)
+    with pytest.raises(StoppedError):
+        Trainer(make_config(sd15), settings=settings, should_stop=stop_after(1)).train("data/datasets/me")
+    [lock] = (root / ".influencerai/runs").glob("*/lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CheckpointError, match="Another process"):
+            Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
+
+
+def test_another_runs_files_are_not_overwritten(root: Path, sd15: Path) -> None:
+    first = trainer(root, sd15, epochs=1).train("data/datasets/me")
+    before = first.lora_path.read_bytes()
+    second = trainer(root, sd15, epochs=1, learningRate=0.01).train("data/datasets/me")
+    assert first.lora_path.read_bytes() == before
+    assert second.result.lora_path == f"data/loras/test-run-{second.spec.id[:8]}/test-run-final.safetensors"
+
+
+def test_only_the_last_epoch_files_are_kept(root: Path, sd15: Path) -> None:
+    meta = {"saveEveryNEpochs": 1, "keepLastN": 2}
+    run = trainer(root, sd15, epochs=5, meta=meta).train("data/datasets/me")
+    assert run.result.checkpoints == (
+        "test-run-epoch-3.safetensors",
+        "test-run-epoch-4.safetensors",
+        "test-run-final.safetensors",
+    )
+
+
+def test_sample_prompts_are_drawn_and_change_nothing(root: Path, sd15: Path) -> None:
+    spec = make_spec(make_config(sd15), root / "data/datasets/me", settings=make_settings(root))
+    plain = RunPlace(root / "plain", dataset=root / "data/datasets/me")
+    plain.train(spec)
+    meta = {"samplePrompts": ["ohwx woman", "ohwx woman, red background"], "sampleEveryNEpochs": 1}
+    drawing = make_spec(make_config(sd15, meta=meta), root / "data/datasets/me", settings=make_settings(root))
+    drawn = RunPlace(root / "drawn", dataset=root / "data/datasets/me")
+    drawn.train(drawing)
+    names = sorted(path.name for path in (drawn.output / "samples").iterdir())
+    assert names == [
+        "epoch-0001-0-ohwx-woman.png",
+        "epoch-0001-1-ohwx-woman-red-background.png",
+        "epoch-0002-0-ohwx-woman.png",
+        "epoch-0002-1-ohwx-woman-red-background.png",
+    ]
+    one, other = (safetensors.torch.load(place.final(spec)) for place in (plain, drawn))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_diverging_run_stops_and_names_the_last_good_state(root: Path, sd15: Path) -> None:
+    with pytest.raises(DivergedError, match="is not a number") as caught:
+        trainer(root, sd15, epochs=40, learningRate=1.0, meta={"maxGradNorm": 0, "optimizer": "Lion"}).train(
+            "data/datasets/me"
+        )
+    failure = caught.value.failure
+    assert failure is not None
+    assert failure["epoch"] >= 1
+    assert set(failure) == {"error", "epoch", "partialCheckpoints"}
+    for path in (root / ".influencerai/runs").glob("*/state-*.safetensors"):
+        tensors = safetensors.torch.load_file(path)
+        assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+
+
+def test_a_failed_run_publishes_its_last_two_epochs(root: Path, sd15: Path) -> None:
+    failing = trainer(root, sd15, epochs=20, meta={"saveEveryNEpochs": 20})
+    seen: list[int] = []
+
+    def fail_in_epoch_four(event: Event) -> None:
+        if isinstance(event, StepEvent):
+            seen.append(event.epoch)
+            if event.epoch == 4:
+                raise DivergedError("The disk was pulled out.")
+
+    failing = Trainer(failing.config, settings=failing.settings, on_event=fail_in_epoch_four)
+    with pytest.raises(DivergedError) as caught:
+        failing.train("data/datasets/me")
+    failure = caught.value.failure
+    assert failure is not None
+    assert failure["epoch"] == 4
+    assert failure["partialCheckpoints"] == ["test-run-epoch-2.safetensors", "test-run-epoch-3.safetensors"]
+    assert json.loads(json.dumps(failure)) == failure
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"batchSize": 4}, "gradientCheckpointing"),
+        ({"batchSize": 4, "meta": {"gradientCheckpointing": True}}, "batchSize to 2 and gradientAccumulation to 2"),
+        ({"batchSize": 1, "resolution": 1024, "meta": {"gradientCheckpointing": True}}, "resolution to 768"),
+    ],
+)
+def test_running_out_of_memory_names_the_smaller_setting(
+    root: Path, sd15: Path, changes: dict[str, Any], remedy: str
+) -> None:
+    spec = make_spec(make_config(sd15, **changes), root / "data/datasets/me", settings=make_settings(root))
+    with pytest.raises(OutOfMemoryError, match=remedy), device_errors(spec):
+        torch.empty(2**62, dtype=torch.uint8)
+
+
+def test_other_errors_pass_through_unchanged(root: Path, sd15: Path) -> None:
+    spec = make_spec(make_config(sd15), root / "data/datasets/me", settings=make_settings(root))
+    with pytest.raises(RuntimeError, match="shapes"), device_errors(spec):
+        raise RuntimeError("shapes differ")
+
+
+def test_an_unusable_dataset_fails_before_the_model_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty"):
+        trainer(tmp_path, tmp_path / "no-model").train("empty")
+
+
+def test_a_missing_model_is_named(root: Path) -> None:
+    config = LoraConfig.parse({"name": "x", "modelName": "acme/no-such-model"})
+    with pytest.raises(ModelError, match="acme/no-such-model"):
+        Trainer(config, settings=make_settings(root)).train("data/datasets/me")
+    assert not list((root / ".influencerai").glob("runs/*"))
+
+
+def test_the_dry_run_backend_writes_a_file_that_says_so(root: Path, sd15: Path) -> None:
+    settings = make_settings(root)
+    run = Trainer(make_config(sd15), settings=settings, backend="dry-run").train("data/datasets/me")
+    assert any("nothing was trained" in warning for warning in run.result.warnings)
+    tensors = safetensors.torch.load_file(run.lora_path)
+    assert len(tensors) == 3
+    assert all(math.isfinite(float(tensor.abs().sum())) for tensor in tensors.values())
+
+
+def test_captions_without_the_trigger_word_are_reported(root: Path, sd15: Path) -> None:
+    (root / "data/datasets/me/01.txt").write_text("a woman")
+    preparation = trainer(root, sd15, meta={"triggerWord": "ohwx"}).prepare("data/datasets/me")
+    flagged = [image.path for image in preparation.report.images if image.has_trigger is False]
+    assert flagged == ["01.png"]
