@@ -1,0 +1,169 @@
+"""Does the character appear? Pictures sampled with a LoRA, read by an attribute classifier.
+
+    python -m benchmarks.bench_quality --work ~/classifier --character ava --lora ava.safetensors
+
+Prompts carry the trigger, changing attributes that the sample set does not combine, and no word of the identity.
+Reported: the share of pictures that carry the whole identity, and of what the prompt asks for, with the LoRA, with the
+base model alone, and with the base model given the full description in words (the ceiling). A picture of a decoy, who
+differs from the character in one or two attributes, must not pass for the character.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from influencerai.demo.avatars import ATTRIBUTES, CHARACTERS, IDENTITY, Avatar, render
+from influencerai.demo.captions import ALL, CHANGING, compose
+from influencerai.demo.characters import model_path
+from tools.attribute_classifier import AttributeClassifier, load_classifier, through_autoencoder
+from tools.render_characters import CLASS_WORD, PICTURES, TRIGGER, character_avatars
+from tools.tiny_avatars.export import grid
+
+COUNT = 64
+SAMPLER_STEPS = 20
+GUIDANCE = 3.0
+ASKED = ("background", "mouth", "clothes")
+"""Attributes of the prompt that are judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares in [0, 1] over a set of pictures."""
+
+    identity: float
+    identity_by_attribute: dict[str, float]
+    asked: float
+    asked_by_attribute: dict[str, float]
+
+
+def new_scenes(character: str, count: int, seed: int = 1) -> list[Avatar]:
+    """The character in scenes (mouth, eyes, clothes, background together) that are not in its sample set."""
+    rng = random.Random(f"{seed}/scenes/{character}")
+    known = {_scene(avatar) for avatar in character_avatars(character, PICTURES)}
+    identity = dict(zip(IDENTITY, CHARACTERS[character], strict=True))
+    scenes: list[Avatar] = []
+    while len(scenes) < count:
+        avatar = Avatar.random(rng).changed(**identity)
+        if _scene(avatar) not in known:
+            scenes.append(avatar)
+    return scenes
+
+
+def trigger_prompts(scenes: Sequence[Avatar], seed: int = 1) -> list[str]:
+    """What a user would ask: the trigger and the scene, no word about who it is."""
+    rng = random.Random(f"{seed}/prompts")
+    return [compose(scene, CHANGING, rng, subject=f"{TRIGGER} {CLASS_WORD}").text for scene in scenes]
+
+
+def described_prompts(scenes: Sequence[Avatar], seed: int = 1) -> list[str]:
+    """The whole character and the scene in words, without the trigger."""
+    rng = random.Random(f"{seed}/described")
+    return [compose(scene, ALL, rng, subject=f"a {CLASS_WORD}").text for scene in scenes]
+
+
+@torch.no_grad()
+def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, batch: int = 16) -> list[Image.Image]:
+    """One picture per prompt, its noise seeded by its position."""
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures: list[Image.Image] = []
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        generators = [torch.Generator().manual_seed(start + number) for number in range(len(part))]
+        with torch.autocast("cpu", torch.bfloat16):
+            pictures += pipeline(
+                part, generator=generators, num_inference_steps=SAMPLER_STEPS, guidance_scale=GUIDANCE
+            ).images
+    return pictures
+
+
+def judge(classifier: AttributeClassifier, pictures: Sequence[Image.Image], scenes: Sequence[Avatar]) -> Shares:
+    """How many pictures show what their scene says."""
+    read = classifier.read(pictures)
+    right = {
+        name: [row[name] == getattr(scene, name) for row, scene in zip(read, scenes, strict=True)]
+        for name in ATTRIBUTES
+    }
+    whole = [all(row) for row in zip(*(right[name] for name in IDENTITY), strict=True)]
+    asked = {name: _share(right[name]) for name in ASKED}
+    return Shares(
+        identity=_share(whole),
+        identity_by_attribute={name: _share(right[name]) for name in IDENTITY},
+        asked=sum(asked.values()) / len(asked),
+        asked_by_attribute=asked,
+    )
+
+
+def decoys_taken_for(classifier: AttributeClassifier, character: str, count: int, model: Path) -> float:
+    """Share of decoy pictures (one or two identity attributes changed) that the classifier takes for the character."""
+    rng = random.Random(f"decoys/{character}")
+    decoys = []
+    for scene in new_scenes(character, count):
+        changed = rng.sample(IDENTITY, rng.choice((1, 2)))
+        others = {name: rng.choice([v for v in ATTRIBUTES[name] if v != getattr(scene, name)]) for name in changed}
+        decoys.append(render(scene.changed(**others)))
+    import numpy as np
+
+    pixels = np.stack([np.asarray(decoy) for decoy in decoys])
+    decoded = (through_autoencoder(pixels, model).permute(0, 2, 3, 1) * 127.5 + 127.5).byte().numpy()
+    read = classifier.read([Image.fromarray(picture) for picture in decoded])
+    return _share([tuple(row[name] for name in IDENTITY) == CHARACTERS[character] for row in read])
+
+
+def measure(
+    pipeline: StableDiffusionPipeline, classifier: AttributeClassifier, character: str, *, described: bool = False
+) -> tuple[Shares, list[Image.Image]]:
+    """Sample and judge one character with the pipeline as it is (with or without a LoRA loaded)."""
+    scenes = new_scenes(character, COUNT)
+    prompts = described_prompts(scenes) if described else trigger_prompts(scenes)
+    pictures = sample(pipeline, prompts)
+    return judge(classifier, pictures, scenes), pictures
+
+
+def main() -> None:
+    """Measure base, ceiling and LoRA of one character; write figures and sheets of pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the classifier")
+    parser.add_argument("--character", choices=sorted(CHARACTERS), default="ava")
+    parser.add_argument("--lora", type=Path, help="LoRA trained on the character's sample set")
+    parser.add_argument("--model", type=Path, default=model_path())
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    classifier = load_classifier(arguments.work, model=arguments.model)
+    pipeline = StableDiffusionPipeline.from_pretrained(arguments.model)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {
+        "character": arguments.character,
+        "pictures": COUNT,
+        "decoys_taken_for_the_character": decoys_taken_for(classifier, arguments.character, 200, arguments.model),
+    }
+    runs = [("base", False), ("described", True)]
+    for name, described in runs + ([("lora", False)] if arguments.lora else []):
+        if name == "lora":
+            pipeline.load_lora_weights(arguments.lora)
+        shares, pictures = measure(pipeline, classifier, arguments.character, described=described)
+        figures[name] = asdict(shares)
+        grid(pictures, 16).save(arguments.out / f"quality_{arguments.character}_{name}.png", optimize=True)
+    text = json.dumps(figures, indent=2)
+    (arguments.out / f"quality_{arguments.character}.json").write_text(text + "\n")
+    print(text)
+
+
+def _scene(avatar: Avatar) -> tuple[str, ...]:
+    return tuple(getattr(avatar, name) for name in sorted(CHANGING))
+
+
+def _share(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The training loop as diffusers' and PEFT's own examples write it: what ours is measured against.
+
+The VAE and the text encoder run in every step, the adapter is added with PEFT's defaults, the loss is read in
+every step. The samples, noise and timesteps are those of our run, so that the losses can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from influencerai.domain import TrainingSpec
+from influencerai.planning import BatchPlan
+from influencerai.train.adapter import Adapter
+from influencerai.train.base_model import BaseModel
+from influencerai.train.draws import SampleDraws
+from influencerai.train.encoding import geometry, load_pixels
+from influencerai.train.family import Conditioning, Family
+from influencerai.train.precision import autocast, dtype_of
+
+
+class TextbookLoop:
+    """With `cached_latents` and `cached_conditioning`, the same loop without the encoders in it."""
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        plan: BatchPlan,
+        *,
+        base: BaseModel,
+        family: Family,
+        dataset_dir: Path,
+        initial: Mapping[str, Tensor],
+        cached: bool,
+    ) -> None:
+        self.step = 0
+        self._spec, self._plan, self._family, self._dataset_dir = spec, plan, family, dataset_dir
+        self._device = torch.device(spec.plan.device)
+        dtype = dtype_of(spec.plan.precision)
+        self._denoiser = _untyped(family.load_denoiser(base, device=self._device, dtype=dtype))
+        self._encoder = family.load_image_encoder(base, device=self._device)
+        self._conditioner: Any = family.load_conditioner(base, device=self._device, dtype=dtype)
+        self._objective = family.objective(base, spec.model, device=self._device)
+        targets = family.lora_targets("unet", self._denoiser, spec.options.target_modules)
+        config = peft.LoraConfig(
+            r=spec.config.network_dim, lora_alpha=spec.config.network_alpha, target_modules=targets
+        )
+        self._denoiser.add_adapter(config)
+        if spec.plan.gradient_checkpointing:
+            self._denoiser.enable_gradient_checkpointing()
+        self._load(initial)
+        self._parameters = [parameter for parameter in self._denoiser.parameters() if parameter.requires_grad]
+        for parameter in self._parameters:
+            parameter.data = parameter.data.float()
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=spec.config.learning_rate, weight_decay=spec.options.weight_decay
+        )
+        self._pixels: dict[int, Tensor] = {}
+        self._latents: dict[int, tuple[Tensor, Tensor]] = {}
+        self._conditioning: dict[str, Conditioning] = {}
+        self._cached = cached
+
+    def run_step(self) -> float:
+        """One optimizer step; returns the loss."""
+        planned = self._plan.step(self.step)
+        total = 0.0
+        for refs in planned.batches:
+            draws = [SampleDraws(self._spec.options, self.step, ref) for ref in refs]
+            latents, noise = [], []
+            for draw in draws:
+                mean, std = self._encode(draw.ref.sample)
+                latents.append(mean + std * draw.posterior(mean.shape))
+                noise.append(draw.noise(mean.shape))
+            loss = self._loss(draws, torch.stack(latents), torch.stack(noise)) * len(refs) / planned.images
+            torch.autograd.backward(loss)
+            total += loss.item()
+        nn.utils.clip_grad_norm_(self._parameters, self._spec.options.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.step += 1
+        return total
+
+    def _loss(self, draws: list[SampleDraws], latents: Tensor, noise: Tensor) -> Tensor:
+        latents, noise = latents.to(self._device), noise.to(self._device)
+        levels = torch.tensor([draw.noise_level for draw in draws], dtype=torch.float64, device=self._device)
+        timesteps = self._objective.timesteps(levels)
+        sizes = geometry(self._spec, self._plan, [draw.ref.sample for draw in draws])
+        captions = [draw.caption(self._spec.samples[draw.ref.sample].caption) for draw in draws]
+        noisy = self._objective.add_noise(latents, noise, timesteps)
+        with autocast(self._spec.plan.precision, device=self._device):
+            prediction = self._family.denoise(self._denoiser, noisy, timesteps, self._condition(captions), sizes)
+        errors = (prediction.float() - self._objective.target(latents, noise, timesteps)).square().flatten(1).mean(1)
+        weights = self._objective.weights(timesteps, min_snr_gamma=self._spec.options.min_snr_gamma)
+        return (errors * weights).mean()
+
+    def _encode(self, sample: int) -> tuple[Tensor, Tensor]:
+        if self._cached and sample in self._latents:
+            return self._latents[sample]
+        if sample not in self._pixels:
+            crop = self._plan.crop(sample)
+            self._pixels[sample] = load_pixels(
+                self._dataset_dir, self._spec.samples[sample], crop.resized, crop.box, max_pixels=10**9
+            )
+        self._latents[sample] = self._encoder(self._pixels[sample])
+        return self._latents[sample]
+
+    def _condition(self, captions: list[str]) -> Conditioning:
+        if self._cached and all(caption in self._conditioning for caption in captions):
+            rows = [self._conditioning[caption] for caption in captions]
+            return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        tokens = {name: ids.to(self._device) for name, ids in self._conditioner.tokenize(captions).items()}
+        with torch.no_grad():
+            batch: Conditioning = self._conditioner(tokens)
+        for row, caption in enumerate(captions):
+            self._conditioning[caption] = {name: tensor[row] for name, tensor in batch.items()}
+        return batch
+
+    def _load(self, initial: Mapping[str, Tensor]) -> None:
+        """Start from the weights that our adapter starts from."""
+        names = {"lora_down": "lora_A", "lora_up": "lora_B"}
+        for name, tensor in initial.items():
+            path, _, part = name.removeprefix("unet.").rpartition(".")
+            layer = self._denoiser.get_submodule(path)
+            getattr(layer, names[part])["default"].weight.data.copy_(tensor)
+
+
+def _untyped(module: nn.Module) -> Any:
+    """A diffusers module, whose methods type checkers take for tensors."""
+    return module
+
+
+def initial_weights(adapter: Adapter) -> dict[str, Tensor]:
+    """Copies of the adapter's weights by name."""
+    return {name: tensor.cpu().clone() for name, tensor in adapter.tensors().items()}
