@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+CAMPAIGN := bench_start bench_train bench_resume bench_quality
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint check campaign clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## Create .venv and install everything with the pinned versions.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "InfluencerAI needs Python 3.11 or newer, and '$(PYTHON)' is missing or older."; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[train,dev]'
+	@touch $@
+
+demo: setup ## Train on the sample character with the embedded model; draw before and after.
+	@$(BIN)/influencerai demo
+
+test: setup ## Run the tests but the slow ones (at most 5 minutes).
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: setup ## Check style, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint ## Everything that CI runs: lint, then all tests.
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+campaign: setup ## Run the benchmarks and the kill campaign (hours); write benchmarks/results/.
+	@for name in $(CAMPAIGN); do \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results/ || exit 1; \
+	done
+
+clean: ## Remove .venv, caches and builds; leave results alone.
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find influencerai tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

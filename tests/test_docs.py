@@ -1,0 +1,118 @@
+"""The documents: generated tables are current, named files exist, and what a reader is shown runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documents import LANGUAGES, execute, read_blocks
+from tools.write_docs import render
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+EXECUTABLE = [path for path in DOCUMENTS if any(block.is_executable for block in read_blocks(path.read_text("utf-8")))]
+EXAMPLE = """
+```toml conf/own.toml
+threads = 3
+```
+
+```console
+$ cat \\
+    conf/own.toml
+threads = 3
+$ python -c 'import os; print(os.environ["HF_HUB_OFFLINE"])'
+1
+```
+
+<!-- not run: it would fail -->
+```console
+$ false
+```
+
+```text
+$ false
+```
+
+```python
+from pathlib import Path
+
+print(Path("conf/own.toml").stat().st_size)
+```
+"""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def file_map() -> list[str]:
+    """The paths in the first column of README's file map."""
+    section = (ROOT / "README.md").read_text("utf-8").partition("\n## File map\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_tables_are_current(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text == render(text), "run: python tools/write_docs.py"
+
+
+def test_the_tables_of_the_docs_cover_every_model() -> None:
+    text = "".join(path.read_text("utf-8") for path in DOCUMENTS)
+    assert set(re.findall(r"^<!-- table: (\w+) -->$", text, re.MULTILINE)) == {
+        "LoraConfig",
+        "TrainingOptions",
+        "Settings",
+    }
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_blocks_have_a_language_that_says_whether_they_run(path: Path) -> None:
+    blocks = read_blocks(path.read_text("utf-8"))
+    assert [(block.line, block.language) for block in blocks if block.language not in LANGUAGES] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_links_lead_to_files_that_exist(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text("utf-8"))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+def test_the_file_map_names_what_exists() -> None:
+    assert file_map()
+    assert [entry for entry in file_map() if not (ROOT / entry).exists()] == []
+
+
+def test_the_file_map_names_every_room() -> None:
+    rooms = {
+        name(path) + ("/" if path.is_dir() else "")
+        for path in (ROOT / "influencerai").iterdir()
+        if not path.stem.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").is_file())
+    }
+    assert rooms <= set(file_map())
+
+
+def test_a_document_is_executed_in_order(tmp_path: Path) -> None:
+    assert list(execute(EXAMPLE, folder=tmp_path)) == ["threads = 3\n", "1\n", "12\n"]
+
+
+def test_a_command_that_fails_fails_its_document(tmp_path: Path) -> None:
+    text = "\n```console\n$ echo before; ls absent\n```\n"
+    with pytest.raises(AssertionError, match=r"line 2: .*(?s:.*)before"):
+        list(execute(text, folder=tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("path", EXECUTABLE, ids=name)
+def test_what_a_document_shows_runs(path: Path, tmp_path: Path) -> None:
+    for _ in execute(path.read_text("utf-8"), folder=tmp_path):
+        pass
