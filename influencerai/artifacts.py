@@ -228,18 +228,12 @@ def _check_extent(
         for side in entry.shape:
             expected = None if expected is None or side < 0 else expected * side
         if entry.begin != position or entry.end < position or expected not in (None, entry.end - entry.begin):
-            raise error(
-                f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy
-            )
+            raise error(f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy)
         position = entry.end
     if position > data_bytes:
-        raise error(
-            f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are there.", remedy=remedy
-        )
+        raise error(f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are there.", remedy=remedy)
     if position < data_bytes:
-        raise error(
-            f"{path} is damaged: {data_bytes - position:,} bytes follow its last tensor.", remedy=remedy
-        )
+        raise error(f"{path} is damaged: {data_bytes - position:,} bytes follow its last tensor.", remedy=remedy)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influencerai import artifacts
@@ -102,13 +102,12 @@ class TestCanonicalSafetensors:
         with safetensors.safe_open(path, "numpy") as file:
             assert file.metadata() is None
 
+    @settings(deadline=None)
     @given(metadata=st.dictionaries(st.text(), st.text(), max_size=8))
     def test_metadata_and_tensors_come_back(
         self, tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, str]
     ) -> None:
-        path = written(
-            tmp_path_factory.mktemp("file"), artifacts.canonical_safetensors(serialized(), metadata)
-        )
+        path = written(tmp_path_factory.mktemp("file"), artifacts.canonical_safetensors(serialized(), metadata))
         with safetensors.safe_open(path, "numpy") as file:
             assert (file.metadata() or {}) == metadata
             assert set(file.keys()) == set(TENSORS)

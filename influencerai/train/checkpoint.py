@@ -71,7 +71,7 @@ class Checkpoint:
         """
         try:
             data = path.read_bytes()
-            metadata, _ = artifacts.read_safetensors_header(path)
+            metadata, _ = artifacts.read_safetensors_header(path, error=CheckpointError)
             if artifacts.model_hash(data) != metadata["sha256"]:
                 raise CheckpointError(f"The state {path} is damaged: its content does not match its hash.")
             document = json.loads(metadata["state"])

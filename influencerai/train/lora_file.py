@@ -112,8 +112,9 @@ def _peft_configs(weights: Weights) -> dict[str, Any]:
     """PEFT's configuration of every component, under `<component>.`; PEFT matches targets by their endings."""
     configs: dict[str, Any] = {}
     for (component, path), lora in sorted(weights.items(), key=lambda item: item[0]):
-        assert configs.setdefault(f"{component}.r", lora.rank) == lora.rank, "one rank per component"
-        configs[f"{component}.lora_alpha"] = int(lora.alpha) if lora.alpha.is_integer() else lora.alpha
+        assert configs.get(f"{component}.r", lora.rank) == lora.rank, "one rank per component"
+        configs[f"{component}.r"] = lora.rank
+        configs[f"{component}.lora_alpha"] = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha
         configs.setdefault(f"{component}.target_modules", []).append(bare_path(path))
     return configs
 
@@ -128,7 +129,8 @@ def _stored(tensor: Tensor, component: str, path: str) -> Tensor:
 
 def _compare(path: Path, module: str, *, trained: LoraWeights, stored: LoraWeights) -> None:
     """Raise unless stored and trained change the module alike, to the rounding of each factor."""
-    if stored.alpha != float(torch.tensor(trained.alpha, dtype=torch.float32)):
+    stored_alpha, trained_alpha = torch.tensor([stored.alpha, trained.alpha], dtype=torch.float32)
+    if stored_alpha != trained_alpha:
         raise _mismatch(path, f"it scales the module '{module}' by alpha {stored.alpha:g}, not {trained.alpha:g}")
     if stored.down.shape != trained.down.shape or stored.up.shape != trained.up.shape:
         raise _mismatch(path, f"it changes the module '{module}' by weights of another shape")

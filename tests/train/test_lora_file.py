@@ -326,8 +326,8 @@ def fixed_digests() -> list[str]:
         path = f"down_blocks.0.attentions.{layer}.transformer_blocks.0.attn1.to_q"
         weights["unet", path] = LoraWeights(down=down, up=up, alpha=ALPHA)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "me.safetensors")
-        return [write(path, weights, family=FAMILIES["sd15"], layout=layout) for layout in LAYOUTS]
+        file = Path(folder, "me.safetensors")
+        return [write(file, weights, family=FAMILIES["sd15"], layout=layout) for layout in LAYOUTS]
 
 
 class OtherFamily(StableDiffusion15):
@@ -444,6 +444,18 @@ class TestVerification:
         }
         write(tmp_path / "me.safetensors", weights, family=FAMILIES["sd15"])
         verify_lora(tmp_path / "me.safetensors", weights, family=FAMILIES["sd15"])
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("alpha", [1.1, 16.0, 1 / 3])
+    def test_every_alpha_is_kept(
+        self, tmp_path: Path, trained: dict[str, Weights], layout: Layout, alpha: float
+    ) -> None:
+        weights = {key: LoraWeights(lora.down, lora.up, alpha) for key, lora in trained["sdxl"].items()}
+        write(tmp_path / "me.safetensors", weights, family=FAMILIES["sdxl"], layout=layout)
+        verify_lora(tmp_path / "me.safetensors", weights, family=FAMILIES["sdxl"])
+        others = {key: LoraWeights(lora.down, lora.up, 1.001 * alpha) for key, lora in weights.items()}
+        with pytest.raises(ExportError, match="by alpha"):
+            verify_lora(tmp_path / "me.safetensors", others, family=FAMILIES["sdxl"])
 
     @pytest.mark.parametrize(
         ("value", "fault"), [(1e5, "exceed the range of float16"), (float("nan"), "are not finite")]
