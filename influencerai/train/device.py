@@ -65,6 +65,22 @@ def _cpu_model() -> str:
 
 
 @contextmanager
+def fixed_execution(plan: ExecutionPlan) -> Iterator[None]:
+    """What decides an operation's last bits, as the plan says: threads on a CPU, deterministic kernels on a GPU."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(plan.threads)
+    if plan.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+@contextmanager
 def device_errors(spec: TrainingSpec) -> Iterator[None]:
     """Turn an allocator's failure into an OutOfMemoryError that says which smaller setting to use."""
     try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -18,7 +16,7 @@ from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.cache import TensorCache
 from influencerai.train.checkpoint import load_newest
 from influencerai.train.data import TrainingData
-from influencerai.train.device import device_errors
+from influencerai.train.device import device_errors, fixed_execution
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import Family, TextConditioner, load_family
@@ -34,7 +32,7 @@ class DiffusersBackend:
     name = "diffusers"
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
-        with cpu_threads(spec.plan.threads), device_errors(spec):
+        with fixed_execution(spec.plan), device_errors(spec):
             return _train(spec, context)
 
 
@@ -169,17 +167,6 @@ def check_model(spec: TrainingSpec, base: BaseModel) -> None:
         raise ModelError(
             f"The weights of {base.path} are not those that this run was made for.", remedy="Start a new run."
         )
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Threads of an operation decide its last bits, so the plan's number holds for the whole run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _free_memory() -> None:

@@ -15,10 +15,10 @@ from PIL.Image import Image
 
 from influencerai import artifacts
 from influencerai.domain import ExecutionPlan, LoraConfig
-from influencerai.errors import ModelError
+from influencerai.errors import ModelError, OutOfMemoryError
 from influencerai.settings import Settings
-from influencerai.train.base_model import find_base_model
-from influencerai.train.device import execution_plan
+from influencerai.train.base_model import BaseModel, find_base_model
+from influencerai.train.device import execution_plan, fixed_execution
 from influencerai.train.family import load_family
 from influencerai.train.precision import dtype_of
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, draw
@@ -51,7 +51,7 @@ class Sampler:
     def __init__(self, model_name: str, *, settings: Settings | None = None, plan: ExecutionPlan | None = None) -> None:
         self._settings = settings or Settings.load()
         self._model_name = model_name
-        self._plan = plan
+        self._given_plan = plan
 
     def draw(
         self,
@@ -77,34 +77,34 @@ class Sampler:
 
         Raises:
             ModelError: there is no such base model, or the LoRA file cannot be read or is for another family.
+            OutOfMemoryError: the device is too small for pictures of this size.
         """
-        description = describe_lora(lora) if lora else None
-        if description:
-            self._check_family(lora, description)
-        side = size or (description.resolution if description else None) or self._own_size
+        trained_at = self._checked_resolution(lora)
+        side = size or trained_at or self._own_size
         total = len(prompts) * count
         on_progress(0, total)
         rows: list[list[Image]] = []
-        with self._applied(lora, strength):
+        with fixed_execution(self._plan), self._applied(lora, strength):
             for prompt in prompts:
                 row: list[Image] = []
                 for start in range(0, count, MAX_BATCH):
                     seeds = range(seed + start, seed + min(start + MAX_BATCH, count))
-                    row += draw(
-                        self._pipeline,
-                        [prompt] * len(seeds),
-                        seeds=list(seeds),
-                        size=side,
-                        steps=steps,
-                        guidance=guidance,
-                        negative_prompt=negative_prompt,
-                    )
+                    with self._memory_errors(side):
+                        row += draw(
+                            self._pipeline,
+                            [prompt] * len(seeds),
+                            seeds=list(seeds),
+                            size=side,
+                            steps=steps,
+                            guidance=guidance,
+                            negative_prompt=negative_prompt,
+                        )
                     on_progress(len(rows) * count + len(row), total)
                 rows.append(row)
         return rows
 
     @cached_property
-    def _base(self) -> Any:
+    def _base(self) -> BaseModel:
         return find_base_model(
             self._model_name,
             models_dirs=self._settings.models_dirs,
@@ -112,13 +112,17 @@ class Sampler:
         )
 
     @cached_property
+    def _plan(self) -> ExecutionPlan:
+        if self._given_plan:
+            return self._given_plan
+        config = LoraConfig(name="sample", model_name=self._model_name)
+        return execution_plan(config, device=self._settings.device, threads=self._settings.usable_threads)[0]
+
+    @cached_property
     def _pipeline(self) -> Any:
-        plan = self._plan
-        if plan is None:
-            config = LoraConfig(name="sample", model_name=self._model_name)
-            plan, _ = execution_plan(config, device=self._settings.device, threads=self._settings.usable_threads)
         family = load_family(self._base.family)
-        return family.pipeline(self._base, device=torch.device(plan.device), dtype=dtype_of(plan.precision))
+        device = torch.device(self._plan.device)
+        return family.pipeline(self._base, device=device, dtype=dtype_of(self._plan.precision))
 
     @property
     def _own_size(self) -> int:
@@ -143,15 +147,32 @@ class Sampler:
         finally:
             self._pipeline.unload_lora_weights()
 
-    def _check_family(self, lora: Path | None, description: LoraDescription) -> None:
-        family = load_family(self._base.family)
-        said = description.base_model_version
-        if said and said != family.ss_base_model_version:
+    @contextmanager
+    def _memory_errors(self, side: int) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"{self._plan.device_name} has not enough memory for pictures of {side} pixels.",
+                remedy="Draw smaller pictures, or one per prompt.",
+            ) from error
+
+    def _checked_resolution(self, lora: Path | None) -> int | None:
+        """What the LoRA was trained at, where it says so.
+
+        Trainers call the versions of a base by many names, but SDXL's all begin with `sdxl_`.
+        """
+        if lora is None:
+            return None
+        found = describe_lora(lora)
+        ours = load_family(self._base.family).ss_base_model_version
+        said = found.base_model_version
+        if said and said.startswith("sdxl_") != ours.startswith("sdxl_"):
             raise ModelError(
-                f"{lora} was trained on a base of the kind {said}; '{self._model_name}' is "
-                f"{family.ss_base_model_version}.",
+                f"{lora} was trained on a base of the kind {said}; '{self._model_name}' is {ours}.",
                 remedy="Name the base model that it was trained on.",
             )
+        return found.resolution
 
 
 def describe_lora(path: Path) -> LoraDescription:

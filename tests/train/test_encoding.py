@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tests.small_models import small_sd15
-from tests.training_runs import make_config, make_settings, make_spec, write_dataset
 
 from influencerai.domain import TrainingSpec
 from influencerai.errors import DatasetError
@@ -18,6 +16,8 @@ from influencerai.train.data import TrainingData
 from influencerai.train.draws import SampleDraws
 from influencerai.train.encoding import encode_captions, encode_images, load_pixels, needed_variants
 from influencerai.train.family import load_family
+from tests.small_models import small_sd15
+from tests.training_runs import make_config, make_settings, make_spec, write_dataset
 
 
 @pytest.fixture(scope="module")

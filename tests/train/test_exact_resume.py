@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from tests.small_models import small_sd15, small_sdxl
-from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
 from influencerai.domain import TrainingSpec
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import CheckpointError, StoppedError
 from influencerai.train.checkpoint import list_checkpoints, load_newest
+from tests.small_models import small_sd15, small_sdxl
+from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
 EVERYTHING: dict[str, Any] = {
     "gradientAccumulation": 2,

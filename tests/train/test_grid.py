@@ -12,7 +12,7 @@ def picture(color: str, *, size: tuple[int, int] = (64, 64)) -> Image.Image:
 def test_pictures_stand_in_rows_and_columns_unscaled() -> None:
     grid = image_grid([("one", [picture("red"), picture("blue")]), ("two", [picture("lime"), picture("black")])])
     assert grid.width == 2 * 64 + 3 * GAP
-    counts = dict((color, count) for count, color in grid.getcolors(maxcolors=2**16) or [])
+    counts = {color: count for count, color in grid.getcolors(maxcolors=2**16) or []}
     assert counts[255, 0, 0] == counts[0, 0, 255] == counts[0, 255, 0] == 64 * 64
     left = [grid.getpixel((GAP + 32, y)) for y in range(grid.height)]
     assert left.index((255, 0, 0)) < left.index((0, 255, 0))
@@ -42,8 +42,7 @@ def test_a_long_label_is_wrapped_within_the_grid() -> None:
 
 def test_a_smaller_picture_stands_in_the_middle_of_its_cell() -> None:
     grid = image_grid([("", [picture("red"), picture("blue", size=(32, 32))])])
-    box = grid.point(lambda value: value).convert("RGB")
-    blue = [x for x in range(box.width) if box.getpixel((x, GAP + 32)) == (0, 0, 255)]
+    blue = [x for x in range(grid.width) if grid.getpixel((x, GAP + 32)) == (0, 0, 255)]
     assert (blue[0], blue[-1]) == (GAP + 64 + GAP + 16, GAP + 64 + GAP + 47)
 
 

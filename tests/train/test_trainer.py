@@ -10,8 +10,6 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from tests.small_models import small_sd15
-from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
 from influencerai import Trainer
 from influencerai.domain import CheckpointEvent, Event, LoraConfig, StageEvent, StepEvent
@@ -24,6 +22,8 @@ from influencerai.errors import (
     StoppedError,
 )
 from influencerai.train.device import device_errors
+from tests.small_models import small_sd15
+from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,34 @@
+"""What commands share: the options every one has, paths of the root, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+WIDTH_OF_FILES = 120
+"""Columns of a table that does not go to a terminal."""
+
+
+def output_options(command: F) -> F:
+    """`--json`, passed as `as_json`, and `--debug`, which the program itself looks for."""
+    command = click.option(
+        "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error, and all warnings."
+    )(command)
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON lines; the last is the result or the error."
+    )(command)
+
+
+def standard_output() -> Console:
+    """Where tables go; without a terminal, as wide as COLUMNS says or wide enough not to fold most lines."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)

@@ -1,0 +1,197 @@
+"""What `influencerai doctor` finds out about this machine and this installation."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from influencerai import __version__
+from influencerai.errors import InfluencerAIError
+from influencerai.settings import Settings
+
+EMBEDDED_MODEL = "influencerai/tiny-avatars"
+INSTALL = "pip install 'influencerai[train]'"
+MIN_FREE_BYTES = 2 * 2**30
+"""Disk space below which a training is likely to end for want of it."""
+
+TRAIN_PACKAGES = {
+    "accelerate": "accelerate",
+    "bitsandbytes": "bitsandbytes",
+    "diffusers": "diffusers",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "peft": "peft",
+    "pytorch-optimizer": "pytorch_optimizer",
+    "safetensors": "safetensors",
+    "torch": "torch",
+    "transformers": "transformers",
+}
+"""Distributions of the train extra with the modules that they bring."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that is missing, and what repairs it."""
+
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderReport:
+    """A folder that is written to, or would be made."""
+
+    name: str
+    path: str
+    writable: bool
+    free_bytes: int
+
+
+@dataclass(kw_only=True)
+class Diagnosis:
+    """Everything that doctor shows."""
+
+    versions: dict[str, str | None] = field(default_factory=dict)
+    """Version per package; None where it cannot be imported."""
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    settings: list[dict[str, str]] = field(default_factory=list)
+    models: list[dict[str, str]] = field(default_factory=list)
+    folders: list[FolderReport] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form."""
+        document = asdict(self)
+        document["folders"] = [
+            {"name": folder.name, "path": folder.path, "writable": folder.writable, "freeBytes": folder.free_bytes}
+            for folder in self.folders
+        ]
+        return {"ok": not self.problems, **document}
+
+
+def diagnose(settings: Settings) -> Diagnosis:
+    """Look at packages, devices, models and folders; nothing is changed and nothing raised for what is missing."""
+    found = Diagnosis(warnings=list(settings.warnings))
+    found.settings = [
+        {"name": origin.name, "value": str(origin.value), "origin": origin.origin} for origin in settings.origins()
+    ]
+    _look_at_packages(found)
+    if found.versions["torch"]:
+        _look_at_devices(found, settings)
+    _look_at_models(found, settings)
+    _look_at_folders(found, settings)
+    return found
+
+
+def _look_at_packages(found: Diagnosis) -> None:
+    found.versions = {"python": platform.python_version(), "influencerai": __version__}
+    found.versions |= {name: _version(name, module) for name, module in TRAIN_PACKAGES.items()}
+    missing = [name for name in TRAIN_PACKAGES if found.versions[name] is None]
+    if missing:
+        found.problems.append(
+            Problem(message=f"Training needs {', '.join(missing)}, which cannot be imported.", remedy=INSTALL)
+        )
+    if not importlib.metadata.entry_points(group="influencerai.families"):
+        found.problems.append(
+            Problem(
+                message="influencerai runs from its source without being installed: no model family is registered.",
+                remedy=f"pip install --editable '{Path(__file__).parents[2]}[train]'",
+            )
+        )
+
+
+def _version(distribution: str, module: str) -> str | None:
+    """The version of a package whose module can be found, without importing it."""
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+        return importlib.metadata.version(distribution)
+    except (ImportError, importlib.metadata.PackageNotFoundError):
+        return None
+
+
+def _look_at_devices(found: Diagnosis, settings: Settings) -> None:
+    try:
+        from influencerai.train.machine import list_devices
+
+        devices = list_devices()
+    except (ImportError, OSError) as error:
+        found.problems.append(
+            Problem(message=f"torch is installed and cannot be loaded: {error}.", remedy=f"{INSTALL} --force-reinstall")
+        )
+        return
+    found.devices = [
+        {"kind": device.kind, "name": device.name, "memoryBytes": device.memory_bytes} for device in devices
+    ]
+    if settings.device == "cuda" and not any(device.kind == "cuda" for device in devices):
+        found.problems.append(
+            Problem(
+                message="The setting device is 'cuda', and torch sees no CUDA device.",
+                remedy="Set INFLUENCERAI_DEVICE=auto, or install the GPU's driver and a CUDA build of torch.",
+            )
+        )
+
+
+def _look_at_models(found: Diagnosis, settings: Settings) -> None:
+    for folder in settings.models_dirs:
+        for path in _models_in(folder):
+            name = path.relative_to(folder).as_posix().removesuffix(".safetensors")
+            found.models.append({"name": name, "path": str(path)})
+    if not any(model["name"] == EMBEDDED_MODEL for model in found.models):
+        problem = Problem(
+            message=f"The embedded base model {EMBEDDED_MODEL} is not in {settings.models_dirs[-1]}.",
+            remedy="pip install --force-reinstall influencerai",
+        )
+        found.problems.append(problem)
+    elif found.devices:
+        _check_embedded_model(found, settings)
+
+
+def _check_embedded_model(found: Diagnosis, settings: Settings) -> None:
+    from influencerai.train.base_model import find_base_model
+
+    try:
+        find_base_model(EMBEDDED_MODEL, models_dirs=settings.models_dirs).fingerprint()
+    except InfluencerAIError as error:
+        remedy = error.remedy or "pip install --force-reinstall influencerai"
+        found.problems.append(Problem(message=error.message, remedy=remedy))
+
+
+def _models_in(folder: Path) -> Iterator[Path]:
+    """Diffusers folders and single files, up to `<org>/<name>` below the models folder."""
+    for pattern in ("*", "*/*"):
+        for path in sorted(folder.glob(pattern)):
+            in_model = (path.parent / "model_index.json").exists()
+            if (path / "model_index.json").is_file() or (path.suffix == ".safetensors" and not in_model):
+                yield path
+
+
+def _look_at_folders(found: Diagnosis, settings: Settings) -> None:
+    for name, path in (("root", settings.root), ("cache_dir", settings.cache_dir)):
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        report = FolderReport(
+            name=name,
+            path=str(path),
+            writable=existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
+            free_bytes=shutil.disk_usage(existing).free,
+        )
+        found.folders.append(report)
+        variable = f"INFLUENCERAI_{name.upper()}"
+        if not report.writable:
+            remedy = f"chmod u+w '{existing}', or set {variable} to a folder of yours"
+            found.problems.append(Problem(message=f"{existing} cannot be written to.", remedy=remedy))
+        elif report.free_bytes < MIN_FREE_BYTES:
+            found.problems.append(
+                Problem(
+                    message=f"The disk of {path} has {report.free_bytes / 2**30:.1f} GiB left.",
+                    remedy=f"Free space, or set {variable} to a folder on another disk.",
+                )
+            )

@@ -1,0 +1,52 @@
+"""A diagnosis for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from influencerai.cli.common import standard_output
+from influencerai.cli.diagnosis import Diagnosis
+
+
+def print_diagnosis(found: Diagnosis) -> None:
+    console = standard_output()
+    _section(console, "Versions", ((name, version or "[red]missing") for name, version in found.versions.items()))
+    devices = ((device["kind"], escape(f"{device['name']}, {_gib(device['memoryBytes'])}")) for device in found.devices)
+    _section(console, "Devices", devices)
+    settings = ((item["name"], escape(item["value"]), f"[dim]{escape(item['origin'])}") for item in found.settings)
+    _section(console, "Settings", settings)
+    _section(console, "Models", ((model["name"], escape(model["path"])) for model in found.models))
+    folders = (
+        (
+            folder.name,
+            escape(folder.path),
+            "writable" if folder.writable else "[red]not writable",
+            f"{_gib(folder.free_bytes)} free",
+        )
+        for folder in found.folders
+    )
+    _section(console, "Folders", folders)
+    for text in found.warnings:
+        console.print(f"[yellow]Warning:[/] {escape(text)}")
+    for problem in found.problems:
+        console.print(f"[red]Missing:[/] {escape(problem.message)}\n  Repair: {escape(problem.remedy)}", soft_wrap=True)
+    if not found.problems:
+        console.print("[green]Everything that a training needs is here.")
+
+
+def _section(console: Console, title: str, rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    if table.row_count:
+        console.print(f"[bold]{title}")
+        console.print(table)
+        console.print()
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

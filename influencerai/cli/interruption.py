@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM: end a training so that it can go on, and say by which command."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from influencerai.cli.outcome import InterruptedRun
+from influencerai.domain import Event, StageEvent
+from influencerai.errors import StoppedError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Turns signals into a request to stop while steps are trained, and into KeyboardInterrupt at other times.
+
+    Aborting at any moment is safe, since files appear whole or not at all; stopping at a step boundary keeps
+    also the steps since the last saved state.
+    """
+
+    def __init__(self, *, announce: Callable[[], None]) -> None:
+        self._announce = announce
+        self._signal: signal.Signals | None = None
+        self._stage = ""
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should end at the next step boundary."""
+        return self._signal is not None
+
+    def watch(self, event: Event) -> None:
+        """Keep track of what the run is doing."""
+        if isinstance(event, StageEvent):
+            self._stage = event.stage
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if isinstance(error, KeyboardInterrupt | StoppedError) and self._signal is not None:
+            raise self._explain(error) from error
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again = self.requested
+        self._signal = signal.Signals(number)
+        if again or self._stage != "training":
+            raise KeyboardInterrupt
+        self._announce()
+
+    def _explain(self, error: BaseException) -> InterruptedRun:
+        assert self._signal is not None
+        if not self._stage:
+            text = "Interrupted before the run began; run the same command again."
+            return InterruptedRun(text, signal_number=self._signal)
+        if isinstance(error, StoppedError):
+            text = error.message
+        elif self._stage == "training":
+            text = "Aborted; the run goes on from its last saved state."
+        else:
+            text = f"Interrupted while {self._stage}; what was done so far is kept."
+        return InterruptedRun(text, signal_number=self._signal, resume_command=resume_command())
+
+
+def resume_command(arguments: Sequence[str] | None = None) -> str:
+    """The command line of this process with --resume, as it can be pasted into the same shell."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    end = given.index("--") if "--" in given else len(given)
+    if "--resume" not in given[:end]:
+        given.insert(end, "--resume")
+    return shlex.join([*_program(), *given])
+
+
+def _program() -> list[str]:
+    if getattr(sys.modules["__main__"], "__spec__", None):
+        return [sys.executable, "-m", "influencerai"]
+    name = Path(sys.argv[0]).name
+    found = shutil.which(name)
+    same = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
+    return [name if same else sys.argv[0]]

@@ -1,0 +1,101 @@
+"""The program: `influencerai COMMAND`. A command's module is imported when the command is called."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import click
+
+from influencerai import __version__
+from influencerai.cli.outcome import DONE, FAILED, exit_code_of, report_error, silence_broken_pipe
+
+COMMANDS = {
+    "train": "Train a LoRA on a folder of pictures.",
+    "sample": "Draw a grid of pictures with a LoRA.",
+    "dataset": "Check a folder of pictures, or write a sample one.",
+    "demo": "Train on a sample character and draw before and after.",
+    "doctor": "Show versions, devices and settings, and what is missing.",
+}
+"""Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""
+
+
+class Program(click.Group):
+    """A group whose commands are imported when called, and where every error ends in words and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"influencerai.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command and leave with its exit code; errors are reported, never raised."""
+        given = list(sys.argv[1:] if args is None else args)
+        debug, as_json = "--debug" in given, "--json" in given
+        extra["standalone_mode"] = False
+        try:
+            with _libraries_quiet(unless=debug):
+                code = super().main(given, *rest, **extra)
+        except SystemExit:
+            raise
+        except BrokenPipeError:
+            silence_broken_pipe()
+            code = FAILED
+        except BaseException as error:
+            report_error(error, as_json=as_json, debug=debug)
+            code = exit_code_of(error)
+        sys.exit(code if isinstance(code, int) else DONE)
+
+
+@contextmanager
+def _libraries_quiet(*, unless: bool) -> Iterator[None]:
+    """Other libraries' warnings are for programmers; what a user should know is an event or an error of ours."""
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    with warnings.catch_warnings():
+        if not unless:
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@click.command(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Exit codes:
+  0    done
+  1    failed, or errors were found
+  2    the command line, a setting or a config cannot be used
+  130  interrupted by Ctrl-C (143: by SIGTERM); `train --resume` goes on
+\b
+Relative datasets, LoRAs and output folders lie in INFLUENCERAI_ROOT (default: the current directory).""",
+)
+@click.version_option(__version__, prog_name="influencerai")
+def main() -> None:
+    """Train LoRA adapters of a character for Stable Diffusion models.
+
+    \b
+    Begin with:
+      influencerai demo
+      influencerai dataset check data/datasets/me --trigger-word ohwx
+      influencerai train data/datasets/me --model sd15 --trigger-word ohwx
+    """

@@ -1,0 +1,144 @@
+"""How a command ends: its exit code, and its error in words or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from influencerai.errors import DependencyMissingError, InfluencerAIError, ValidationError
+
+DONE = 0
+FAILED = 1
+UNUSABLE = 2
+
+
+class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was asked for, no error
+    """A signal ended the command. `resume_command` goes on where there is something to go on with."""
+
+    def __init__(self, message: str, *, signal_number: int, resume_command: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.signal_number = signal_number
+        self.resume_command = resume_command
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that an error ends the program with."""
+    if isinstance(error, InterruptedRun):
+        return 128 + error.signal_number
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 128 + signal.SIGINT
+    if isinstance(error, ValidationError | click.UsageError):
+        return UNUSABLE
+    return FAILED
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def print_result(document: Mapping[str, Any]) -> None:
+    """The last line of a command with `--json`."""
+    print_json({"type": "result", **document})
+
+
+def report_error(error: BaseException, *, as_json: bool, debug: bool) -> None:
+    """Say what is wrong, where, and what to do; the traceback only where it was asked for."""
+    known = _as_known(error)
+    if as_json:
+        print_json(_document(known))
+    if debug:
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    if not as_json:
+        _print_error(known)
+
+
+def silence_broken_pipe() -> None:
+    """Let the interpreter end quietly after the reader of our output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _as_known(error: BaseException) -> BaseException:
+    """The same in our terms: a package that cannot be imported says how to install it."""
+    if isinstance(error, ImportError) and not (error.name or "influencerai").startswith("influencerai"):
+        missing = isinstance(error, ModuleNotFoundError)
+        problem = "is not installed" if missing else f"cannot be loaded ({error.msg})"
+        return DependencyMissingError(
+            f"This command needs the package '{error.name}', which {problem}.",
+            remedy="Run: pip install 'influencerai[train]'.",
+        )
+    return error
+
+
+def _document(error: BaseException) -> dict[str, Any]:
+    document: dict[str, Any] = {"type": "error", "exitCode": exit_code_of(error)}
+    if isinstance(error, InfluencerAIError):
+        document |= {"code": error.code, "message": error.message, "remedy": error.remedy}
+        if isinstance(error, ValidationError):
+            document["fieldErrors"] = error.field_errors
+        if error.failure:
+            document["result"] = error.failure
+    elif isinstance(error, InterruptedRun):
+        document |= {"code": "stopped", "message": error.message, "resumeCommand": error.resume_command}
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        document |= {"code": "stopped", "message": "Interrupted.", "resumeCommand": None}
+    elif isinstance(error, click.ClickException):
+        code = "usage" if isinstance(error, click.UsageError) else "error"
+        document |= {"code": code, "message": error.format_message()}
+    else:
+        document |= {"code": "unexpected", "message": _unexpected(error)}
+    return document
+
+
+def _print_error(error: BaseException) -> None:
+    if isinstance(error, InterruptedRun):
+        click.echo(error.message, err=True)
+        if error.resume_command:
+            click.echo(f"Go on with:\n  {error.resume_command}", err=True)
+    elif isinstance(error, KeyboardInterrupt | click.Abort):
+        click.echo("Interrupted.", err=True)
+    elif isinstance(error, click.ClickException):
+        error.show()
+    elif isinstance(error, InfluencerAIError):
+        generic = isinstance(error, ValidationError) and error.message == ValidationError().message
+        _print_lines("These values cannot be used:" if generic else error.message, *_details(error), error.remedy)
+    else:
+        _print_lines(
+            _unexpected(error),
+            "This is a mistake of InfluencerAI. Please report it with what the same command prints with --debug, "
+            "and with the output of `influencerai doctor`.",
+        )
+
+
+def _details(error: InfluencerAIError) -> list[str]:
+    lines = []
+    if isinstance(error, ValidationError):
+        from influencerai.cli.config_options import option_of
+
+        for name, texts in error.field_errors.items():
+            shown = f"{name} ({option})" if (option := option_of(name)) else name
+            lines += [f"  {shown}: {text}" for text in texts]
+    lines += getattr(error, "__notes__", [])
+    if error.failure and error.failure.get("partialCheckpoints"):
+        kept = ", ".join(error.failure["partialCheckpoints"])
+        lines.append(f"It was in epoch {error.failure['epoch']}. These files were kept: {kept}.")
+    return lines
+
+
+def _print_lines(first: str, *rest: str | None) -> None:
+    click.echo(click.style("Error: ", fg="red", bold=True) + first, err=True)
+    for line in rest:
+        if line:
+            click.echo(line, err=True)
+
+
+def _unexpected(error: BaseException) -> str:
+    return f"Unexpected {type(error).__name__}: {error}"

@@ -1,0 +1,225 @@
+"""Progress of a training: bars on a terminal, a line now and then elsewhere, JSON lines for scripts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+from influencerai.cli.outcome import print_json
+from influencerai.domain import (
+    CheckpointEvent,
+    Event,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+    WarningEvent,
+)
+
+STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
+SECONDS_BETWEEN_LINES = 5.0
+SMOOTHING = 0.95
+"""Share of the running mean that one step leaves of the shown loss."""
+
+
+class Listener(AbstractContextManager["Listener"], Protocol):
+    """Shows the events of one run. `announce_stop` says that the run will end at the next step."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def announce_stop(self) -> None: ...
+
+
+def choose_listener(*, as_json: bool) -> Listener:
+    """JSON lines on standard output, or else bars or lines on standard error, whichever it can show."""
+    if as_json:
+        return JsonLines()
+    console = Console(stderr=True)
+    return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
+
+
+class Figures:
+    """The numbers beside a bar: smoothed loss, rate, time left."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage = ""
+        self._begun = (0.0, 0)
+        self._loss = 0.0
+        self._weight = 0.0
+
+    def of_step(self, event: StepEvent) -> str:
+        """The loss as a running mean, so that the noise of single timesteps does not hide the trend; then the rest.
+
+        A narrow terminal cuts off the end.
+        """
+        self._loss = SMOOTHING * self._loss + (1 - SMOOTHING) * event.loss
+        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        return (
+            f"loss {self._loss / self._weight:.4f}  {duration(event.seconds_remaining)} left  "
+            f"{event.images_per_second:.1f} images/s  epoch {event.epoch}/{event.total_epochs}  "
+            f"lr {event.learning_rate:.1e}"
+        )
+
+    def of_stage(self, event: StageEvent) -> str:
+        """Rate and time left of a stage that counts."""
+        now = self._clock()
+        if event.stage != self._stage:
+            self._stage, self._begun = event.stage, (now, event.done)
+        begun, first = self._begun
+        done, seconds = event.done - first, now - begun
+        if event.stage == "training" or done <= 0 or seconds <= 0:
+            return ""
+        rate = done / seconds
+        unit = event.stage.rpartition(" ")[2] if " " in event.stage else "files"
+        return f"{duration((event.total - event.done) / rate)} left  {rate:.1f} {unit}/s"
+
+
+def duration(seconds: float) -> str:
+    """As `4:05` or `1:04:05`."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def remark(event: Event) -> str | None:
+    """An event that deserves a line of its own, in words."""
+    match event:
+        case CheckpointEvent():
+            return f"epoch {event.epoch}: wrote {short_path(event.path)}"
+        case ValidationEvent():
+            return f"epoch {event.epoch}: validation loss {event.loss:.4f}"
+        case SampleEvent():
+            return f"epoch {event.epoch}: drew {', '.join(short_path(path) for path in event.paths)}"
+        case WarningEvent():
+            return f"Warning: {event.message}"
+    return None
+
+
+def short_path(path: str | Path) -> str:
+    """The path from the current directory where it lies under it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
+class Bars:
+    """One bar per stage on a terminal, remarks above them."""
+
+    def __init__(self, console: Console) -> None:
+        self._figures = Figures()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._stage = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._show("checking", done=0, total=0, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StageEvent):
+            figures = self._figures.of_stage(event)
+            self._show(event.stage, done=event.done, total=event.total, figures=figures)
+        elif isinstance(event, StepEvent):
+            self._show("training", done=event.step, total=event.total_steps, figures=self._figures.of_step(event))
+        elif text := remark(event):
+            style = "yellow" if isinstance(event, WarningEvent) else "dim"
+            self._progress.console.print(escape(text), style=style, highlight=False)
+
+    def announce_stop(self) -> None:
+        """The refreshing thread shows it: a signal handler that prints could deadlock on the console's lock."""
+        if self._task is not None:
+            self._progress.tasks[-1].description = "[yellow]stopping (Ctrl-C again aborts)"
+
+    def _show(self, stage: str, *, done: int, total: int, figures: str) -> None:
+        if stage != self._stage:
+            if self._task is not None:
+                self._progress.update(self._task, visible=self._progress.tasks[-1].finished)
+            self._stage = stage
+            self._task = self._progress.add_task(stage, total=total or None, completed=done, figures=figures)
+        assert self._task is not None
+        self._progress.update(self._task, completed=done, total=total or None, figures=figures)
+
+
+class Lines:
+    """A line when a stage begins, then at most one every few seconds; remarks always."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._figures = Figures(clock=clock)
+        self._stage = ""
+        self._last = -SECONDS_BETWEEN_LINES
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StageEvent):
+            self._write(event.stage, event.done, event.total, self._figures.of_stage(event))
+        elif isinstance(event, StepEvent):
+            self._write("training", event.step, event.total_steps, self._figures.of_step(event))
+        elif text := remark(event):
+            click.echo(text, err=True)
+
+    def announce_stop(self) -> None:
+        _announce_stop()
+
+    def _write(self, stage: str, done: int, total: int, figures: str) -> None:
+        now = self._clock()
+        finished = total > 0 and done == total
+        if stage == self._stage and not finished and now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._stage, self._last = stage, now
+        count = f" {done}/{total}" if total else ""
+        click.echo(f"{stage}{count}  {figures}".rstrip(), err=True)
+
+
+class JsonLines:
+    """Every event as one line of JSON on standard output."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        print_json(event.to_wire())
+
+    def announce_stop(self) -> None:
+        _announce_stop()
+
+
+def _announce_stop() -> None:
+    """Past the buffers of sys.stderr, which the signal may have interrupted in the middle of a write."""
+    os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())

@@ -1,0 +1,102 @@
+"""`influencerai train`: a LoRA from a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from influencerai.cli.common import output_options
+from influencerai.cli.config_options import ConfigCommand, config_options, given_fields
+from influencerai.cli.config_sources import (
+    ConfigLayer,
+    assignment_layer,
+    file_layer,
+    preset_layer,
+    resolve_config,
+)
+from influencerai.cli.outcome import print_result
+from influencerai.cli.progress import short_path
+from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.presets import PresetName
+from influencerai.settings import Settings
+
+
+@click.command(
+    cls=ConfigCommand,
+    short_help="Train a LoRA on a folder of pictures.",
+    epilog="""\b
+Examples:
+  influencerai train data/datasets/me --model sd15 --trigger-word ohwx
+  influencerai train data/datasets/me --model sdxl --preset balanced --resolution 1024
+  influencerai train data/datasets/me --config me.yaml --set minSnrGamma=null
+  influencerai train data/datasets/me --config me.yaml --resume
+\b
+--set wins over options, options over --config, --config over --preset.
+Ctrl-C saves a state and prints the command that goes on.""",
+)
+@click.argument("dataset")
+@click.option("--model", "--model-name", "model_name", help="Base model: sd15, sdxl, a hub id, a folder or a file.")
+@click.option("--name", help="Name of the config; default: that of the output folder, or of the dataset.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="Config as YAML or JSON.")
+@click.option("--preset", type=click.Choice(get_args(PresetName)), help="What to start from.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any field, as JSON; repeatable.")
+@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run for the same output folder.")
+@click.option("--dry-run", is_flag=True, help="Check everything and show the plan; train and store nothing.")
+@click.option("--backend", default="diffusers", show_default=True, help="What executes the run; or: dry-run.")
+@output_options
+@config_options
+def train(
+    *,
+    dataset: str,
+    model_name: str | None,
+    name: str | None,
+    file: Path | None,
+    preset: PresetName | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    dry_run: bool,
+    backend: str,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Train a LoRA on the pictures and captions in DATASET.
+
+    An option that can be null takes the word `none`.
+    """
+    settings = Settings.load()
+    given = {"modelName": model_name, "name": name}
+    options = ConfigLayer(
+        fields={key: value for key, value in given.items() if value is not None} | given_fields(values, LoraConfig),
+        meta=given_fields(values, TrainingOptions),
+    )
+    layers = [assignment_layer(assignments), options]
+    layers += [file_layer(file)] if file else []
+    layers += [preset_layer(preset)] if preset else []
+    resolved = resolve_config(layers, default_name=(settings.root / dataset).resolve().name or "lora")
+    if dry_run:
+        from influencerai.cli.preflight import show_preflight
+
+        show_preflight(resolved, dataset, settings=settings, as_json=as_json)
+        return
+
+    from influencerai.cli.training import run_training
+
+    run = run_training(
+        resolved.config,
+        dataset,
+        settings=settings,
+        backend=backend,
+        resume=resume,
+        warnings=(*settings.warnings, *resolved.warnings),
+        as_json=as_json,
+    )
+    if as_json:
+        print_result({**run.result.to_wire(), "runDir": str(run.run_dir)})
+        return
+    click.echo(f"LoRA: {short_path(run.lora_path)}")
+    click.echo(
+        f"Final loss {run.result.final_loss:.4f}, {len(run.result.checkpoints)} files, "
+        f"{run.result.training_time_minutes:g} minutes"
+    )

@@ -1,0 +1,53 @@
+"""One training as the CLI runs it: shown while it goes, ended by signals, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from influencerai.cli.interruption import Interruption
+from influencerai.cli.progress import choose_listener
+from influencerai.domain import Event, LoraConfig, WarningEvent
+from influencerai.settings import Settings
+
+if TYPE_CHECKING:
+    from influencerai.train.run import Run
+
+
+def run_training(
+    config: LoraConfig,
+    dataset: str | Path,
+    *,
+    settings: Settings,
+    backend: str = "diffusers",
+    resume: bool = False,
+    warnings: Iterable[str] = (),
+    as_json: bool,
+) -> Run:
+    """Train, showing progress; `warnings` are shown before the run's own.
+
+    Raises:
+        InterruptedRun: a signal ended the run.
+        InfluencerAIError: the run failed, or the train extra is not installed.
+    """
+    with choose_listener(as_json=as_json) as listener, Interruption(announce=listener.announce_stop) as interruption:
+        from influencerai.train.quiet import quiet_libraries
+        from influencerai.train.trainer import Trainer
+
+        quiet_libraries()
+
+        def on_event(event: Event) -> None:
+            interruption.watch(event)
+            listener(event)
+
+        for message in warnings:
+            listener(WarningEvent(message=message))
+        trainer = Trainer(
+            config,
+            settings=settings,
+            backend=backend,
+            on_event=on_event,
+            should_stop=lambda: interruption.requested,
+        )
+        return trainer.train(dataset, resume=resume)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from influencerai.demo.characters import list_characters
+from tests.cli.conftest import Invoke, json_lines
+from tests.training_runs import write_dataset
+
+
+def test_a_good_folder_shows_sizes_and_steps(invoke: Invoke) -> None:
+    arguments = ("--resolution", "128", "--batch-size", "2", "--repeats", "4", "--epochs", "5")
+    result = invoke("dataset", "check", "data/faces", *arguments)
+    assert result.exit_code == 0, result.output
+    assert "128 x 128" in result.stdout
+    assert "12 images per epoch in 6 steps; 30 steps in 5 epochs" in result.stdout
+
+
+def test_what_is_wrong_is_shown_with_its_file(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    (folder / "00.txt").write_text("a woman")
+    (folder / "broken.png").write_bytes((folder / "01.png").read_bytes()[:100])
+    result = invoke("dataset", "check", folder, "--trigger-word", "ohwx", "--resolution", "128")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("error") and "broken.png" in line for line in lines)
+    assert any(line.startswith("warning") and "00.png" in line and "'ohwx'" in line for line in lines)
+    assert "1 error" in result.stdout
+    assert "5 images per epoch" in result.stdout
+
+
+def test_the_same_as_json(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set", count=2)
+    (folder / "broken.png").write_bytes(b"no picture")
+    result = invoke("dataset", "check", folder, "--resolution", "128", "--json")
+    assert result.exit_code == 1
+    (document,) = json_lines(result.stdout)
+    assert document["dataset"]["usableCount"] == 2
+    assert [image["path"] for image in document["dataset"]["images"] if image["errors"]] == ["broken.png"]
+    assert document["plan"]["stepsPerEpoch"] == 2
+    assert sum(bucket["images"] for bucket in document["plan"]["buckets"]) == 2
+
+
+def test_a_folder_without_images_has_no_plan(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("dataset", "check", tmp_path, "--json")
+    assert result.exit_code == 1
+    (document,) = json_lines(result.stdout)
+    assert document["plan"] is None
+    assert document["dataset"]["status"] == "failed"
+
+
+def test_a_file_name_that_looks_like_markup_is_shown_as_it_is(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    (folder / "[red]x.png").write_bytes(b"no picture")
+    assert "[red]x.png" in invoke("dataset", "check", folder, "--resolution", "128").stdout
+
+
+def test_a_sample_character_is_written_and_passes_the_check(invoke: Invoke, tmp_path: Path) -> None:
+    name = list_characters()[-1]
+    result = invoke("dataset", "demo", tmp_path / "out", "--character", name, "--json")
+    assert result.exit_code == 0, result.output
+    (document,) = json_lines(result.stdout)
+    assert (document["character"], document["imageCount"]) == (name, 20)
+    check = invoke("dataset", "check", tmp_path / "out", "--trigger-word", "ohwx", "--resolution", "128", "--json")
+    assert check.exit_code == 0, check.output
+    assert json_lines(check.stdout)[0]["dataset"]["warningCount"] == 0
+
+
+def test_an_unknown_character_is_answered_with_the_known_ones(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("dataset", "demo", tmp_path / "out", "--character", "nobody")
+    assert result.exit_code == 2
+    assert all(name in result.stderr for name in list_characters())
+    assert not (tmp_path / "out").exists()

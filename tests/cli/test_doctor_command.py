@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from influencerai.cli.diagnosis import TRAIN_PACKAGES, diagnose
+from influencerai.settings import Settings
+from tests.cli.conftest import Invoke, json_lines
+
+
+def test_the_packages_are_those_of_the_train_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extra = project["project"]["optional-dependencies"]["train"]
+    assert set(TRAIN_PACKAGES) == {re.split(r"[^\w.-]", text)[0] for text in extra}
+
+
+def test_versions_devices_and_models_are_those_that_are_here(project: Path) -> None:
+    found = diagnose(Settings(root=project))
+    assert found.versions["torch"] == importlib.metadata.version("torch")
+    assert None not in found.versions.values()
+    assert found.devices[0]["kind"] == "cpu"
+    assert found.devices[0]["memoryBytes"] > 2**30
+    assert {"name": "small", "path": str(project / "models" / "small")} in found.models
+
+
+def test_settings_are_shown_with_their_origin(invoke: Invoke) -> None:
+    result = invoke("doctor", "--json")
+    settings = {item["name"]: item for item in json_lines(result.stdout)[0]["settings"]}
+    assert settings["threads"] == {"name": "threads", "value": "2", "origin": "INFLUENCERAI_THREADS"}
+    assert settings["cache_max_gib"]["origin"] == "default"
+
+
+def test_the_text_has_every_section(invoke: Invoke, project: Path) -> None:
+    output = invoke("doctor").stdout
+    for title in ("Versions", "Devices", "Settings", "Models", "Folders"):
+        assert title in output.splitlines()
+    assert re.search(r"threads +2 +INFLUENCERAI_THREADS", output)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_problem(project: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    found = diagnose(Settings(root=project, cache_dir=file / "cache"))
+    assert any(
+        str(file) in problem.message and "INFLUENCERAI_CACHE_DIR" in problem.remedy for problem in found.problems
+    )
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_a_problem(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setenv("INFLUENCERAI_DEVICE", "cuda")
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert "INFLUENCERAI_DEVICE=auto" in result.stdout
+
+
+def test_a_bad_setting_is_a_usage_error(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUENCERAI_DEVICE", "tpu")
+    result = invoke("doctor")
+    assert result.exit_code == 2
+    assert "INFLUENCERAI_DEVICE" in result.stderr

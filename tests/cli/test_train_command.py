@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from influencerai import artifacts
+from tests.cli.conftest import Invoke, json_lines
+
+QUICK = ("--model", "small", "--resolution", "128", "--network-dim", "2", "--network-alpha", "1", "--epochs", "1")
+
+
+def train(invoke: Invoke, *arguments: str | Path) -> Result:
+    return invoke("train", "data/faces", *QUICK, *arguments)
+
+
+def test_a_training_ends_with_the_contracts_result(invoke: Invoke, project: Path) -> None:
+    result = train(invoke, "--batch-size", "4", "--output-path", "data/loras/one", "--json")
+    assert result.exit_code == 0, result.output
+    *events, last = json_lines(result.stdout)
+    assert {"type": "stage", "stage": "training", "done": 0, "total": 3} in events
+    assert sum(event["type"] == "step" for event in events) == 3
+    assert last["type"] == "result"
+    assert last["loraPath"] == "data/loras/one/one-final.safetensors"
+    assert last["checkpoints"] == ["one-final.safetensors"]
+    assert last["finalLoss"] > 0
+    assert last["trainingTimeMinutes"] >= 0
+    metadata, tensors = artifacts.read_safetensors_header(project / last["loraPath"])
+    assert (metadata["ss_network_dim"], metadata["ss_output_name"]) == ("2", "one")
+    assert tensors
+
+
+def test_lines_say_what_happens_and_the_end_where_the_file_is(invoke: Invoke) -> None:
+    result = train(invoke, "--batch-size", "4", "--output-path", "data/loras/lines")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == "LoRA: data/loras/lines/lines-final.safetensors"
+    assert "encoding images 3/3" in result.stderr
+    assert "training 3/3" in result.stderr
+
+
+def test_an_absolute_output_path_is_taken(invoke: Invoke, tmp_path: Path) -> None:
+    result = train(invoke, "--backend", "dry-run", "--output-path", tmp_path / "far", "--json")
+    assert result.exit_code == 0, result.output
+    assert json_lines(result.stdout)[-1]["loraPath"] == str(tmp_path / "far" / "far-final.safetensors")
+
+
+def test_the_dry_run_backend_writes_a_file_and_says_what_it_is(invoke: Invoke, project: Path) -> None:
+    result = train(invoke, "--backend", "dry-run", "--output-path", "data/loras/dry", "--json")
+    last = json_lines(result.stdout)[-1]
+    assert (project / last["loraPath"]).is_file()
+    assert any("nothing was trained" in text for text in last["warnings"])
+
+
+def test_an_unknown_backend_is_an_error_with_the_known_ones(invoke: Invoke) -> None:
+    result = train(invoke, "--backend", "magic", "--output-path", "data/loras/magic")
+    assert result.exit_code == 1
+    assert "There is no backend 'magic'" in result.stderr
+    assert "dry-run" in result.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_stores_nothing(invoke: Invoke, project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    result = train(invoke, "--dry-run", "--batch-size", "2", "--epochs", "4", "--output-path", "data/loras/never")
+    assert result.exit_code == 0, result.output
+    assert "3 images per epoch in 3 steps; 12 steps in 4 epochs" in result.stdout
+    assert "small (sd15, epsilon)" in result.stdout
+    assert "rank 2, alpha 1" in result.stdout
+    assert "while training" in result.stdout
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_dry_run_as_json_has_spec_plan_images_and_warnings(invoke: Invoke) -> None:
+    result = train(invoke, "--dry-run", "--trigger-word", "zwx", "--network-alpha", "4", "--set", "foo=1", "--json")
+    (document,) = json_lines(result.stdout)
+    assert document["dryRun"] is True
+    assert document["spec"]["config"]["networkAlpha"] == 4
+    assert document["plan"]["totalSteps"] == 3
+    assert document["memoryGb"] > 0
+    assert all(image["hasTrigger"] is False for image in document["dataset"]["images"])
+    assert any("networkAlpha 4 exceeds networkDim 2" in text for text in document["warnings"])
+    assert any("meta.foo is not an option" in text for text in document["warnings"])
+
+
+def test_file_preset_options_and_assignments_meet_in_the_spec(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "me.yaml"
+    file.write_text("modelName: small\nname: From File\nepochs: 7\nmeta: {seed: 7, flip: true}\n")
+    result = invoke(
+        "train", "data/faces", "--dry-run", "--json", "--config", file, "--preset", "fast",
+        "--resolution", "128", "--seed", "5", "--set", "epochs=3", "--min-snr-gamma", "none",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    spec = json_lines(result.stdout)[0]["spec"]
+    assert (spec["config"]["name"], spec["config"]["epochs"], spec["config"]["networkDim"]) == ("From File", 3, 8)
+    options = spec["options"]
+    assert (options["seed"], options["flip"], options["optimizer"], options["minSnrGamma"]) == (
+        5,
+        True,
+        "AdamW8bit",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--epochs", "0"), "epochs (--epochs):"),
+        (("--learning-rate", "7"), "learningRate (--learning-rate):"),
+        (("--set", "learningrat=1"), "did you mean"),
+        (("--set", "optimizer=Sofia"), "meta.optimizer (--optimizer):"),
+        (("--optimizer", "Sofia"), "'--optimizer'"),
+        (("--bucket-min", "512", "--bucket-max", "256"), "bucketMin 512 exceeds bucketMax 256"),
+    ],
+)
+def test_values_that_cannot_be_used_exit_with_2_and_name_themselves(
+    invoke: Invoke, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = train(invoke, *arguments)
+    assert result.exit_code == 2
+    assert expected in result.stderr
+
+
+def test_a_missing_dataset_and_a_missing_model_exit_with_1(invoke: Invoke) -> None:
+    result = invoke("train", "data/absent", "--model", "small")
+    assert result.exit_code == 1
+    assert "data/absent cannot be trained on" in result.stderr
+    result = invoke("train", "data/faces", "--model", "someone/nothing")
+    assert result.exit_code == 1
+    assert "There is no base model 'someone/nothing'" in result.stderr
+
+
+def test_there_must_be_something_to_resume(invoke: Invoke) -> None:
+    result = train(invoke, "--resume", "--output-path", "data/loras/unheard-of")
+    assert result.exit_code == 1
+    assert "no unfinished run" in result.stderr
