@@ -1,4 +1,4 @@
-"""The sample characters by the name that a user gives, or the first."""
+"""The sample characters, as commands name and write them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ from influencerai.demo.characters import list_characters, write_character
 from influencerai.errors import DatasetError, ValidationError
 
 
-def write_sample_character(folder: Path, *, name: str | None) -> tuple[str, list[Path]]:
-    """Write a character's pictures and captions into `folder`; returns its name and the pictures.
+def choose_character(name: str | None) -> str:
+    """The character of that name, or the first.
 
     Raises:
-        ValidationError: there is no character of that name.
-        DatasetError: `folder` cannot be written to.
+        ValidationError: there is none of that name.
     """
     names = list_characters()
-    chosen = name or names[0]
-    if chosen not in names:
-        raise ValidationError(f"There is no sample character '{chosen}'.", remedy=f"There are: {', '.join(names)}.")
+    if name is not None and name not in names:
+        raise ValidationError(f"There is no sample character '{name}'.", remedy=f"There are: {', '.join(names)}.")
+    return name or names[0]
+
+
+def write_sample_set(character: str, *, folder: Path) -> int:
+    """Write a character's pictures and captions into `folder`; returns how many pictures.
+
+    Raises:
+        DatasetError: `folder` holds other pictures, which would be trained on too, or cannot be written to.
+    """
+    others = [path.name for path in folder.glob("*.png") if not path.name.startswith(f"{character}_")]
+    if others:
+        raise DatasetError(
+            f"{folder} holds pictures that are not of '{character}', such as {min(others)}.",
+            remedy="Name a new folder.",
+        )
     try:
-        return chosen, write_character(chosen, folder)
+        return len(write_character(character, folder))
     except OSError as error:
         raise DatasetError(
             f"{folder} cannot be written: {error.strerror or error}.", remedy="Name a folder that you may write to."

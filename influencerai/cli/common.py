@@ -1,4 +1,4 @@
-"""What commands share: the options every one has, paths of the root, tables."""
+"""What commands share: the options that every one has, and the console for tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def output_options(command: F) -> F:
 
 
 def standard_output() -> Console:
-    """Where tables go; without a terminal, as wide as COLUMNS says or wide enough not to fold most lines."""
+    """Where tables go; without a terminal, wide enough not to fold most lines."""
     from rich.console import Console
 
     console = Console(highlight=False)

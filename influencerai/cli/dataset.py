@@ -91,11 +91,12 @@ Example:
 @output_options
 def demo(*, out: str, character: str | None, as_json: bool) -> None:
     """Write a sample character, 20 pictures with captions, into the folder OUT."""
-    from influencerai.cli.characters import write_sample_character
+    from influencerai.cli.characters import choose_character, write_sample_set
 
     settings = Settings.load()
-    name, pictures = write_sample_character(settings.root / out, name=character)
+    name = choose_character(character)
+    count = write_sample_set(name, folder=settings.root / out)
     if as_json:
-        print_result({"path": out, "character": name, "imageCount": len(pictures)})
+        print_result({"path": out, "character": name, "imageCount": count})
     else:
-        click.echo(f"Wrote the character '{name}', {len(pictures)} pictures with captions, to {out}.")
+        click.echo(f"Wrote the character '{name}', {count} pictures with captions, to {out}.")

@@ -44,15 +44,17 @@ Takes a few minutes on two CPU cores. --out is relative to the current directory
 def demo(*, out: Path, character: str | None, resume: bool, as_json: bool) -> None:
     """Train a LoRA of a sample character on the embedded base model, and draw the same prompts from the same noise
     before and after."""
-    from influencerai.cli.characters import write_sample_character
+    from influencerai.cli.characters import choose_character, write_sample_set
     from influencerai.cli.training import run_training
 
     begun = time.monotonic()
     settings = Settings.load(root=out)
-    name, pictures = write_sample_character(out / "dataset", name=character)
+    name = choose_character(character)
+    dataset = settings.root / "datasets" / name
+    write_sample_set(name, folder=dataset)
     run = run_training(
         demo_config(name=name, output_path=f"loras/{name}"),
-        pictures[0].parent.resolve(),
+        dataset,
         settings=settings,
         resume=resume,
         as_json=as_json,

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from influencerai import __version__
+from influencerai.demo.characters import MODEL_ID
 from influencerai.errors import InfluencerAIError
 from influencerai.settings import Settings
 
-EMBEDDED_MODEL = "influencerai/tiny-avatars"
 INSTALL = "pip install 'influencerai[train]'"
 MIN_FREE_BYTES = 2 * 2**30
 """Disk space below which a training is likely to end for want of it."""
@@ -145,9 +145,9 @@ def _look_at_models(found: Diagnosis, settings: Settings) -> None:
         for path in _models_in(folder):
             name = path.relative_to(folder).as_posix().removesuffix(".safetensors")
             found.models.append({"name": name, "path": str(path)})
-    if not any(model["name"] == EMBEDDED_MODEL for model in found.models):
+    if not any(model["name"] == MODEL_ID for model in found.models):
         problem = Problem(
-            message=f"The embedded base model {EMBEDDED_MODEL} is not in {settings.models_dirs[-1]}.",
+            message=f"The embedded base model {MODEL_ID} is not in {settings.models_dirs[-1]}.",
             remedy="pip install --force-reinstall influencerai",
         )
         found.problems.append(problem)
@@ -159,7 +159,7 @@ def _check_embedded_model(found: Diagnosis, settings: Settings) -> None:
     from influencerai.train.base_model import find_base_model
 
     try:
-        find_base_model(EMBEDDED_MODEL, models_dirs=settings.models_dirs).fingerprint()
+        find_base_model(MODEL_ID, models_dirs=settings.models_dirs).fingerprint()
     except InfluencerAIError as error:
         remedy = error.remedy or "pip install --force-reinstall influencerai"
         found.problems.append(Problem(message=error.message, remedy=remedy))

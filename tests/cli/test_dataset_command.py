@@ -65,6 +65,16 @@ def test_a_sample_character_is_written_and_passes_the_check(invoke: Invoke, tmp_
     assert json_lines(check.stdout)[0]["dataset"]["warningCount"] == 0
 
 
+def test_characters_are_not_mixed_in_one_folder(invoke: Invoke, tmp_path: Path) -> None:
+    first, second = list_characters()[:2]
+    for _ in range(2):
+        assert invoke("dataset", "demo", tmp_path, "--character", first).exit_code == 0
+    result = invoke("dataset", "demo", tmp_path, "--character", second)
+    assert result.exit_code == 1
+    assert f"not of '{second}'" in result.stderr
+    assert not any(path.name.startswith(second) for path in tmp_path.iterdir())
+
+
 def test_an_unknown_character_is_answered_with_the_known_ones(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("dataset", "demo", tmp_path / "out", "--character", "nobody")
     assert result.exit_code == 2
