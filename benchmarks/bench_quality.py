@@ -1,6 +1,6 @@
-"""Does the character appear? Pictures sampled with a LoRA, read by an attribute classifier.
+"""Does the character appear? Pictures sampled with a LoRA of the demo's own spec, read by an attribute classifier.
 
-    python -m benchmarks.bench_quality --work ~/classifier --character ava --lora ava.safetensors
+    python -m benchmarks.bench_quality --work ~/classifier --characters ava leo
 
 Prompts carry the trigger, changing attributes that the sample set does not combine, and no word of the identity.
 Reported: the share of pictures that carry the whole identity, and of what the prompt asks for, with the LoRA, with the
@@ -9,27 +9,31 @@ differs from the character in one or two attributes, must not pass for the chara
 """
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from benchmarks.report import write_report
 from influencerai.demo.avatars import ATTRIBUTES, CHARACTERS, IDENTITY, Avatar, render
-from influencerai.demo.captions import ALL, CHANGING, compose
+from influencerai.demo.captions import ALL, CHANGING, TRIGGER, compose
 from influencerai.demo.characters import model_path
+from influencerai.demo.spec import demo_config
+from influencerai.settings import Settings
+from influencerai.train.run import Run
+from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from influencerai.train.trainer import Trainer
 from tools.attribute_classifier import AttributeClassifier, load_classifier, through_autoencoder
-from tools.render_characters import CLASS_WORD, PICTURES, TRIGGER, character_avatars
+from tools.render_characters import CLASS_WORD, PICTURES, character_avatars, write_set
 from tools.tiny_avatars.export import grid
 
 COUNT = 64
-SAMPLER_STEPS = 20
-GUIDANCE = 3.0
 ASKED = ("background", "mouth", "clothes")
 """Attributes of the prompt that are judged."""
 
@@ -71,8 +75,7 @@ def described_prompts(scenes: Sequence[Avatar], seed: int = 1) -> list[str]:
 
 @torch.no_grad()
 def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, batch: int = 16) -> list[Image.Image]:
-    """One picture per prompt, its noise seeded by its position."""
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    """One picture per prompt with the settings of `influencerai sample`, its noise seeded by its position."""
     pipeline.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
@@ -80,7 +83,7 @@ def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, batch: 
         generators = [torch.Generator().manual_seed(start + number) for number in range(len(part))]
         with torch.autocast("cpu", torch.bfloat16):
             pictures += pipeline(
-                part, generator=generators, num_inference_steps=SAMPLER_STEPS, guidance_scale=GUIDANCE
+                part, generator=generators, num_inference_steps=DEFAULT_STEPS, guidance_scale=DEFAULT_GUIDANCE
             ).images
     return pictures
 
@@ -110,8 +113,6 @@ def decoys_taken_for(classifier: AttributeClassifier, character: str, count: int
         changed = rng.sample(IDENTITY, rng.choice((1, 2)))
         others = {name: rng.choice([v for v in ATTRIBUTES[name] if v != getattr(scene, name)]) for name in changed}
         decoys.append(render(scene.changed(**others)))
-    import numpy as np
-
     pixels = np.stack([np.asarray(decoy) for decoy in decoys])
     decoded = (through_autoencoder(pixels, model).permute(0, 2, 3, 1) * 127.5 + 127.5).byte().numpy()
     read = classifier.read([Image.fromarray(picture) for picture in decoded])
@@ -128,33 +129,62 @@ def measure(
     return judge(classifier, pictures, scenes), pictures
 
 
-def main() -> None:
-    """Measure base, ceiling and LoRA of one character; write figures and sheets of pictures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the classifier")
-    parser.add_argument("--character", choices=sorted(CHARACTERS), default="ava")
-    parser.add_argument("--lora", type=Path, help="LoRA trained on the character's sample set")
-    parser.add_argument("--model", type=Path, default=model_path())
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    arguments = parser.parse_args()
-    classifier = load_classifier(arguments.work, model=arguments.model)
-    pipeline = StableDiffusionPipeline.from_pretrained(arguments.model)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {
-        "character": arguments.character,
-        "pictures": COUNT,
-        "decoys_taken_for_the_character": decoys_taken_for(classifier, arguments.character, 200, arguments.model),
-    }
-    runs = [("base", False), ("described", True)]
-    for name, described in runs + ([("lora", False)] if arguments.lora else []):
+def train(character: str, work: Path) -> Run:
+    """A LoRA of the character's sample set by the demo's spec; the set is drawn into `work` first."""
+    write_set(character, work / "sets" / character)
+    config = demo_config(name=character, output_path=f"loras/{character}")
+    return Trainer(config, settings=Settings.load(root=work)).train(f"sets/{character}")
+
+
+def figures_of(character: str, work: Path, model: Path, out: Path, *, lora: Path | None) -> dict[str, Any]:
+    """Everything measured about one character; sheets of pictures go to `out`."""
+    classifier = load_classifier(work, model=model)
+    figures: dict[str, Any] = {"decoys_taken_for_the_character": decoys_taken_for(classifier, character, 200, model)}
+    if lora is None:
+        run = train(character, work)
+        lora = run.lora_path
+        figures["training_minutes"] = run.result.training_time_minutes
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    for name, described in (("base", False), ("described", True), ("lora", False)):
         if name == "lora":
-            pipeline.load_lora_weights(arguments.lora)
-        shares, pictures = measure(pipeline, classifier, arguments.character, described=described)
+            pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
+        shares, pictures = measure(pipeline, classifier, character, described=described)
         figures[name] = asdict(shares)
-        grid(pictures, 16).save(arguments.out / f"quality_{arguments.character}_{name}.png", optimize=True)
-    text = json.dumps(figures, indent=2)
-    (arguments.out / f"quality_{arguments.character}.json").write_text(text + "\n")
-    print(text)
+        grid(pictures, 16).quantize(128).save(out / f"quality_{character}_{name}.png", optimize=True)
+    return figures
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """The report as a Markdown table."""
+    rows = [
+        "| character | pictures from | whole identity | asked for (background, mouth, clothes) |",
+        "|---|---|---|---|",
+    ]
+    for character, measured in figures.items():
+        for name, title in (("base", "base alone"), ("described", "base, described in words"), ("lora", "LoRA")):
+            shares = measured[name]
+            rows.append(f"| {character} | {title} | {shares['identity']:.0%} | {shares['asked']:.0%} |")
+    decoys = max(measured["decoys_taken_for_the_character"] for measured in figures.values())
+    return "\n".join([*rows, "", f"{COUNT} pictures each; decoys taken for the character: at most {decoys:.1%}."])
+
+
+def main() -> None:
+    """Measure base, ceiling and LoRA of some characters; write figures and sheets of pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the classifier and of what is trained")
+    parser.add_argument("--characters", nargs="+", choices=sorted(CHARACTERS), default=["ava", "leo"])
+    parser.add_argument("--lora", type=Path, help="judge this file, for one character, instead of training")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    if arguments.lora and len(arguments.characters) != 1:
+        parser.error("--lora goes with one character")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    figures = {
+        character: figures_of(character, arguments.work, model_path(), arguments.out, lora=arguments.lora)
+        for character in arguments.characters
+    }
+    config = {**demo_config().to_wire(), "sampler_steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE}
+    write_report(arguments.out, "quality", config=config, figures=figures, text=table(figures))
 
 
 def _scene(avatar: Avatar) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""The embedded base model and its sample characters: what makes every part run offline."""

@@ -1,0 +1,1 @@
+"""The stages that pretrain the embedded base model; `tools/pretrain_tiny_avatars.py` runs them in order."""
