@@ -64,17 +64,20 @@ class Trainer:
         preparation = self.prepare(dataset)
         requested = self.settings.root / output_path(self.config)
         runs_dir = self.settings.root / ".influencerai" / "runs"
+        warnings = list(preparation.warnings)
         if resume:
             folder = self._unfinished(runs_dir, requested, preparation.spec)
         else:
+            if left := RunFolder.find_unfinished(runs_dir, output_path=requested):
+                warnings.append(f"An unfinished run for this output path is left in {left.path}; it can be resumed.")
             folder = RunFolder.create(runs_dir, preparation.spec, dataset_dir=dataset_dir, output_dir=requested)
-        warnings = list(preparation.warnings)
         for message in warnings:
             self._on_event(WarningEvent(message=message))
         with folder.lock():
             spec = folder.spec
             artifacts.remove_leftovers(folder.path)
             output_dir = artifacts.reserve_output(requested, spec.id)
+            artifacts.remove_leftovers(output_dir)
             context = RunContext(
                 dataset_dir=dataset_dir,
                 run_dir=folder.path,
