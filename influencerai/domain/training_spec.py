@@ -14,7 +14,7 @@ from influencerai.domain.training_options import PredictionType, TrainingOptions
 from influencerai.domain.wire import WireModel
 
 _HARMLESS = {"config.description", "config.isDefault", "config.meta"}
-"""What decides no bytes; `meta` is compared as options."""
+"""What a resumed run takes from its own spec whatever it is now; `meta` is compared as options."""
 
 
 class ModelSpec(WireModel):

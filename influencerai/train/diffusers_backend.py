@@ -55,8 +55,6 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         if checkpoint.at_epoch_end:
             with loop.exported_weights():
                 exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
-    recorder.begin(checkpoint)
-    context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
 
     def end_epoch(epoch: int) -> None:
         recorder.flush()
@@ -72,7 +70,8 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
                     spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch
                 )
 
-    with exporter.publishing_on_failure():
+    with recorder.recording(checkpoint), exporter.publishing_on_failure():
+        context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
         while loop.step < plan.total_steps:
             if context.should_stop():
                 recorder.save(loop)

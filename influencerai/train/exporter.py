@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from influencerai.domain import CheckpointEvent, TrainingSpec
 from influencerai.errors import InfluencerAIError, StoppedError
 from influencerai.planning import BatchPlan
-from influencerai.train.adapter import LoraWeights
 from influencerai.train.backend import RunContext
 from influencerai.train.family import Family
-from influencerai.train.lora_file import verify_lora, write_lora
+from influencerai.train.lora_file import Weights, verify_lora, write_lora
 from influencerai.train.lora_metadata import Layout
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
@@ -21,8 +20,6 @@ DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 
 REMEMBERED_EPOCHS = 2
 """Epochs that a failed run publishes."""
-
-Weights = Mapping[tuple[str, str], LoraWeights]
 
 
 class Exporter:

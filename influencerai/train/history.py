@@ -1,4 +1,4 @@
-"""History: every step's loss and every validation of a run, in memory and as JSON lines beside its state."""
+"""History: every step's loss and every validation of a run, as JSON lines beside its state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from influencerai import artifacts
 from influencerai.domain import StepEvent, ValidationEvent
 
 Record = dict[str, Any]
@@ -18,12 +19,9 @@ class History:
     """
 
     def __init__(self, path: Path, *, after_step: int) -> None:
-        records = [record for record in read_history(path) if record["step"] <= after_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
-        for record in records:
-            self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        kept = [record for record in read_history(path) if record["step"] <= after_step]
+        artifacts.write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._file = path.open("a", encoding="utf-8")
 
     def append(self, event: StepEvent | ValidationEvent) -> None:
         self._file.write(json.dumps(event.to_wire()) + "\n")

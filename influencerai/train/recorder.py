@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,8 +40,9 @@ class Recorder:
         self._elapsed_before = 0.0
         self._save_seconds = 0.0
 
-    def begin(self, checkpoint: Checkpoint | None) -> None:
-        """Start the clock, at the figures of the state that the run continues from."""
+    @contextmanager
+    def recording(self, checkpoint: Checkpoint | None) -> Iterator[None]:
+        """Run the clock for a block, from the figures of the state that the run continues from."""
         self._started = self._last_save = self._last_read = time.monotonic()
         self._first_step = checkpoint.step if checkpoint else 0
         if checkpoint:
@@ -48,6 +51,10 @@ class Recorder:
             self._last_epoch_loss = checkpoint.scalars.get("last_epoch_loss", math.nan)
             self._validation_loss = checkpoint.scalars.get("validation_loss")
         self._history = History(self._context.run_dir / HISTORY_FILE, after_step=self._first_step)
+        try:
+            yield
+        finally:
+            self._history.close()
 
     def add(self, outcome: StepOutcome, *, step: int) -> None:
         """Take the figures of optimizer step `step`, counted from 1."""
@@ -112,7 +119,6 @@ class Recorder:
         self._save_seconds = self._last_save - begun
 
     def result(self, *, lora_path: str, checkpoints: list[str]) -> TrainingResult:
-        self._history.close()
         return TrainingResult(
             lora_path=lora_path,
             checkpoints=tuple(checkpoints),
@@ -125,7 +131,6 @@ class Recorder:
         scaled = self._spec.plan.precision == "fp16"
         if math.isfinite(loss) and (scaled or math.isfinite(norm)):
             return
-        self._history.close()
         states = list_checkpoints(self._context.run_dir)
         last = f"The last good state is {states[-1]}." if states else "No state was saved before."
         what = "loss" if not math.isfinite(loss) else "gradient"

@@ -18,7 +18,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.errors import CheckpointError
 
 SPEC_FILE = "spec.json"
-PLACES_FILE = "places.json"
+OUTPUT_FILE = "output.json"
 RESULT_FILE = "result.json"
 
 
@@ -29,7 +29,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, runs_dir: Path, spec: TrainingSpec, *, dataset_dir: Path, output_dir: Path) -> RunFolder:
+    def create(cls, runs_dir: Path, spec: TrainingSpec, *, output_dir: Path) -> RunFolder:
         """A new folder for `spec`. The spec is written last: a folder without one is no run."""
         stamp = spec.created_at.strftime("%Y%m%d-%H%M%S")
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -39,8 +39,7 @@ class RunFolder:
             with suppress(FileExistsError):
                 folder.path.mkdir()
                 break
-        places = {"dataset": str(dataset_dir.resolve()), "output": str(output_dir.resolve())}
-        folder._write(PLACES_FILE, places)
+        folder._write(OUTPUT_FILE, {"requested": str(output_dir.resolve())})
         folder._write(SPEC_FILE, spec.to_wire())
         return folder
 
@@ -67,8 +66,9 @@ class RunFolder:
 
     @property
     def requested_output(self) -> Path:
-        places: dict[str, str] = json.loads((self.path / PLACES_FILE).read_text(encoding="utf-8"))
-        return Path(places["output"])
+        """The output folder that was asked for, before any suffix."""
+        document: dict[str, str] = json.loads((self.path / OUTPUT_FILE).read_text(encoding="utf-8"))
+        return Path(document["requested"])
 
     def write_result(self, document: dict[str, Any]) -> None:
         """The outcome, which also marks the run as finished."""

@@ -70,7 +70,7 @@ class Trainer:
         else:
             if left := RunFolder.find_unfinished(runs_dir, output_path=requested):
                 warnings.append(f"An unfinished run for this output path is left in {left.path}; it can be resumed.")
-            folder = RunFolder.create(runs_dir, preparation.spec, dataset_dir=dataset_dir, output_dir=requested)
+            folder = RunFolder.create(runs_dir, preparation.spec, output_dir=requested)
         for message in warnings:
             self._on_event(WarningEvent(message=message))
         with folder.lock():
