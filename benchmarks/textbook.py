@@ -25,7 +25,7 @@ from influencerai.train.precision import autocast, dtype_of
 
 
 class TextbookLoop:
-    """With `cached_latents` and `cached_conditioning`, the same loop without the encoders in it."""
+    """`cached`: the same loop without the encoders in it, once it has met every sample."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TextbookLoop:
         self._device = torch.device(spec.plan.device)
         dtype = dtype_of(spec.plan.precision)
         self._denoiser = _untyped(family.load_denoiser(base, device=self._device, dtype=dtype))
-        self._encoder = family.load_image_encoder(base, device=self._device)
+        self._vae = _untyped(base.load("vae").requires_grad_(False).to(self._device))
         self._conditioner: Any = family.load_conditioner(base, device=self._device, dtype=dtype)
         self._objective = family.objective(base, spec.model, device=self._device)
         targets = family.lora_targets("unet", self._denoiser, spec.options.target_modules)
@@ -71,12 +71,10 @@ class TextbookLoop:
         total = 0.0
         for refs in planned.batches:
             draws = [SampleDraws(self._spec.options, self.step, ref) for ref in refs]
-            latents, noise = [], []
-            for draw in draws:
-                mean, std = self._encode(draw.ref.sample)
-                latents.append(mean + std * draw.posterior(mean.shape))
-                noise.append(draw.noise(mean.shape))
-            loss = self._loss(draws, torch.stack(latents), torch.stack(noise)) * len(refs) / planned.images
+            mean, std = self._encode([ref.sample for ref in refs])
+            posterior = torch.stack([draw.posterior(mean.shape[1:]) for draw in draws]).to(self._device)
+            noise = torch.stack([draw.noise(mean.shape[1:]) for draw in draws]).to(self._device)
+            loss = self._loss(draws, mean + std * posterior, noise) * len(refs) / planned.images
             torch.autograd.backward(loss)
             total += loss.item()
         nn.utils.clip_grad_norm_(self._parameters, self._spec.options.max_grad_norm)
@@ -86,7 +84,6 @@ class TextbookLoop:
         return total
 
     def _loss(self, draws: list[SampleDraws], latents: Tensor, noise: Tensor) -> Tensor:
-        latents, noise = latents.to(self._device), noise.to(self._device)
         levels = torch.tensor([draw.noise_level for draw in draws], dtype=torch.float64, device=self._device)
         timesteps = self._objective.timesteps(levels)
         sizes = geometry(self._spec, self._plan, [draw.ref.sample for draw in draws])
@@ -98,16 +95,27 @@ class TextbookLoop:
         weights = self._objective.weights(timesteps, min_snr_gamma=self._spec.options.min_snr_gamma)
         return (errors * weights).mean()
 
-    def _encode(self, sample: int) -> tuple[Tensor, Tensor]:
-        if self._cached and sample in self._latents:
-            return self._latents[sample]
+    def _encode(self, samples: list[int]) -> tuple[Tensor, Tensor]:
+        """Posterior mean and std [batch, channels, height, width] in the denoiser's scale."""
+        if not self._cached or any(sample not in self._latents for sample in samples):
+            pixels = torch.stack([self._load_pixels(sample) for sample in samples]).to(self._device)
+            with torch.no_grad():
+                posterior = self._vae.encode(pixels).latent_dist
+            shift, scale = self._vae.config.shift_factor or 0.0, self._vae.config.scaling_factor
+            mean, std = (posterior.mean - shift) * scale, posterior.std * scale
+            if not self._cached:
+                return mean, std
+            self._latents.update(zip(samples, zip(mean, std, strict=True), strict=True))
+        means, stds = zip(*(self._latents[sample] for sample in samples), strict=True)
+        return torch.stack(means), torch.stack(stds)
+
+    def _load_pixels(self, sample: int) -> Tensor:
         if sample not in self._pixels:
             crop = self._plan.crop(sample)
             self._pixels[sample] = load_pixels(
                 self._dataset_dir, self._spec.samples[sample], crop.resized, crop.box, max_pixels=10**9
             )
-        self._latents[sample] = self._encoder(self._pixels[sample])
-        return self._latents[sample]
+        return self._pixels[sample]
 
     def _condition(self, captions: list[str]) -> Conditioning:
         if self._cached and all(caption in self._conditioning for caption in captions):

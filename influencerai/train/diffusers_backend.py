@@ -141,7 +141,6 @@ def build(
         rank=spec.config.network_dim,
         alpha=spec.config.network_alpha,
         seed=spec.seed,
-        autocast=spec.plan.precision != "fp32",
     )
     loop = TrainingLoop(
         spec,
