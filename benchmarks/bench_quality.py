@@ -1,6 +1,6 @@
 """Does the character appear? Pictures sampled with a LoRA of the demo's own spec, read by an attribute classifier.
 
-    python -m benchmarks.bench_quality --work ~/classifier --characters ava leo
+    python -m benchmarks.bench_quality --characters ava leo
 
 Prompts carry the trigger, changing attributes that the sample set does not combine, and no word of the identity.
 Reported: the share of pictures that carry the whole identity, and of what the prompt asks for, with the LoRA, with the
@@ -16,20 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from benchmarks.report import write_report
 from influencerai.demo.avatars import ATTRIBUTES, CHARACTERS, IDENTITY, Avatar, render
 from influencerai.demo.captions import ALL, CHANGING, TRIGGER, compose
-from influencerai.demo.characters import model_path
+from influencerai.demo.characters import MODEL_ID, model_path
 from influencerai.demo.spec import demo_config
 from influencerai.settings import Settings
 from influencerai.train.run import Run
+from influencerai.train.sampler import Sampler
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from influencerai.train.trainer import Trainer
-from tools.attribute_classifier import AttributeClassifier, load_classifier, through_autoencoder
+from tools.attribute_classifier import AttributeClassifier, load_classifier, measured_accuracy, through_autoencoder
 from tools.render_characters import CLASS_WORD, PICTURES, character_avatars, write_set
 from tools.tiny_avatars.export import grid
 
@@ -73,19 +72,9 @@ def described_prompts(scenes: Sequence[Avatar], seed: int = 1) -> list[str]:
     return [compose(scene, ALL, rng, subject=f"a {CLASS_WORD}").text for scene in scenes]
 
 
-@torch.no_grad()
-def sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], *, batch: int = 16) -> list[Image.Image]:
-    """One picture per prompt with the settings of `influencerai sample`, its noise seeded by its position."""
-    pipeline.set_progress_bar_config(disable=True)
-    pictures: list[Image.Image] = []
-    for start in range(0, len(prompts), batch):
-        part = list(prompts[start : start + batch])
-        generators = [torch.Generator().manual_seed(start + number) for number in range(len(part))]
-        with torch.autocast("cpu", torch.bfloat16):
-            pictures += pipeline(
-                part, generator=generators, num_inference_steps=DEFAULT_STEPS, guidance_scale=DEFAULT_GUIDANCE
-            ).images
-    return pictures
+def sample(sampler: Sampler, prompts: Sequence[str], *, lora: Path | None) -> list[Image.Image]:
+    """One picture per prompt as `influencerai sample` draws it, its noise seeded by its position."""
+    return [sampler.draw([prompt], lora=lora, seed=number)[0][0] for number, prompt in enumerate(prompts)]
 
 
 def judge(classifier: AttributeClassifier, pictures: Sequence[Image.Image], scenes: Sequence[Avatar]) -> Shares:
@@ -119,16 +108,6 @@ def decoys_taken_for(classifier: AttributeClassifier, character: str, count: int
     return _share([tuple(row[name] for name in IDENTITY) == CHARACTERS[character] for row in read])
 
 
-def measure(
-    pipeline: StableDiffusionPipeline, classifier: AttributeClassifier, character: str, *, described: bool = False
-) -> tuple[Shares, list[Image.Image]]:
-    """Sample and judge one character with the pipeline as it is (with or without a LoRA loaded)."""
-    scenes = new_scenes(character, COUNT)
-    prompts = described_prompts(scenes) if described else trigger_prompts(scenes)
-    pictures = sample(pipeline, prompts)
-    return judge(classifier, pictures, scenes), pictures
-
-
 def train(character: str, work: Path) -> Run:
     """A LoRA of the character's sample set by the demo's spec; the set is drawn into `work` first."""
     write_set(character, work / "sets" / character)
@@ -144,12 +123,15 @@ def figures_of(character: str, work: Path, model: Path, out: Path, *, lora: Path
         run = train(character, work)
         lora = run.lora_path
         figures["training_minutes"] = run.result.training_time_minutes
-    pipeline = StableDiffusionPipeline.from_pretrained(model)
-    for name, described in (("base", False), ("described", True), ("lora", False)):
-        if name == "lora":
-            pipeline.load_lora_weights(lora.parent, weight_name=lora.name)
-        shares, pictures = measure(pipeline, classifier, character, described=described)
-        figures[name] = asdict(shares)
+    scenes = new_scenes(character, COUNT)
+    sampler = Sampler(MODEL_ID, settings=Settings.load(root=work))
+    for name, prompts, file in (
+        ("base", trigger_prompts(scenes), None),
+        ("described", described_prompts(scenes), None),
+        ("lora", trigger_prompts(scenes), lora),
+    ):
+        pictures = sample(sampler, prompts, lora=file)
+        figures[name] = asdict(judge(classifier, pictures, scenes))
         grid(pictures, 16).quantize(128).save(out / f"quality_{character}_{name}.png", optimize=True)
     return figures
 
@@ -171,7 +153,7 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Measure base, ceiling and LoRA of some characters; write figures and sheets of pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the classifier and of what is trained")
+    parser.add_argument("--work", type=Path, default=Path("data/quality"), help="for the classifier and the LoRAs")
     parser.add_argument("--characters", nargs="+", choices=sorted(CHARACTERS), default=["ava", "leo"])
     parser.add_argument("--lora", type=Path, help="judge this file, for one character, instead of training")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -184,7 +166,10 @@ def main() -> None:
         for character in arguments.characters
     }
     config = {**demo_config().to_wire(), "sampler_steps": DEFAULT_STEPS, "guidance": DEFAULT_GUIDANCE}
-    write_report(arguments.out, "quality", config=config, figures=figures, text=table(figures))
+    accuracy = measured_accuracy(arguments.work)
+    worst = min(min(shares.values()) for shares in accuracy.values())
+    text = f"{table(figures)}\n\nThe classifier reads every attribute of held-out renders right in {worst:.1%} or more."
+    write_report(arguments.out, "quality", config=config, figures={**figures, "classifier": accuracy}, text=text)
 
 
 def _scene(avatar: Avatar) -> tuple[str, ...]:

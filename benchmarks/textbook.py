@@ -84,7 +84,7 @@ class TextbookLoop:
         return total
 
     def _loss(self, draws: list[SampleDraws], latents: Tensor, noise: Tensor) -> Tensor:
-        levels = torch.tensor([draw.noise_level for draw in draws], dtype=torch.float64, device=self._device)
+        levels = torch.tensor([draw.timestep_draw for draw in draws], dtype=torch.float64, device=self._device)
         timesteps = self._objective.timesteps(levels)
         sizes = geometry(self._spec, self._plan, [draw.ref.sample for draw in draws])
         captions = [draw.caption(self._spec.samples[draw.ref.sample].caption) for draw in draws]

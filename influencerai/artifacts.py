@@ -188,18 +188,26 @@ def reserve_output(folder: Path, run_id: str) -> Path:
     )
 
 
+def release_output(folder: Path, run_id: str) -> None:
+    """Give back the reservation of a run that has written no file."""
+    marker = folder / RUN_MARKER
+    if marker.exists() and marker.read_text() == run_id and not any(folder.glob("*.safetensors")):
+        marker.unlink(missing_ok=True)
+
+
 def _claim(folder: Path, run_id: str) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     marker = folder / RUN_MARKER
     if not marker.exists() and any(folder.glob("*.safetensors")):
         return False
+    complete = folder / _TEMPORARY.format(secrets.token_hex(8))
+    write_atomic(complete, run_id.encode())
     try:
-        with marker.open("x") as file:
-            file.write(run_id)
-            file.flush()
-            os.fsync(file.fileno())
+        os.link(complete, marker)  # exclusive, and never seen half-written
     except FileExistsError:
         return marker.read_text() == run_id
+    finally:
+        complete.unlink()
     _sync_folder(folder)
     return True
 

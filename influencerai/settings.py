@@ -75,6 +75,11 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="CPU threads of one operation; default: all usable cores."
     )
 
+    deterministic: bool = Field(
+        True,
+        description="On a GPU: the same run gives the same bytes; false lets it use faster kernels that do not.",
+    )
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 

@@ -7,6 +7,7 @@ autoencoder, and on jittered versions of both. Trained in a few minutes; its wei
 """
 
 import argparse
+import json
 import random
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_model, save_file
 from torch import Tensor, nn
 
 from influencerai.demo.avatars import ATTRIBUTES, OPAQUE_GLASSES
@@ -25,6 +28,7 @@ from tools.tiny_avatars.dataset import attribute_indices, load_dataset
 from tools.tiny_avatars.muon import MatrixAndOther
 from tools.tiny_avatars.stage import rate
 
+FILE = "classifier.safetensors"
 PICTURES = 6000
 HELD_OUT = 500
 """Renders at the end of the dataset that training never sees."""
@@ -66,17 +70,25 @@ class AttributeClassifier(nn.Module):
 
 def load_classifier(work: Path, *, model: Path | None = None) -> AttributeClassifier:
     """The classifier of `work`, trained first if it is not there; `model` holds the autoencoder it has to see."""
-    path = work / "classifier.pt"
+    path = work / FILE
     classifier = AttributeClassifier()
     if not path.exists():
-        train_classifier(classifier, work, model or model_path())
-        torch.save(classifier.state_dict(), path)
-    classifier.load_state_dict(torch.load(path, weights_only=True))
+        model = model or model_path()
+        train_classifier(classifier, work, model)
+        save_file(classifier.state_dict(), path, {"held_out": json.dumps(held_out_accuracy(classifier, work, model))})
+    load_model(classifier, path)
     return classifier.eval()
 
 
+def measured_accuracy(work: Path) -> dict[str, dict[str, float]]:
+    """Of the classifier in `work`: share of right values on held-out pictures, by kind of picture and attribute."""
+    with safe_open(work / FILE, framework="pt") as file:
+        found: dict[str, dict[str, float]] = json.loads(file.metadata()["held_out"])
+    return found
+
+
 def train_classifier(classifier: AttributeClassifier, work: Path, model: Path) -> None:
-    """Train in place; prints the accuracy per attribute on held-out renders, plain and through the autoencoder."""
+    """Train in place."""
     torch.manual_seed(SEED)
     dataset = load_dataset(work, count=PICTURES, seed=SEED)
     labels = torch.tensor([_labels(attribute_indices(avatar)) for avatar in dataset.avatars])
@@ -96,13 +108,17 @@ def train_classifier(classifier: AttributeClassifier, work: Path, model: Path) -
         optimizer.step(rate(step, steps=STEPS, warmup=30))
         if (step + 1) % 100 == 0:
             print(f"step {step + 1}: loss {loss.item():.3f}", flush=True)
-    held_out = dataset.pixels[-HELD_OUT:]
-    for title, pictures in (
-        ("renders", to_tensor(held_out)),
-        ("through the autoencoder", through_autoencoder(held_out, model)),
-    ):
-        shares = accuracy(classifier, pictures, labels[-HELD_OUT:])
-        print(f"held-out {title}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+
+
+def held_out_accuracy(classifier: AttributeClassifier, work: Path, model: Path) -> dict[str, dict[str, float]]:
+    """Accuracy on renders that it was not trained on, plain and through the autoencoder."""
+    dataset = load_dataset(work, count=PICTURES, seed=SEED)
+    pixels = dataset.pixels[-HELD_OUT:]
+    labels = torch.tensor([_labels(attribute_indices(avatar)) for avatar in dataset.avatars[-HELD_OUT:]])
+    return {
+        "renders": accuracy(classifier, to_tensor(pixels), labels),
+        "renders through the autoencoder": accuracy(classifier, through_autoencoder(pixels, model), labels),
+    }
 
 
 @torch.no_grad()
@@ -163,6 +179,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=model_path())
     arguments = parser.parse_args()
     load_classifier(arguments.work, model=arguments.model)
+    for kind, shares in measured_accuracy(arguments.work).items():
+        print(f"{kind}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
 if __name__ == "__main__":

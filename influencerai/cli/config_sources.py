@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic.alias_generators import to_camel
 
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.output_path import last_part
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.errors import ValidationError
 
@@ -66,7 +67,8 @@ def resolve_config(layers: Iterable[ConfigLayer], *, default_name: str) -> Resol
             field_errors={"modelName": ["Field required (--model, or modelName in the file)"]},
             remedy="Name a base model: sd15, sdxl, a hub id, a folder or a .safetensors file.",
         )
-    fields.setdefault("name", _last_part(fields.get("outputPath")) or default_name)
+    output_path = fields.get("outputPath")
+    fields.setdefault("name", (last_part(output_path) if isinstance(output_path, str) else "") or default_name)
     warnings = tuple(f"{name} is not a field and is ignored." for name in LoraConfig.unknown_fields(fields))
     return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}), warnings)
 
@@ -155,7 +157,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _last_part(path: Any) -> str:
-    return PurePosixPath(path).name.removesuffix(".safetensors") if isinstance(path, str) else ""

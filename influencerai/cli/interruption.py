@@ -62,7 +62,7 @@ class Interruption:
 
     def _explain(self, error: BaseException) -> InterruptedRun:
         assert self._signal is not None
-        if not self._stage:
+        if self._stage in ("", "checking"):
             text = "Interrupted before the run began; run the same command again."
             return InterruptedRun(text, signal_number=self._signal)
         if isinstance(error, StoppedError):

@@ -164,7 +164,20 @@ class Bars:
         self._progress.update(self._task, completed=done, total=total or None, figures=figures)
 
 
-class Lines:
+class _Printed(AbstractContextManager["Listener"]):
+    """What needs no room of its own on the screen."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def announce_stop(self) -> None:
+        """Past the buffers of sys.stderr, which the signal may have interrupted in the middle of a write."""
+        os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
+
+
+class Lines(_Printed):
     """A line when a stage begins, then at most one every few seconds; remarks always."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -173,14 +186,6 @@ class Lines:
         self._stage = ""
         self._last = -SECONDS_BETWEEN_LINES
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageEvent):
             self._write(event.stage, event.done, event.total, self._figures.of_stage(event))
@@ -188,9 +193,6 @@ class Lines:
             self._write("training", event.step, event.total_steps, self._figures.of_step(event))
         elif text := remark(event):
             click.echo(text, err=True)
-
-    def announce_stop(self) -> None:
-        _announce_stop()
 
     def _write(self, stage: str, done: int, total: int, figures: str) -> None:
         now = self._clock()
@@ -202,24 +204,8 @@ class Lines:
         click.echo(f"{stage}{count}  {figures}".rstrip(), err=True)
 
 
-class JsonLines:
+class JsonLines(_Printed):
     """Every event as one line of JSON on standard output."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def __call__(self, event: Event) -> None:
         print_json(event.to_wire())
-
-    def announce_stop(self) -> None:
-        _announce_stop()
-
-
-def _announce_stop() -> None:
-    """Past the buffers of sys.stderr, which the signal may have interrupted in the middle of a write."""
-    os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())

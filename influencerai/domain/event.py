@@ -8,7 +8,7 @@ from pydantic import Field
 
 from influencerai.domain.wire import WireModel
 
-Stage = Literal["checking", "hashing", "encoding images", "encoding captions", "loading", "training", "exporting"]
+Stage = Literal["checking", "encoding images", "encoding captions", "loading", "training", "exporting"]
 
 
 class StageEvent(WireModel):

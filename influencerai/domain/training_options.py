@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraint
 from influencerai.domain.wire import WireModel
 
 Optimizer = Literal["AdamW", "AdamW8bit", "Adafactor", "Prodigy", "Lion", "ScheduleFreeAdamW"]
-LrScheduler = Literal["cosine", "constant", "linear", "cosine_with_restarts", "polynomial"]
+LrScheduler = Literal["cosine", "constant", "linear", "cosine_with_restarts"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TargetModules = Literal["attention", "transformer", "all"]
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -25,6 +25,7 @@ class TrainingOptions(WireModel):
         default="AdamW", description="AdamW8bit needs less memory; Prodigy wants learningRate 1."
     )
     lr_scheduler: LrScheduler = Field(default="cosine", description="Shape of the learning rate after the warm-up.")
+    lr_cycles: StrictInt = Field(default=3, ge=1, le=100, description="Cycles of cosine_with_restarts.")
     warmup_ratio: StrictFloat = Field(
         default=0.05, ge=0, le=0.5, description="Share of the steps with a rising learning rate."
     )
@@ -52,7 +53,7 @@ class TrainingOptions(WireModel):
     )
     train_text_encoder: StrictBool = Field(default=False, description="Also train a LoRA of the text encoders.")
     text_encoder_learning_rate: StrictFloat | None = Field(
-        default=None, ge=0, le=1, description="Default: half of learningRate (Prodigy: the same)."
+        default=None, ge=0, le=1, description="Default: half of learningRate. Prodigy has one rate for all."
     )
     # Captions and images
     trigger_word: Text | None = Field(
@@ -94,7 +95,9 @@ class TrainingOptions(WireModel):
     sample_every_n_epochs: StrictInt = Field(default=1, ge=1, description="How often samplePrompts are drawn.")
     # Execution
     seed: StrictInt = Field(default=42, ge=0, le=2**63 - 1, description="Source of every random draw.")
-    precision: Precision = Field(default="auto", description="auto: bf16 on a GPU that has it, else fp32.")
+    precision: Precision = Field(
+        default="auto", description="auto: bf16 on a GPU that has it, fp16 on another, fp32 on a CPU."
+    )
     gradient_checkpointing: StrictBool = Field(
         default=False, description="Recompute activations: less memory, 1.5-1.8x time."
     )

@@ -13,7 +13,7 @@ from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.training_options import PredictionType, TrainingOptions
 from influencerai.domain.wire import WireModel
 
-_HARMLESS = {"config.description", "config.isDefault", "config.meta"}
+_HARMLESS = {"config.description", "config.isDefault", "config.meta", "plan.build"}
 """What a resumed run takes from its own spec whatever it is now; `meta` is compared as options."""
 
 
@@ -46,11 +46,13 @@ class ExecutionPlan(WireModel):
 
     device: Literal["cpu", "cuda"]
     device_name: str
+    build: str = Field(description="Versions of the libraries that compute; others may round differently.")
     threads: int = Field(ge=1, description="Threads of one operation on the CPU.")
     world_size: int = Field(default=1, ge=1)
     micro_batch: int = Field(ge=1, description="Images per forward pass, at most batchSize.")
     precision: Literal["fp32", "bf16", "fp16"]
     gradient_checkpointing: bool = False
+    deterministic: bool = Field(default=True, description="On a GPU: kernels that give the same bytes every time.")
 
 
 class TrainingSpec(WireModel):
@@ -68,6 +70,14 @@ class TrainingSpec(WireModel):
     @property
     def seed(self) -> int:
         return self.options.seed
+
+    @property
+    def text_encoder_learning_rate(self) -> float:
+        """As given, or half of the denoiser's; Prodigy adapts one rate for all."""
+        if self.options.optimizer == "Prodigy":
+            return self.config.learning_rate
+        given = self.options.text_encoder_learning_rate
+        return self.config.learning_rate / 2 if given is None else given
 
     @property
     def dataset_fingerprint(self) -> str:

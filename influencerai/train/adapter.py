@@ -100,8 +100,8 @@ class Adapter:
         """Copies on the CPU in float32, by (component, path)."""
         return {
             key: LoraWeights(
-                down=layer.lora_down.detach().clone().cpu(),
-                up=layer.lora_up.detach().clone().cpu(),
+                down=layer.lora_down.detach().to("cpu", copy=True),
+                up=layer.lora_up.detach().to("cpu", copy=True),
                 alpha=self._alpha,
             )
             for key, layer in self._layers.items()

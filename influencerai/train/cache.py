@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -44,7 +45,8 @@ class TensorCache:
             tensors = safetensors.torch.load(body)
         except SafetensorError:
             return None
-        os.utime(path)
+        with suppress(OSError):  # another process prunes it now, or the cache is read-only
+            os.utime(path)
         return tensors
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
@@ -56,7 +58,10 @@ class TensorCache:
         """Delete the least recently used entries until the cap holds. Returns the bytes freed."""
         if self._max_bytes is None:
             return 0
-        entries = [(path, path.stat()) for path in self._folder.glob("*/*.tensors")]
+        entries = []
+        for path in self._folder.glob("*/*.tensors"):
+            with suppress(FileNotFoundError):
+                entries.append((path, path.stat()))
         excess = sum(stat.st_size for _, stat in entries) - self._max_bytes
         freed = 0
         for path, stat in sorted(entries, key=lambda entry: entry[1].st_mtime):

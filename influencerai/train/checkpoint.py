@@ -91,11 +91,6 @@ class Checkpoint:
             optimizer=groups["optimizer"],
         )
 
-    @property
-    def exported(self) -> dict[str, Tensor]:
-        """The weights that a LoRA file of this moment holds."""
-        return self.export or self.adapter
-
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """State files in `folder`, oldest first."""

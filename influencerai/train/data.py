@@ -22,13 +22,14 @@ VALIDATION_LEVELS = 4
 class Batch:
     """What one forward pass needs, batch first, on the training device.
 
-    latents and noise are float32 [batch, channels, height, width]; noise_level is float64 [batch] in [0, 1).
+    latents and noise are float32 [batch, channels, height, width]; timestep_draw is float64 [batch],
+    uniform in [0, 1): the objective makes timesteps of it.
     captions stand for conditioning that is still to be computed where a text encoder is trained.
     """
 
     latents: Tensor
     noise: Tensor
-    noise_level: Tensor
+    timestep_draw: Tensor
     geometry: Geometry
     captions: list[str]
     conditioning: Conditioning | None
@@ -68,7 +69,7 @@ class TrainingData:
             [ref.sample for ref in refs],
             latents=latents,
             noise=noise,
-            levels=[draw.noise_level for draw in draws],
+            timestep_draws=[draw.timestep_draw for draw in draws],
             captions=[draw.caption(self._spec.samples[draw.ref.sample].caption) for draw in draws],
         )
 
@@ -84,7 +85,7 @@ class TrainingData:
                     [index],
                     latents=[mean],
                     noise=[normal(mean.shape, *key)],
-                    levels=[(level + uniform(*key)) / VALIDATION_LEVELS],
+                    timestep_draws=[(level + uniform(*key)) / VALIDATION_LEVELS],
                     captions=[sample.caption],
                 )
 
@@ -94,7 +95,7 @@ class TrainingData:
         *,
         latents: list[Tensor],
         noise: list[Tensor],
-        levels: list[float],
+        timestep_draws: list[float],
         captions: list[str],
     ) -> Batch:
         sizes = geometry(self._spec, self._plan, indices)
@@ -102,17 +103,23 @@ class TrainingData:
         if self._conditioning is not None:
             entries = [self._conditioning[caption] for caption in captions]
             conditioning = {
-                name: torch.stack([entry[name] for entry in entries]).to(self._device) for name in entries[0]
+                name: self._on_device(torch.stack([entry[name] for entry in entries])) for name in entries[0]
             }
         return Batch(
-            latents=torch.stack(latents).to(self._device),
-            noise=torch.stack(noise).to(self._device),
-            noise_level=torch.tensor(levels, dtype=torch.float64, device=self._device),
+            latents=self._on_device(torch.stack(latents)),
+            noise=self._on_device(torch.stack(noise)),
+            timestep_draw=self._on_device(torch.tensor(timestep_draws, dtype=torch.float64)),
             geometry=Geometry(
-                original=sizes.original.to(self._device),
-                crop=sizes.crop.to(self._device),
-                target=sizes.target.to(self._device),
+                original=self._on_device(sizes.original),
+                crop=self._on_device(sizes.crop),
+                target=self._on_device(sizes.target),
             ),
             captions=captions,
             conditioning=conditioning,
         )
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        """Copied without waiting for the device, which only works from pinned memory."""
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)

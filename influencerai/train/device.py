@@ -3,49 +3,72 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from influencerai.domain import ExecutionPlan, LoraConfig, TrainingSpec
+from influencerai.domain.training_options import Precision
 from influencerai.errors import OutOfMemoryError, TrainingError
+
+_ALLOCATION_FAILED = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_COMPUTING = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-optimizer")
 
 DeviceSetting = Literal["auto", "cpu", "cuda"]
 
 
 def execution_plan(
-    config: LoraConfig, *, device: DeviceSetting = "auto", threads: int | None = None
+    config: LoraConfig, *, device: DeviceSetting = "auto", threads: int, deterministic: bool = True
 ) -> tuple[ExecutionPlan, list[str]]:
     """How this machine would execute `config`, and warnings about what it cannot do as asked.
 
     Raises:
         TrainingError: CUDA is asked for and there is none.
     """
-    warnings: list[str] = []
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise TrainingError(
             "There is no CUDA device here.", remedy="Use device 'cpu', or 'auto' to take what there is."
         )
     kind: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
-    precision = config.options.precision
-    if precision == "auto":
-        precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    elif precision == "fp16" and kind == "cpu":
-        precision = "fp32"
-        warnings.append("fp16 cannot be trained on a CPU: the run uses fp32.")
+    precision, warnings = _precision(config.options.precision, kind)
     plan = ExecutionPlan(
         device=kind,
         device_name=torch.cuda.get_device_name() if kind == "cuda" else cpu_name(),
-        threads=threads or len(os.sched_getaffinity(0)),
+        build=_build(),
+        threads=threads,
         micro_batch=config.batch_size,
         precision=precision,
         gradient_checkpointing=config.options.gradient_checkpointing,
+        deterministic=deterministic,
     )
     return plan, warnings
+
+
+def _precision(asked: Precision, kind: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf16", "fp16"], list[str]]:
+    has_bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if asked == "auto":
+        return ("bf16" if has_bf16 else "fp16" if kind == "cuda" else "fp32"), []
+    if asked == "fp16" and kind == "cpu":
+        return "fp32", ["fp16 cannot be trained on a CPU: the run uses fp32."]
+    if asked == "bf16" and kind == "cuda" and not has_bf16:
+        return "bf16", ["This GPU only emulates bf16, which is slow: fp16 is faster here."]
+    return asked, []
+
+
+def _build() -> str:
+    versions = []
+    for name in _COMPUTING:
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    if torch.version.cuda:
+        versions.append(f"CUDA {torch.version.cuda}")
+    return ", ".join(versions)
 
 
 def cpu_name() -> str:
@@ -69,31 +92,37 @@ def fixed_execution(plan: ExecutionPlan) -> Iterator[None]:
     """What decides an operation's last bits, as the plan says: threads on a CPU, deterministic kernels on a GPU."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    modes: Any = torch.utils.deterministic
+    fill = modes.fill_uninitialized_memory
     torch.set_num_threads(plan.threads)
-    if plan.device == "cuda":
+    if plan.device == "cuda" and plan.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # With warn_only attention would keep its kernels whose backward pass adds up in any order.
+        torch.use_deterministic_algorithms(True)
+        modes.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+        modes.fill_uninitialized_memory = fill
 
 
 @contextmanager
-def device_errors(spec: TrainingSpec) -> Iterator[None]:
+def memory_errors(device_name: str, *, remedy: str) -> Iterator[None]:
     """Turn an allocator's failure into an OutOfMemoryError that says which smaller setting to use."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        if not isinstance(error, MemoryError) and not _ALLOCATION_FAILED.search(text):
             raise
-        message = f"{spec.plan.device_name} has not enough memory: {text.splitlines()[0] if text else 'out of memory'}"
-        raise OutOfMemoryError(message, remedy=_smaller_setting(spec)) from error
+        message = f"{device_name} has not enough memory: {text.splitlines()[0] if text else 'out of memory'}"
+        raise OutOfMemoryError(message, remedy=remedy) from error
 
 
-def _smaller_setting(spec: TrainingSpec) -> str:
+def smaller_setting(spec: TrainingSpec) -> str:
+    """What to change so that training needs less memory."""
     config = spec.config
     if not spec.plan.gradient_checkpointing:
         return "Set gradientCheckpointing to true: the same result with less memory and more time."
@@ -103,6 +132,11 @@ def _smaller_setting(spec: TrainingSpec) -> str:
         return f"Set batchSize to {half} and gradientAccumulation to {steps}: about the same training."
     if spec.options.train_text_encoder:
         return "Set trainTextEncoder to false."
-    if config.resolution > 512:
-        return f"Set resolution to {config.resolution * 3 // 4 // 64 * 64}."
+    return smaller_images(spec)
+
+
+def smaller_images(spec: TrainingSpec) -> str:
+    """What to change so that one image needs less memory."""
+    if spec.config.resolution > 512:
+        return f"Set resolution to {spec.config.resolution * 3 // 4 // 64 * 64}."
     return "Use a device with more memory, or a smaller networkDim."

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
-from influencerai.errors import ModelError, StoppedError
+from influencerai.errors import StoppedError
 from influencerai.planning import BatchPlan
 from influencerai.train.adapter import Adapter
 from influencerai.train.backend import RunContext
@@ -16,12 +16,13 @@ from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.cache import TensorCache
 from influencerai.train.checkpoint import load_newest
 from influencerai.train.data import TrainingData
-from influencerai.train.device import device_errors, fixed_execution
+from influencerai.train.device import fixed_execution, memory_errors, smaller_images, smaller_setting
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import Family, TextConditioner, load_family
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.precision import dtype_of
+from influencerai.train.preparation import check_model
 from influencerai.train.recorder import Recorder
 from influencerai.train.sampling import draw_samples
 
@@ -32,7 +33,7 @@ class DiffusersBackend:
     name = "diffusers"
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
-        with fixed_execution(spec.plan), device_errors(spec):
+        with fixed_execution(spec.plan), memory_errors(spec.plan.device_name, remedy=smaller_setting(spec)):
             return _train(spec, context)
 
 
@@ -46,7 +47,8 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     recorder = Recorder(spec, plan, context)
     exporter = Exporter(spec, plan, context, family=family)
 
-    data = encode(spec, plan, context, base=base, family=family)
+    with memory_errors(spec.plan.device_name, remedy=smaller_images(spec)):
+        data = encode(spec, plan, context, base=base, family=family)
     context.emit(StageEvent(stage="loading"))
     loop, components, adapter = build(spec, plan, base=base, family=family, data=data)
     checkpoint = load_newest(context.run_dir, spec_id=spec.id)
@@ -69,6 +71,7 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
                 draw_samples(
                     spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch
                 )
+                _free_memory()
 
     with recorder.recording(checkpoint), exporter.publishing_on_failure():
         context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
@@ -82,11 +85,10 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
                 end_epoch(epoch)
             recorder.save_if_due(loop, at_epoch_end=within == 0, at_save_epoch=epoch in plan.save_epochs)
 
-    recorder.flush()
-    context.emit(StageEvent(stage="exporting"))
-    with loop.exported_weights():
-        lora_path = exporter.write_final(adapter.weights(), step=loop.step)
-    recorder.save(loop)
+        recorder.save(loop)
+        context.emit(StageEvent(stage="exporting"))
+        with loop.exported_weights():
+            lora_path = exporter.write_final(adapter.weights(), step=loop.step)
     return recorder.result(lora_path=lora_path, checkpoints=exporter.file_names())
 
 
@@ -153,18 +155,6 @@ def build(
         data=data,
     )
     return loop, components, adapter
-
-
-def check_model(spec: TrainingSpec, base: BaseModel) -> None:
-    """Refuse a base model other than the one that the run was made for.
-
-    Raises:
-        ModelError: the weights under the spec's model name have changed.
-    """
-    if base.fingerprint() != spec.model.fingerprint:
-        raise ModelError(
-            f"The weights of {base.path} are not those that this run was made for.", remedy="Start a new run."
-        )
 
 
 def _free_memory() -> None:

@@ -57,7 +57,7 @@ class SampleDraws:
         return self.options.flip and uniform(*self._key("flip")) < 0.5
 
     @property
-    def noise_level(self) -> float:
+    def timestep_draw(self) -> float:
         """Uniform in [0, 1); the objective turns it into a timestep."""
         return uniform(*self._key("timestep"))
 

@@ -9,10 +9,10 @@ from influencerai.planning import BatchPlan
 from influencerai.train.adapter import LoraWeights
 from influencerai.train.backend import RunContext
 from influencerai.train.base_model import find_base_model
-from influencerai.train.diffusers_backend import check_model
 from influencerai.train.encoding import load_pixels
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import load_family
+from influencerai.train.preparation import check_model
 
 NOTICE = "Dry run: nothing was trained, and the LoRA file changes nothing."
 

@@ -68,6 +68,7 @@ def encode_images(
     wanted = sorted(variants)
     device = torch.device(spec.plan.device)
     encoder: ImageEncoder | None = None
+    fingerprint = base.fingerprint("vae")
     found: dict[tuple[int, bool], Latents] = {}
     for done, (index, flipped) in enumerate(wanted):
         emit(StageEvent(stage="encoding images", done=done, total=len(wanted)))
@@ -77,7 +78,7 @@ def encode_images(
             kind="latents",
             image=sample.sha256,
             preprocessing=[PREPROCESSING, crop.resized, crop.box, flipped],
-            encoder=base.fingerprint("vae"),
+            encoder=fingerprint,
             execution=_execution(spec.plan, "fp32"),
         )
         entry = cache.get(key)
@@ -109,12 +110,13 @@ def encode_captions(
     found: dict[str, Conditioning] = {}
     dtype = dtype_of(spec.plan.precision)
     device = torch.device(spec.plan.device)
+    fingerprints = [base.fingerprint(name) for name in family.text_components]
     for done, caption in enumerate(wanted):
         emit(StageEvent(stage="encoding captions", done=done, total=len(wanted)))
         key = TensorCache.key(
             kind="conditioning",
             caption=caption,
-            encoder=[base.fingerprint(name) for name in family.text_components],
+            encoder=fingerprints,
             family=family.name,
             execution=_execution(spec.plan, spec.plan.precision),
         )

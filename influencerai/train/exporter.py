@@ -36,7 +36,7 @@ class Exporter:
         """The file of a finished epoch; then only the last `keep_last_n` of them stay."""
         self._write(self._epoch_path(epoch), weights, step=step, epoch=epoch)
         if self._spec.options.keep_last_n:
-            for old in self._epoch_files()[: -self._spec.options.keep_last_n]:
+            for old in self._saved_epochs()[: -self._spec.options.keep_last_n]:
                 old.unlink(missing_ok=True)
 
     def write_final(self, weights: Weights, *, step: int) -> str:
@@ -70,13 +70,9 @@ class Exporter:
                     error.add_note(f"Epoch {epoch} could not be published: {second}")
             raise
 
-    def epoch_file_names(self) -> list[str]:
-        """Names of the epoch files, in order."""
-        return [path.name for path in self._epoch_files()]
-
     def file_names(self) -> list[str]:
-        """Names of the epoch files in order, then the final one."""
-        return [path.name for path in (*self._epoch_files(), self._final_path()) if path.exists()]
+        """Names of the files that the config asks for: the epochs' in order, then the final one."""
+        return [path.name for path in (*self._saved_epochs(), self._final_path()) if path.exists()]
 
     def _write(self, path: Path, weights: Weights, *, step: int, epoch: int, layout: Layout | None = None) -> None:
         layout = layout or ("diffusers" if self._spec.options.file_format == "diffusers" else "kohya")
@@ -97,8 +93,19 @@ class Exporter:
         return self._context.output_dir / f"{self._spec.output_name}-final.safetensors"
 
     def _epoch_path(self, epoch: int) -> Path:
-        return self._context.output_dir / f"{self._spec.output_name}-epoch-{epoch}.safetensors"
+        return _epoch_path(self._context.output_dir, self._spec, epoch)
 
-    def _epoch_files(self) -> list[Path]:
-        paths = (self._epoch_path(epoch) for epoch in range(1, self._spec.config.epochs + 1))
-        return [path for path in paths if path.exists()]
+    def _saved_epochs(self) -> list[Path]:
+        """Without what a failure published, should the run have been resumed after one."""
+        planned = {self._epoch_path(epoch) for epoch in self._plan.save_epochs}
+        return [path for path in epoch_files(self._context.output_dir, self._spec) if path in planned]
+
+
+def epoch_files(output_dir: Path, spec: TrainingSpec) -> list[Path]:
+    """The epochs' files that are there, in order."""
+    paths = (_epoch_path(output_dir, spec, epoch) for epoch in range(1, spec.config.epochs + 1))
+    return [path for path in paths if path.exists()]
+
+
+def _epoch_path(output_dir: Path, spec: TrainingSpec, epoch: int) -> Path:
+    return output_dir / f"{spec.output_name}-epoch-{epoch}.safetensors"

@@ -6,18 +6,18 @@ from influencerai.domain import TrainingFailure, TrainingSpec
 from influencerai.errors import InfluencerAIError
 from influencerai.planning import BatchPlan
 from influencerai.train.backend import RunContext
-from influencerai.train.exporter import Exporter
-from influencerai.train.family import load_family
+from influencerai.train.exporter import epoch_files
 from influencerai.train.history import read_history
 from influencerai.train.recorder import HISTORY_FILE
 
 
 def describe_failure(error: InfluencerAIError, spec: TrainingSpec, context: RunContext) -> TrainingFailure:
-    """Where the run was and which epochs it published."""
-    steps = [record for record in read_history(context.run_dir / HISTORY_FILE) if record["type"] == "step"]
-    exporter = Exporter(spec, BatchPlan(spec), context, family=load_family(spec.model.family))
+    """The epoch that it failed in (0: before training), and the epochs that it published."""
+    history = context.run_dir / HISTORY_FILE
+    steps = [record["step"] for record in read_history(history) if record["type"] == "step"]
+    current = (steps[-1] if steps else 0) // BatchPlan(spec).steps_per_epoch + 1
     return TrainingFailure(
         error=str(error),
-        epoch=steps[-1]["epoch"] if steps else 0,
-        partial_checkpoints=tuple(exporter.epoch_file_names()),
+        epoch=min(current, spec.config.epochs) if history.exists() else 0,
+        partial_checkpoints=tuple(path.name for path in epoch_files(context.output_dir, spec)),
     )

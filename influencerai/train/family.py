@@ -98,6 +98,14 @@ class Family(Protocol):
         """Pixels that every side of a training image must be a multiple of."""
         ...
 
+    def own_size(self, base: BaseModel) -> int:
+        """Pixels of a side that the base model was made to draw."""
+        ...
+
+    def caption_lengths(self, base: BaseModel, captions: Sequence[str]) -> tuple[int, list[int]]:
+        """Tokens that the text encoder takes, and tokens of each caption."""
+        ...
+
     def objective(self, base: BaseModel, spec: ModelSpec, *, device: torch.device) -> Objective:
         """What the denoiser is trained to predict, and at which noise levels."""
         ...
@@ -119,6 +127,10 @@ class Family(Protocol):
 
     def kohya_key(self, component: str, path: str) -> str:
         """Key of one adapted module in the kohya layout, without `.lora_down.weight` and the like."""
+        ...
+
+    def sampling_scheduler(self, base: BaseModel) -> Any:
+        """The diffusers scheduler that samples what `base` predicts."""
         ...
 
     def pipeline(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:

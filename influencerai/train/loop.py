@@ -74,7 +74,7 @@ class TrainingLoop:
         self._schedule = make_schedule(
             spec.options, self._optimizer, warmup_steps=plan.warmup_steps, total_steps=plan.total_steps
         )
-        self._ema = EMAModel(self._parameters, decay=spec.options.ema_decay) if self._uses_ema else None
+        self._ema = EMAModel(self._parameters, decay=spec.options.ema_decay, foreach=True) if self._uses_ema else None
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=spec.plan.precision == "fp16")
 
     def run_step(self) -> StepOutcome:
@@ -152,19 +152,16 @@ class TrainingLoop:
         return self._spec.options.ema and not is_schedule_free(self._optimizer)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        config, options = self._spec.config, self._spec.options
-        text_rate = options.text_encoder_learning_rate
-        if text_rate is None:
-            text_rate = config.learning_rate / (1 if options.optimizer == "Prodigy" else 2)
         groups = []
         for component in self._adapter.components:
-            rate = config.learning_rate if component == self._family.denoiser_component else text_rate
+            is_denoiser = component == self._family.denoiser_component
+            rate = self._spec.config.learning_rate if is_denoiser else self._spec.text_encoder_learning_rate
             groups.append({"params": list(self._adapter.parameters(component)), "lr": rate})
         return groups
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared error per sample, float32 [batch], and the timesteps."""
-        timesteps = self._objective.timesteps(batch.noise_level)
+        timesteps = self._objective.timesteps(batch.timestep_draw)
         noisy = self._objective.add_noise(batch.latents, batch.noise, timesteps)
         target = self._objective.target(batch.latents, batch.noise, timesteps)
         with autocast(self._spec.plan.precision, device=self._device):

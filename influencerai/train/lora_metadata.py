@@ -84,8 +84,8 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
         "ss_influencerai_spec": spec.id,
         "ss_influencerai_base_fingerprint": spec.model.fingerprint,
     }
-    if options.text_encoder_learning_rate is not None:
-        values["ss_text_encoder_lr"] = options.text_encoder_learning_rate
+    if options.train_text_encoder:
+        values["ss_text_encoder_lr"] = spec.text_encoder_learning_rate
     return {name: _text(value) for name, value in values.items()}
 
 

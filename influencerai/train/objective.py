@@ -13,7 +13,7 @@ from influencerai.domain.training_options import PredictionType
 
 
 class Objective(Protocol):
-    """Noise levels of a training. Tensors are batch first; a level is what the denoiser takes as timestep."""
+    """What the denoiser is trained to predict, at which timesteps. Tensors are batch first."""
 
     def timesteps(self, uniform: Tensor) -> Tensor:
         """Timesteps for float64 uniform draws in [0, 1), of the same shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from influencerai.domain import TrainingOptions
-from influencerai.errors import CheckpointError
+from influencerai.domain.training_options import Optimizer as OptimizerName
+from influencerai.errors import CheckpointError, TrainingError
 
 ParameterGroup = dict[str, Any]
 
@@ -20,6 +22,28 @@ ParameterGroup = dict[str, Any]
 def make_optimizer(options: TrainingOptions, groups: Sequence[ParameterGroup]) -> Optimizer:
     """The optimizer that `options` names over groups with `params` and `lr` of their own."""
     return _OPTIMIZERS[options.optimizer](list(groups), options.weight_decay)
+
+
+def usable_optimizer(name: OptimizerName) -> tuple[OptimizerName, list[str]]:
+    """`name` where its library works on this machine, else what it falls back to, with a warning.
+
+    Only AdamW8bit has a stand-in that takes the same learning rate.
+
+    Raises:
+        TrainingError: the optimizer's library is not usable and nothing stands in for it.
+    """
+    try:
+        if name == "AdamW8bit":
+            importlib.import_module("bitsandbytes.optim")
+        elif name in ("Prodigy", "Lion", "ScheduleFreeAdamW"):
+            importlib.import_module("pytorch_optimizer")
+    except (ImportError, OSError, RuntimeError) as error:
+        if name == "AdamW8bit":
+            return "AdamW", [f"AdamW8bit cannot run here ({error}): the run uses AdamW, which needs more memory."]
+        raise TrainingError(
+            f"The optimizer {name} cannot run here: {error}.", remedy="Install pytorch-optimizer, or use AdamW."
+        ) from error
+    return name, []
 
 
 def make_schedule(options: TrainingOptions, optimizer: Optimizer, *, warmup_steps: int, total_steps: int) -> LambdaLR:
@@ -32,7 +56,13 @@ def make_schedule(options: TrainingOptions, optimizer: Optimizer, *, warmup_step
         name = "constant"
     if name == "constant" and warmup_steps:
         name = "constant_with_warmup"
-    schedule: LambdaLR = get_scheduler(name, optimizer, num_warmup_steps=warmup_steps, num_training_steps=total_steps)
+    schedule: LambdaLR = get_scheduler(
+        name,
+        optimizer,
+        num_warmup_steps=warmup_steps,
+        num_training_steps=total_steps,
+        num_cycles=options.lr_cycles,
+    )
     return schedule
 
 
@@ -89,7 +119,7 @@ def import_schedule(schedule: LambdaLR, state: Mapping[str, Any]) -> None:
 
 def _flatten(key: str, value: Any, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().cpu().clone()
+        tensors[key] = value.detach().to("cpu", copy=True)
     elif value is None or isinstance(value, bool | int | float | str | list | tuple):
         scalars[key] = value
     else:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from influencerai.domain import LoraConfig, ModelSpec, TrainingSpec
+from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import TrainingOptions
+from influencerai.errors import ModelError
 from influencerai.imageset import ImageSetReport, inspect_imageset, samples
 from influencerai.planning import BatchPlan
 from influencerai.settings import Settings
 from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.device import execution_plan
-from influencerai.train.family import load_family
+from influencerai.train.family import Family, load_family
+from influencerai.train.optimizer import usable_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,12 @@ def prepare(config: LoraConfig, dataset_dir: Path, *, settings: Settings) -> Pre
 
 def resolve(config: LoraConfig, report: ImageSetReport, *, base: BaseModel, settings: Settings) -> Preparation:
     """The spec of a run on images that were looked at, over a base model that was found."""
-    options = config.options
     family = load_family(base.family)
-    plan, device_warnings = execution_plan(config, device=settings.device, threads=settings.threads)
+    optimizer, optimizer_warnings = usable_optimizer(config.options.optimizer)
+    options = config.options.model_copy(update={"optimizer": optimizer})
+    plan, device_warnings = execution_plan(
+        config, device=settings.device, threads=settings.usable_threads, deterministic=settings.deterministic
+    )
     spec = TrainingSpec(
         config=config,
         options=options,
@@ -72,27 +77,13 @@ def resolve(config: LoraConfig, report: ImageSetReport, *, base: BaseModel, sett
     warnings = (
         *config.warnings,
         *_option_warnings(options),
+        *_model_warnings(spec, base, family),
+        *optimizer_warnings,
         *device_warnings,
         *report.warnings,
         *BatchPlan(spec).warnings,
     )
     return Preparation(spec=spec, report=report, base=base, warnings=warnings)
-
-
-def output_path(config: LoraConfig) -> str:
-    """The config's output folder, or the default that its name gives."""
-    path = (config.output_path or f"data/loras/{slug(config.name)}").rstrip("/")
-    return path.removesuffix(".safetensors")
-
-
-def output_name(config: LoraConfig) -> str:
-    """The stem of the run's files: the last part of the output path."""
-    return PurePosixPath(output_path(config)).name or slug(config.name)
-
-
-def slug(text: str) -> str:
-    """Lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "lora"
 
 
 def _option_warnings(options: TrainingOptions) -> list[str]:
@@ -102,7 +93,40 @@ def _option_warnings(options: TrainingOptions) -> list[str]:
             found.append(f"ScheduleFreeAdamW has no use for lrScheduler {options.lr_scheduler}: the rate is constant.")
         if options.ema:
             found.append("ScheduleFreeAdamW averages the weights itself: ema is off.")
+    if options.optimizer == "Prodigy" and options.text_encoder_learning_rate is not None:
+        found.append("Prodigy adapts one rate for all: textEncoderLearningRate has no effect.")
     return found
+
+
+def _model_warnings(spec: TrainingSpec, base: BaseModel, family: Family) -> list[str]:
+    """What the base model makes of the config and the captions."""
+    found = []
+    own, resolution = family.own_size(base), spec.config.resolution
+    if not 0.75 * own <= resolution <= 2 * own:
+        found.append(f"'{spec.model.name}' draws {own} pixels a side: resolution {resolution} will train it badly.")
+    if spec.model.zero_terminal_snr and spec.model.prediction_type == "epsilon":
+        found.append(
+            "zeroTerminalSnr leaves no noise to predict at the last timestep: set predictionType v_prediction."
+        )
+    captions = sorted({sample.caption for sample in spec.samples})
+    limit, lengths = family.caption_lengths(base, captions)
+    cut = {caption for caption, length in zip(captions, lengths, strict=True) if length > limit}
+    if paths := [sample.path for sample in spec.samples if sample.caption in cut]:
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        found.append(f"Captions beyond {limit} tokens are cut there: {', '.join(paths[:3])}{more}.")
+    return found
+
+
+def check_model(spec: TrainingSpec, base: BaseModel) -> None:
+    """Refuse a base model other than the one that the run was made for.
+
+    Raises:
+        ModelError: the weights under the spec's model name have changed.
+    """
+    if base.fingerprint() != spec.model.fingerprint:
+        raise ModelError(
+            f"The weights of {base.path} are not those that this run was made for.", remedy="Start a new run."
+        )
 
 
 def _now() -> datetime:

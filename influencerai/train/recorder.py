@@ -20,6 +20,8 @@ from influencerai.train.loop import StepOutcome, TrainingLoop
 HISTORY_FILE = "history.jsonl"
 CUDA_STEPS_PER_READ = 10
 """Reading a loss waits for the device, so on a GPU losses are read in groups."""
+FP16_INFINITE_NORMS = 25
+"""Steps in a row that the gradient scaler may skip; from 65536 it is at 1 after 16."""
 SECONDS_BETWEEN_STATES = 180.0
 STATE_SHARE = 0.05
 """States at the end of an epoch may take at most this share of the time; the periodic ones come anyway."""
@@ -37,6 +39,7 @@ class Recorder:
         self._epoch_loss = (0.0, 0)
         self._last_epoch_loss = math.nan
         self._validation_loss: float | None = None
+        self._infinite_norms = 0
         self._elapsed_before = 0.0
         self._save_seconds = 0.0
 
@@ -128,8 +131,10 @@ class Recorder:
         )
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
-        scaled = self._spec.plan.precision == "fp16"
-        if math.isfinite(loss) and (scaled or math.isfinite(norm)):
+        """Infinite gradients are a matter of course at fp16, where the scale adapts to them, but not for ever."""
+        self._infinite_norms = 0 if math.isfinite(norm) else self._infinite_norms + 1
+        allowed = FP16_INFINITE_NORMS if self._spec.plan.precision == "fp16" else 0
+        if math.isfinite(loss) and self._infinite_norms <= allowed:
             return
         states = list_checkpoints(self._context.run_dir)
         last = f"The last good state is {states[-1]}." if states else "No state was saved before."

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from PIL.Image import Image
 
 from influencerai import artifacts
 from influencerai.domain import ExecutionPlan, LoraConfig
+from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError, OutOfMemoryError
 from influencerai.settings import Settings
 from influencerai.train.base_model import BaseModel, find_base_model
@@ -27,6 +28,8 @@ MAX_BATCH = 4
 """Pictures drawn at once; more would need more memory without being faster on a CPU."""
 
 _ADAPTER = "lora"
+_PREDICTION_TYPES: Final[dict[str, PredictionType]] = {"epsilon": "epsilon", "v": "v_prediction"}
+_BOOLEANS: Final = {"True": True, "False": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,10 @@ class LoraDescription:
     base_model_version: str | None
     resolution: int | None
     """Pixels: the shorter side that it was trained at."""
+    base_fingerprint: str | None
+    """Of the base model's weights, in files that InfluencerAI wrote."""
+    prediction_type: PredictionType | None
+    zero_terminal_snr: bool | None
 
 
 class Sampler:
@@ -79,12 +86,12 @@ class Sampler:
             ModelError: there is no such base model, or the LoRA file cannot be read or is for another family.
             OutOfMemoryError: the device is too small for pictures of this size.
         """
-        trained_at = self._checked_resolution(lora)
-        side = size or trained_at or self._own_size
+        description = self._checked_description(lora) if lora else None
+        side = size or (description and description.resolution) or self._own_size
         total = len(prompts) * count
         on_progress(0, total)
         rows: list[list[Image]] = []
-        with fixed_execution(self._plan), self._applied(lora, strength):
+        with fixed_execution(self._plan), self._predicting(description), self._applied(lora, strength):
             for prompt in prompts:
                 row: list[Image] = []
                 for start in range(0, count, MAX_BATCH):
@@ -116,7 +123,12 @@ class Sampler:
         if self._given_plan:
             return self._given_plan
         config = LoraConfig(name="sample", model_name=self._model_name)
-        return execution_plan(config, device=self._settings.device, threads=self._settings.usable_threads)[0]
+        return execution_plan(
+            config,
+            device=self._settings.device,
+            threads=self._settings.usable_threads,
+            deterministic=self._settings.deterministic,
+        )[0]
 
     @cached_property
     def _pipeline(self) -> Any:
@@ -126,7 +138,7 @@ class Sampler:
 
     @property
     def _own_size(self) -> int:
-        return int(self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor)
+        return load_family(self._base.family).own_size(self._base)
 
     @contextmanager
     def _applied(self, lora: Path | None, strength: float) -> Iterator[None]:
@@ -148,6 +160,21 @@ class Sampler:
             self._pipeline.unload_lora_weights()
 
     @contextmanager
+    def _predicting(self, lora: LoraDescription | None) -> Iterator[None]:
+        """Sample what a LoRA of ours was trained to predict on this very base model: its config may have overridden it.
+
+        On another base model the LoRA is used as any other, by what that model predicts.
+        """
+        own, base = self._pipeline.scheduler, self._base
+        if lora and lora.prediction_type and lora.base_fingerprint == base.fingerprint():
+            base = replace(base, prediction_type=lora.prediction_type, zero_terminal_snr=bool(lora.zero_terminal_snr))
+            self._pipeline.scheduler = load_family(base.family).sampling_scheduler(base)
+        try:
+            yield
+        finally:
+            self._pipeline.scheduler = own
+
+    @contextmanager
     def _memory_errors(self, side: int) -> Iterator[None]:
         try:
             yield
@@ -157,13 +184,11 @@ class Sampler:
                 remedy="Draw smaller pictures, or one per prompt.",
             ) from error
 
-    def _checked_resolution(self, lora: Path | None) -> int | None:
-        """What the LoRA was trained at, where it says so.
+    def _checked_description(self, lora: Path) -> LoraDescription:
+        """What the LoRA says of itself, if it can be for this base model.
 
         Trainers call the versions of a base by many names, but SDXL's all begin with `sdxl_`.
         """
-        if lora is None:
-            return None
         found = describe_lora(lora)
         ours = load_family(self._base.family).ss_base_model_version
         said = found.base_model_version
@@ -172,7 +197,7 @@ class Sampler:
                 f"{lora} was trained on a base of the kind {said}; '{self._model_name}' is {ours}.",
                 remedy="Name the base model that it was trained on.",
             )
-        return found.resolution
+        return found
 
 
 def describe_lora(path: Path) -> LoraDescription:
@@ -187,4 +212,7 @@ def describe_lora(path: Path) -> LoraDescription:
         model_name=metadata.get("ss_sd_model_name"),
         base_model_version=metadata.get("ss_base_model_version"),
         resolution=min(int(side) for side in sides) if sides else None,
+        base_fingerprint=metadata.get("ss_influencerai_base_fingerprint"),
+        prediction_type=_PREDICTION_TYPES.get(metadata.get("modelspec.prediction_type", "")),
+        zero_terminal_snr=_BOOLEANS.get(metadata.get("ss_zero_terminal_snr", "")),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from influencerai.domain import SampleEvent, TrainingSpec
+from influencerai.domain import SampleEvent, TrainingSpec, WarningEvent
+from influencerai.domain.output_path import slug
 from influencerai.train.backend import RunContext
 from influencerai.train.base_model import BaseModel
 from influencerai.train.draws import normal
@@ -43,14 +43,19 @@ def draw_samples(
     folder = context.output_dir / "samples"
     folder.mkdir(exist_ok=True)
     paths = []
-    with autocast(spec.plan.precision, device=device):
-        for index, prompt in enumerate(spec.options.sample_prompts):
-            image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
-            path = folder / f"epoch-{epoch:04d}-{index}-{_slug(prompt)}.png"
-            image.save(path)
-            paths.append(str(path))
-    for name, module in components.items():
-        module.train(modes[name])
+    try:
+        with autocast(spec.plan.precision, device=device):
+            for index, prompt in enumerate(spec.options.sample_prompts):
+                image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
+                path = folder / f"epoch-{epoch:04d}-{index}-{slug(prompt, default='prompt', longest=40)}.png"
+                image.save(path)
+                paths.append(str(path))
+    except torch.OutOfMemoryError:
+        message = f"epoch {epoch}: there is not enough memory to draw samplePrompts; the training goes on."
+        context.emit(WarningEvent(message=message))
+    finally:
+        for name, module in components.items():
+            module.train(modes[name])
     context.emit(SampleEvent(step=step, epoch=epoch, paths=tuple(paths)))
 
 
@@ -80,7 +85,3 @@ def draw(
             guidance_scale=guidance,
         ).images
     return images
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "prompt"

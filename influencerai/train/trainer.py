@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from influencerai import artifacts
-from influencerai.domain import Event, LoraConfig, TrainingResult, TrainingSpec, WarningEvent
+from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
+from influencerai.domain.output_path import output_path
 from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError
 from influencerai.settings import Settings
 from influencerai.train.backend import RunContext, load_backend
+from influencerai.train.checkpoint import list_checkpoints
 from influencerai.train.failure import describe_failure
-from influencerai.train.preparation import Preparation, output_path, prepare
+from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
 
@@ -61,23 +64,30 @@ class Trainer:
             InfluencerAIError: the run failed; `failure` holds the contract's result of a failed job.
         """
         dataset_dir = self._dataset_dir(dataset)
+        self._on_event(StageEvent(stage="checking"))
         preparation = self.prepare(dataset)
         requested = self.settings.root / output_path(self.config)
         runs_dir = self.settings.root / ".influencerai" / "runs"
         warnings = list(preparation.warnings)
         if resume:
             folder = self._unfinished(runs_dir, requested, preparation.spec)
+            if folder.spec.plan.build != preparation.spec.plan.build:
+                warnings.append(f"The run was started with {folder.spec.plan.build}: its last bits may differ here.")
         else:
             if left := RunFolder.find_unfinished(runs_dir, output_path=requested):
                 warnings.append(f"An unfinished run for this output path is left in {left.path}; it can be resumed.")
+                with suppress(CheckpointError), left.lock():
+                    artifacts.release_output(requested, left.spec.id)
             folder = RunFolder.create(runs_dir, preparation.spec, output_dir=requested)
-        for message in warnings:
-            self._on_event(WarningEvent(message=message))
         with folder.lock():
             spec = folder.spec
             artifacts.remove_leftovers(folder.path)
             output_dir = artifacts.reserve_output(requested, spec.id)
             artifacts.remove_leftovers(output_dir)
+            if output_dir != requested:
+                warnings.append(f"{requested} holds the files of another run: this one writes to {output_dir}.")
+            for message in warnings:
+                self._on_event(WarningEvent(message=message))
             context = RunContext(
                 dataset_dir=dataset_dir,
                 run_dir=folder.path,
@@ -93,6 +103,8 @@ class Trainer:
             result = self._execute(spec, context, folder)
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
             folder.write_result(result.to_wire())
+            for state in list_checkpoints(folder.path):
+                state.unlink(missing_ok=True)
         return Run(spec=spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)
 
     def _execute(self, spec: TrainingSpec, context: RunContext, folder: RunFolder) -> TrainingResult:

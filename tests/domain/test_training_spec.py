@@ -22,7 +22,7 @@ def make_spec(**config_fields: Any) -> TrainingSpec:
             name="sd15", family="sd15", fingerprint="f", prediction_type="epsilon", zero_terminal_snr=False
         ),
         samples=(SampleSpec(path="a/ü.png", sha256="0" * 64, width=640, height=480, caption="ohwx, lächelnd"),),
-        plan=ExecutionPlan(device="cpu", device_name="cpu", threads=2, micro_batch=1, precision="fp32"),
+        plan=ExecutionPlan(device="cpu", device_name="cpu", build="torch", threads=2, micro_batch=1, precision="fp32"),
         output_name="me",
         created_at=datetime(2026, 11, 22, 12, 30, 0, 123000, tzinfo=UTC),
     )

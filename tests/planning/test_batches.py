@@ -40,7 +40,9 @@ def make_spec(*, family: str = "sd15") -> TrainingSpec:
             side_multiple=16,
         ),
         samples=tuple(sample(index, width=400 + 30 * index) for index in range(5)),
-        plan=ExecutionPlan(device="cpu", device_name="cpu", threads=1, world_size=1, micro_batch=1, precision="fp32"),
+        plan=ExecutionPlan(
+            device="cpu", device_name="cpu", build="torch", threads=1, world_size=1, micro_batch=1, precision="fp32"
+        ),
         output_name="me",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )

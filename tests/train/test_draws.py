@@ -38,7 +38,7 @@ def test_every_part_of_the_key_matters() -> None:
         SampleDraws(TrainingOptions(seed=1), 5, SampleRef(2, 1)),
     ]
     for other in others:
-        assert other.noise_level != base.noise_level
+        assert other.timestep_draw != base.timestep_draw
         assert not torch.equal(other.noise((4, 2, 2)), base.noise((4, 2, 2)))
         assert not torch.equal(other.posterior((4, 2, 2)), base.posterior((4, 2, 2)))
     assert not torch.equal(base.noise((4, 2, 2)), base.posterior((4, 2, 2)))

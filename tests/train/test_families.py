@@ -18,7 +18,6 @@ from influencerai.domain.training_options import PredictionType
 from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.families.sd15 import StableDiffusion15
 from influencerai.train.families.sdxl import StableDiffusionXL
-from influencerai.train.families.unet_family import sampling_scheduler
 from influencerai.train.family import Family, Geometry, load_family
 from influencerai.train.model_components import CONFIGS
 from tests.small_models import small_sd15, small_sdxl
@@ -274,7 +273,7 @@ def test_sampler_follows_a_perfect_denoiser(
 ) -> None:
     """For data of mean 0.7 and deviation 0.5 the best prediction is known, and leads noise z to 0.7 + 0.5 z."""
     changes: dict[str, Any] = {"prediction_type": prediction_type, "zero_terminal_snr": zero_terminal_snr}
-    scheduler = sampling_scheduler(dataclasses.replace(models["sd15"], **changes))
+    scheduler = load_family("sd15").sampling_scheduler(dataclasses.replace(models["sd15"], **changes))
     scheduler.set_timesteps(steps)
     start = torch.randn(500, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     x = start * scheduler.init_noise_sigma

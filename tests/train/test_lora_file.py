@@ -66,7 +66,7 @@ def spec(family: str = "sd15", *, prediction_type: PredictionType = "epsilon") -
             zero_terminal_snr=False,
         ),
         samples=samples,
-        plan=ExecutionPlan(device="cpu", device_name="cpu", threads=2, micro_batch=1, precision="fp32"),
+        plan=ExecutionPlan(device="cpu", device_name="cpu", build="torch", threads=2, micro_batch=1, precision="fp32"),
         output_name="me",
         created_at=datetime(2026, 11, 22, 10, 30, tzinfo=UTC),
     )

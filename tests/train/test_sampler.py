@@ -128,3 +128,13 @@ def test_a_lora_tells_its_model_and_resolution(run: Run, tmp_path: Path) -> None
     kohya = write_lora(tmp_path / "kohya.safetensors", metadata={"ss_resolution": "(768, 512)"})
     assert describe_lora(kohya).resolution == 512
     assert describe_lora(write_lora(tmp_path / "bare.safetensors", metadata={})).model_name is None
+
+
+def test_a_lora_is_sampled_by_what_it_was_trained_to_predict(settings: Settings, sampler: Sampler) -> None:
+    config = make_config("small", epochs=1, outputPath="loras/v", meta={"predictionType": "v_prediction"})
+    lora = Trainer(config, settings=settings).train("data").lora_path
+    assert describe_lora(lora).prediction_type == "v_prediction"
+    base = sampler.draw(["a man"], **QUICK)
+    as_velocity = sampler.draw(["a man"], lora=lora, strength=0.0, **QUICK)
+    assert np.abs(pixels(as_velocity) - pixels(base)).mean() > 1
+    assert np.array_equal(pixels(sampler.draw(["a man"], **QUICK)), pixels(base))

@@ -21,7 +21,7 @@ from influencerai.errors import (
     OutOfMemoryError,
     StoppedError,
 )
-from influencerai.train.device import device_errors
+from influencerai.train.device import memory_errors, smaller_setting
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -214,13 +214,21 @@ def test_running_out_of_memory_names_the_smaller_setting(
     root: Path, sd15: Path, changes: dict[str, Any], remedy: str
 ) -> None:
     spec = make_spec(make_config(sd15, **changes), root / "data/datasets/me", settings=make_settings(root))
-    with pytest.raises(OutOfMemoryError, match=remedy), device_errors(spec):
+    with pytest.raises(OutOfMemoryError, match=remedy), memory_errors("CPU", remedy=smaller_setting(spec)):
         torch.empty(2**62, dtype=torch.uint8)
 
 
-def test_other_errors_pass_through_unchanged(root: Path, sd15: Path) -> None:
-    spec = make_spec(make_config(sd15), root / "data/datasets/me", settings=make_settings(root))
-    with pytest.raises(RuntimeError, match="shapes"), device_errors(spec):
+@pytest.mark.parametrize(
+    "text",
+    ["CUDA out of memory. Tried to allocate 2.00 GiB.", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when"],
+)
+def test_every_allocator_is_understood(text: str) -> None:
+    with pytest.raises(OutOfMemoryError, match=text.split()[0]), memory_errors("H100", remedy="less"):
+        raise RuntimeError(text)
+
+
+def test_other_errors_pass_through_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors("CPU", remedy=""):
         raise RuntimeError("shapes differ")
 
 

@@ -118,6 +118,17 @@ class UNetFamily(ABC):
         levels = [len(base.config(component)["block_out_channels"]) - 1 for component in ("vae", "unet")]
         return int(2 ** sum(levels))
 
+    def own_size(self, base: BaseModel) -> int:
+        """See `Family`."""
+        factor = 2 ** (len(base.config("vae")["block_out_channels"]) - 1)
+        return int(base.config("unet")["sample_size"] * factor)
+
+    def caption_lengths(self, base: BaseModel, captions: Sequence[str]) -> tuple[int, list[int]]:
+        """See `Family`. Without the marks that CLIP puts around a caption, for which it reserves two places."""
+        tokenizer = base.load(TOKENIZERS[self.text_components[0]])
+        lengths = [len(ids) for ids in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids]
+        return int(tokenizer.model_max_length) - 2, lengths
+
     def objective(self, base: BaseModel, spec: ModelSpec, *, device: torch.device) -> DiffusionObjective:
         """See `Family`."""
         return DiffusionObjective(
@@ -158,6 +169,21 @@ class UNetFamily(ABC):
             return self._unet_key(path)
         return kohya_keys.text_encoder(self.kohya_prefixes[component], path)
 
+    def sampling_scheduler(self, base: BaseModel) -> Any:
+        """See `Family`. DPM-Solver++ 2M (arXiv:2211.01095) at Karras' noise levels (arXiv:2206.00364).
+
+        With zero terminal SNR, where the levels have no upper end, timesteps are evenly spaced from the last one
+        downwards (arXiv:2305.08891).
+        """
+        scheduler: Any = DPMSolverMultistepScheduler
+        return scheduler.from_config(
+            base.config("scheduler"),
+            prediction_type=base.prediction_type,
+            rescale_betas_zero_snr=base.zero_terminal_snr,
+            use_karras_sigmas=not base.zero_terminal_snr,
+            timestep_spacing="trailing",
+        )
+
     def pipeline(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """See `Family`. Given components keep their precision; the base's VAE decodes in float32."""
         if "vae" not in components:
@@ -167,7 +193,7 @@ class UNetFamily(ABC):
                 components[name] = base.load(name, dtype=dtype)
         for name in self.text_components:
             components.setdefault(TOKENIZERS[name], base.load(TOKENIZERS[name]))
-        components.setdefault("scheduler", sampling_scheduler(base))
+        components.setdefault("scheduler", self.sampling_scheduler(base))
         pipeline = self._pipeline(base, components).to(device)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -182,22 +208,6 @@ class UNetFamily(ABC):
 
     @abstractmethod
     def _pipeline(self, base: BaseModel, components: dict[str, Any]) -> Any: ...
-
-
-def sampling_scheduler(base: BaseModel) -> Any:
-    """The sampler: DPM-Solver++ 2M (arXiv:2211.01095) at Karras' noise levels (arXiv:2206.00364).
-
-    With zero terminal SNR, where the levels have no upper end, timesteps are evenly spaced from the last one
-    downwards (arXiv:2305.08891).
-    """
-    scheduler: Any = DPMSolverMultistepScheduler
-    return scheduler.from_config(
-        base.config("scheduler"),
-        prediction_type=base.prediction_type,
-        rescale_betas_zero_snr=base.zero_terminal_snr,
-        use_karras_sigmas=not base.zero_terminal_snr,
-        timestep_spacing="trailing",
-    )
 
 
 def decoding_in_float32(vae: Any) -> Any:
