@@ -75,7 +75,10 @@ class RunPlace:
     def train(
         self, spec: TrainingSpec, *, should_stop: Callable[[], bool] | None = None, backend: str = "diffusers"
     ) -> TrainingResult:
-        context = RunContext(
+        return load_backend(backend).train(spec, self.context(should_stop=should_stop))
+
+    def context(self, *, should_stop: Callable[[], bool] | None = None) -> RunContext:
+        return RunContext(
             dataset_dir=self.dataset,
             run_dir=self.run_dir,
             output_dir=self.output,
@@ -87,7 +90,6 @@ class RunPlace:
             emit=self.events.append,
             should_stop=should_stop or (lambda: False),
         )
-        return load_backend(backend).train(spec, context)
 
     def final(self, spec: TrainingSpec) -> bytes:
         return (self.output / f"{spec.output_name}-final.safetensors").read_bytes()

@@ -67,8 +67,9 @@ def test_a_signal_at_another_stage_ends_at_once_and_can_be_resumed() -> None:
     assert caught.value.resume_command is not None
 
 
-def test_before_the_run_there_is_nothing_to_resume() -> None:
-    stopping, _ = interruption(stage=None)
+@pytest.mark.parametrize("stage", [None, "checking"])
+def test_before_the_run_there_is_nothing_to_resume(stage: Stage | None) -> None:
+    stopping, _ = interruption(stage=stage)
     with pytest.raises(InterruptedRun, match="same command again") as caught:
         run_inside(stopping, signal.SIGINT)
     assert caught.value.resume_command is None

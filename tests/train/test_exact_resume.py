@@ -64,7 +64,9 @@ def optimizers() -> list[Any]:
 def test_every_optimizer_resumes_exactly_with_everything_on(
     name: str, dataset: Path, sd15: Path, tmp_path: Path
 ) -> None:
-    spec = spec_of(dataset, sd15, tmp_path, meta=EVERYTHING | {"optimizer": name})
+    # bitsandbytes keeps 8-bit state of tensors from 4096 values on only.
+    wide = {"networkDim": 64} if name == "AdamW8bit" else {}
+    spec = spec_of(dataset, sd15, tmp_path, meta=EVERYTHING | {"optimizer": name}, **wide)
     straight = RunPlace(tmp_path / "straight", dataset=dataset)
     parts = RunPlace(tmp_path / "parts", dataset=dataset)
     assert run_straight(straight, spec) == run_in_parts(parts, spec, stops=[1, 1])

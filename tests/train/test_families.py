@@ -229,7 +229,7 @@ def test_gradient_checkpointing_changes_no_gradient(models: dict[str, BaseModel]
             family.enable_gradient_checkpointing(unet)
             assert unet.is_gradient_checkpointing
         weight = unet.mid_block.attentions[0].proj_in.weight.requires_grad_(True)
-        unet.train()
+        assert not unet.training, "as real runs have it"
         geometry = Geometry(original=size, crop=size, target=size)
         family.denoise(unet, noisy, torch.tensor([10]), conditioning, geometry).sum().backward()
         gradients.append(weight.grad)

@@ -137,6 +137,7 @@ def test_another_runs_files_are_not_overwritten(root: Path, sd15: Path) -> None:
     second = trainer(root, sd15, epochs=1, learningRate=0.01).train("data/datasets/me")
     assert first.lora_path.read_bytes() == before
     assert second.result.lora_path == f"data/loras/test-run-{second.spec.id[:8]}/test-run-final.safetensors"
+    assert any(str(second.output_dir) in warning for warning in second.result.warnings)
 
 
 def test_only_the_last_epoch_files_are_kept(root: Path, sd15: Path) -> None:
@@ -230,6 +231,44 @@ def test_every_allocator_is_understood(text: str) -> None:
 def test_other_errors_pass_through_unchanged() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_errors("CPU", remedy=""):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(("fail_at", "epoch"), [("encoding images", 0), ("loading", 0), ("training", 1)])
+def test_a_failure_before_the_first_step_names_its_epoch(root: Path, sd15: Path, fail_at: str, epoch: int) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, StageEvent) and event.stage == fail_at:
+            raise DivergedError("The disk was pulled out.")
+
+    with pytest.raises(DivergedError) as caught:
+        Trainer(make_config(sd15), settings=make_settings(root), on_event=fail).train("data/datasets/me")
+    assert caught.value.failure == {"error": "The disk was pulled out.", "epoch": epoch, "partialCheckpoints": []}
+
+
+def test_a_failure_after_an_epoch_is_one_of_the_next(root: Path, sd15: Path) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, CheckpointEvent):
+            raise DivergedError("The disk was pulled out.")
+
+    config = make_config(sd15, epochs=3, meta={"saveEveryNEpochs": 2})
+    with pytest.raises(DivergedError) as caught:
+        Trainer(config, settings=make_settings(root), on_event=fail).train("data/datasets/me")
+    assert caught.value.failure is not None
+    assert caught.value.failure["epoch"] == 3
+
+
+def test_a_finished_run_keeps_no_state(root: Path, sd15: Path) -> None:
+    run = trainer(root, sd15).train("data/datasets/me")
+    assert not list(run.run_dir.glob("state-*"))
+    assert run.history
+
+
+def test_a_run_that_died_without_a_file_gives_its_folder_back(root: Path, sd15: Path) -> None:
+    stopping = Trainer(make_config(sd15), settings=make_settings(root), should_stop=stop_after(1))
+    with pytest.raises(StoppedError):
+        stopping.train("data/datasets/me")
+    run = trainer(root, sd15, epochs=1).train("data/datasets/me")
+    assert run.output_dir == root / "data/loras/test-run"
+    assert any("can be resumed" in warning for warning in run.result.warnings)
 
 
 def test_an_unusable_dataset_fails_before_the_model_is_looked_for(tmp_path: Path) -> None:
