@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -29,6 +30,7 @@ from influencerai.planning import BatchPlan
 from influencerai.settings import Settings
 from influencerai.train.backend import RunContext
 from influencerai.train.base_model import BaseModel, find_base_model
+from influencerai.train.device import fixed_execution
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.family import load_family
 from influencerai.train.loop import TrainingLoop
@@ -51,36 +53,35 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     modes = {"off": [False], "on": [True], "both": [False, True]}[arguments.checkpointing]
-    rows = []
+    config = {name: str(value) for name, value in vars(arguments).items() if name != "out"}
+    name = f"train_{arguments.family}_{'cuda' if torch.cuda.is_available() else 'cpu'}"
+    rows: list[dict[str, Any]] = []
+    too_large: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for checkpointing in modes:
             for batch_size in arguments.batch_sizes:
-                rows.append(measure(arguments, batch_size, checkpointing, root=Path(folder)))
-    config = {name: str(value) for name, value in vars(arguments).items() if name != "out"}
-    name = f"train_{arguments.family}_{'cuda' if torch.cuda.is_available() else 'cpu'}"
-    write_report(arguments.out, name, config=config, figures={"rows": rows}, text=table(rows))
+                try:
+                    rows.append(measure(arguments, batch_size, checkpointing, root=Path(folder)))
+                except torch.OutOfMemoryError:
+                    too_large.append(f"batch {batch_size}, checkpointing {'on' if checkpointing else 'off'}")
+                free()
+                text = table(rows) + "".join(f"\n\nNot enough memory for all variants: {case}." for case in too_large)
+                figures = {"rows": rows, "too_large": too_large}
+                write_report(arguments.out, name, config=config, figures=figures, text=text)
 
 
 def measure(arguments: argparse.Namespace, batch_size: int, checkpointing: bool, *, root: Path) -> dict[str, Any]:
     """One batch size: speed in alternating blocks, then every variant's peak memory in a process of its own."""
     job = {**vars(arguments), "batch_size": batch_size, "checkpointing": checkpointing, "root": root}
     loops, spec = make_loops(job, VARIANTS)
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    losses: dict[str, list[float]] = {name: [] for name in loops}
-    for _ in range(-(-arguments.steps // arguments.block) + 1):  # the first block is the warm-up
-        for name, loop in loops.items():
-            for _ in range(arguments.block):
-                begun = time.perf_counter()
-                losses[name].append(run_step(loop))
-                synchronize()
-                seconds[name].append(time.perf_counter() - begun)
+    seconds, losses = take_turns(loops, spec, arguments)
+    del loops
+    free()
     timed = {name: values[arguments.block :] for name, values in seconds.items()}
     blocks = {
         name: [sum(values[start : start + arguments.block]) for start in range(0, len(values), arguments.block)]
         for name, values in timed.items()
     }
-    del loops
-    free()
     row: dict[str, Any] = {
         "batch": batch_size,
         "checkpointing": checkpointing,
@@ -101,6 +102,23 @@ def measure(arguments: argparse.Namespace, batch_size: int, checkpointing: bool,
         "our_step_ms": step_costs(job),
     }
     return row
+
+
+def take_turns(
+    loops: dict[str, Loop], spec: TrainingSpec, arguments: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds and loss of every step by variant, as the plan executes; the first block is the warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    losses: dict[str, list[float]] = {name: [] for name in loops}
+    with fixed_execution(spec.plan):
+        for _ in range(-(-arguments.steps // arguments.block) + 1):
+            for name, loop in loops.items():
+                for _ in range(arguments.block):
+                    begun = time.perf_counter()
+                    losses[name].append(run_step(loop))
+                    synchronize()
+                    seconds[name].append(time.perf_counter() - begun)
+    return seconds, losses
 
 
 def ratio(slower: list[float], faster: list[float]) -> float:
@@ -126,7 +144,6 @@ def make_loops(job: dict[str, Any], names: tuple[str, ...]) -> tuple[dict[str, L
         emit=lambda event: None,
         should_stop=lambda: False,
     )
-    torch.set_num_threads(spec.plan.threads)
     loops: dict[str, Loop] = {}
     data = encode(spec, plan, context, base=base, family=family)
     loop, _, adapter = build(spec, plan, base=base, family=family, data=data)
@@ -184,13 +201,16 @@ def run_step(loop: Loop) -> float:
 
 
 def peak_memory(job: dict[str, Any], name: str) -> float:
-    """Peak MiB of one variant: in a process of its own: allocated on the GPU, or resident on the CPU."""
+    """Peak MiB of one variant: in a process of its own: reserved on the GPU, or resident on the CPU."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_report_memory, args=(job, name, sender))
     child.start()
     sender.close()
-    peak: float = receiver.recv()
+    try:
+        peak: float = receiver.recv()
+    except EOFError:  # the variant alone does not fit
+        peak = math.nan
     child.join()
     return peak
 
@@ -198,15 +218,16 @@ def peak_memory(job: dict[str, Any], name: str) -> float:
 def _report_memory(job: dict[str, Any], name: str, sender: Any) -> None:
     """On the CPU without what the process holds before it loads anything: that is torch, the same for all."""
     before = 0.0 if torch.cuda.is_available() else resident_mib("VmRSS")
-    loops, _ = make_loops(job, (name,))
+    loops, spec = make_loops(job, (name,))
     free()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     else:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
-    for _ in range(10):
-        run_step(loops[name])
-    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else resident_mib("VmHWM")
+    with fixed_execution(spec.plan):
+        for _ in range(10):
+            run_step(loops[name])
+    peak = torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else resident_mib("VmHWM")
     sender.send(peak - before)
 
 
@@ -220,7 +241,7 @@ def resident_mib(field: str) -> float:
 
 def step_costs(job: dict[str, Any]) -> dict[str, float]:
     """Median milliseconds per part of our step."""
-    loops, _ = make_loops(job, ("ours",))
+    loops, spec = make_loops(job, ("ours",))
     loop: Any = loops["ours"]
     times: dict[str, list[float]] = defaultdict(list)
 
@@ -244,8 +265,9 @@ def step_costs(job: dict[str, Any]) -> dict[str, float]:
     timed(loop, "_clip_gradients", "clip gradients")
     timed(loop._optimizer, "step", "optimizer")
     timed(loop, "run_step", "whole step")
-    for _ in range(25):
-        loop.run_step()
+    with fixed_execution(spec.plan):
+        for _ in range(25):
+            loop.run_step()
     torch.autograd.backward = backward
     return {label: statistics.median(values[5:]) for label, values in times.items()}
 

@@ -16,7 +16,7 @@ from influencerai.train.model_components import CONFIGS, MODULES, empty_module
 
 @dataclass(frozen=True, kw_only=True)
 class RandomBase(BaseModel):
-    """A base model without files: every component is initialised where it is loaded."""
+    """A base model without files: every component is initialised where it is loaded, the same each time."""
 
     @classmethod
     def of(cls, family: str) -> RandomBase:
@@ -35,9 +35,10 @@ class RandomBase(BaseModel):
             return super().load(component, dtype=dtype)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         module = empty_module(component, self.config(component)).to(dtype).to_empty(device=device)
+        generator = torch.Generator(device).manual_seed(sum(f"{self.family}/{component}".encode()))
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=0.02, generator=generator)
             else:
                 nn.init.constant_(parameter, 1.0 if name.endswith("weight") else 0.0)
         for name, buffer in module.named_buffers():

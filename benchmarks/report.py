@@ -21,7 +21,7 @@ def environment() -> dict[str, Any]:
     """Hardware, versions and date of this run."""
     gpu = None
     if torch.cuda.is_available():
-        gpu = f"{torch.cuda.get_device_name()}, driver {torch.version.cuda}"
+        gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": cpu_name(),
