@@ -17,10 +17,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "InfluencerAI needs Python 3.11 or newer, and '$(PYTHON)' is missing or older."; \
 		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV); this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		--editable '.[train,dev]'
 	@touch $@
+	@echo "Installed. To use it: . $(VENV)/bin/activate && influencerai --help"
 
 demo: setup ## Train on the sample character with the embedded model; draw before and after.
 	@$(BIN)/influencerai demo

@@ -6,12 +6,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from influencerai.errors import ExportError, InfluencerAIError
 
@@ -20,6 +22,7 @@ RUN_MARKER = ".influencerai-run"
 
 _TEMPORARY = ".influencerai-{}.tmp"
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_SIDES = 8
 _DTYPE_BYTES = {
     "BOOL": 1,
     "U8": 1,
@@ -124,6 +127,17 @@ def legacy_hash(serialized: bytes) -> str:
     return hashlib.sha256(serialized[0x100000:0x110000]).hexdigest()[:8]
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, but no pipe or device, which might never answer.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path.open("rb")
+
+
 def read_safetensors_header(
     path: Path, *, max_bytes: int = _MAX_HEADER_BYTES, error: type[InfluencerAIError] = ExportError
 ) -> tuple[dict[str, str], dict[str, TensorEntry]]:
@@ -136,7 +150,7 @@ def read_safetensors_header(
     """
     remedy = "Download or copy the file again, and compare its size with the original's."
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
@@ -191,7 +205,7 @@ def reserve_output(folder: Path, run_id: str) -> Path:
 def release_output(folder: Path, run_id: str) -> None:
     """Give back the reservation of a run that has written no file."""
     marker = folder / RUN_MARKER
-    if marker.exists() and marker.read_text() == run_id and not any(folder.glob("*.safetensors")):
+    if marker.exists() and marker.read_bytes() == run_id.encode() and not any(folder.glob("*.safetensors")):
         marker.unlink(missing_ok=True)
 
 
@@ -205,7 +219,7 @@ def _claim(folder: Path, run_id: str) -> bool:
     try:
         os.link(complete, marker)  # exclusive, and never seen half-written
     except FileExistsError:
-        return marker.read_text() == run_id
+        return marker.read_bytes() == run_id.encode()
     finally:
         complete.unlink()
     _sync_folder(folder)
@@ -217,9 +231,13 @@ def _data_offset(serialized: bytes) -> int:
 
 
 def _entry(entry: Any) -> TensorEntry:
-    begin, end = entry["data_offsets"]
-    shape = tuple(int(side) for side in entry["shape"])
-    return TensorEntry(dtype=str(entry["dtype"]), shape=shape, begin=int(begin), end=int(end))
+    """A header's entry, checked, since JSON has numbers and shapes that no tensor has."""
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in _DTYPE_BYTES or not isinstance(shape, list) or len(shape) > _MAX_SIDES:
+        raise ValueError("a tensor of an unknown dtype or shape")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end)):
+        raise ValueError("a side or an offset that is none")
+    return TensorEntry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 
 def _check_extent(
@@ -232,10 +250,8 @@ def _check_extent(
 ) -> None:
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        expected = _DTYPE_BYTES.get(entry.dtype)
-        for side in entry.shape:
-            expected = None if expected is None or side < 0 else expected * side
-        if entry.begin != position or entry.end < position or expected not in (None, entry.end - entry.begin):
+        expected = _DTYPE_BYTES[entry.dtype] * math.prod(entry.shape)
+        if entry.begin != position or entry.end - entry.begin != expected:
             raise error(f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy)
         position = entry.end
     if position > data_bytes:

@@ -26,7 +26,11 @@ FILE_NAME = "influencerai.toml"
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
+    try:
+        path = path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"'{path.parts[0]}' is no user's home folder: write the path in full") from error
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
@@ -62,7 +66,7 @@ class Settings(BaseSettings):
         default_factory=lambda data: data["root"] / ".influencerai" / "cache",
         description="Folder of encoded images and captions; default: `.influencerai/cache` in the root.",
     )
-    cache_max_gib: float = Field(10.0, gt=0, description="GiB that the cache may grow to.")
+    cache_max_gib: float = Field(10.0, gt=0, le=1e6, description="GiB that the cache may grow to.")
     max_image_pixels: int = Field(
         8192 * 8192, ge=1, description="Images with more pixels are refused before they are decoded."
     )
@@ -158,16 +162,30 @@ def _variable(name: str) -> str:
 def _find_file(root: str | Path) -> Path | None:
     """The file that the environment names, be it there or not; else the one in the root, if there is one."""
     if named := os.environ.get(FILE_VARIABLE):
-        return _absolute(Path(named))
-    file = _absolute(Path(root)) / FILE_NAME
-    return file if file.is_file() else None
+        try:
+            return _absolute(Path(named))
+        except ValueError as error:
+            errors = {FILE_VARIABLE: [str(error)]}
+            raise ValidationError("A setting cannot be used", field_errors=errors) from error
+    try:
+        file = _absolute(Path(root)) / FILE_NAME
+        return file if file.is_file() else None
+    except ValueError:
+        return None  # validation reports the root, with where it came from
+    except OSError as error:
+        raise ValidationError(
+            f"The root {root} cannot be used: {error.strerror}.",
+            remedy=f"Name a folder that may be entered with {_variable('root')}.",
+        ) from error
 
 
 def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
     """The file's settings, its relative paths made absolute."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise ValidationError(f"The settings file {file} cannot be read: it is nested too deeply.") from error
+    except (OSError, ValueError) as error:
         raise ValidationError(f"The settings file {file} cannot be read: {error}.") from error
     unknown = {name: _suggestion(name, known) for name in values if name not in known}
     if unknown:
@@ -177,8 +195,8 @@ def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
         }
         raise ValidationError(f"The settings file {file} has unknown settings", field_errors=errors)
     for name in ("root", "models_dir", "cache_dir"):
-        if isinstance(value := values.get(name), str):
-            values[name] = file.parent / Path(value).expanduser()
+        if isinstance(value := values.get(name), str) and not value.startswith("~"):
+            values[name] = file.parent / value
     return values
 
 
@@ -214,5 +232,5 @@ def _messages(error: pydantic.ValidationError, origins: dict[str, str]) -> dict[
         name = str(item["loc"][0])
         origin = origins[name]
         label = {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
-        found.setdefault(label, []).append(item["msg"])
+        found.setdefault(label, []).append(item["msg"].removeprefix("Value error, "))
     return found

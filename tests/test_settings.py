@@ -129,6 +129,49 @@ def test_a_bad_value_names_what_it_came_from(tmp_path: Path, monkeypatch: pytest
     assert "'auto', 'cpu' or 'cuda'" in caught.value.field_errors["device"][0]
 
 
+@pytest.mark.parametrize(
+    "name", ["INFLUENCERAI_ROOT", "INFLUENCERAI_MODELS_DIR", "INFLUENCERAI_CACHE_DIR", "INFLUENCERAI_SETTINGS_FILE"]
+)
+def test_a_home_folder_of_nobody_names_the_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "~nosuch/x")
+    with pytest.raises(ValidationError, match="'~nosuch' is no user's home folder: write the path in full") as caught:
+        Settings.load()
+    assert list(caught.value.field_errors) == [name]
+
+
+def test_a_home_folder_of_nobody_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "influencerai.toml"
+    file.write_text('models_dir = "~nosuch/x"\n')
+    with pytest.raises(ValidationError) as caught:
+        Settings.load()
+    assert list(caught.value.field_errors) == [f"models_dir in {file}"]
+
+
+def test_a_tilde_in_the_file_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "influencerai.toml").write_text('models_dir = "~/models"\n')
+    assert Settings.load().models_dir == tmp_path / "home" / "models"
+
+
+def test_a_root_that_may_not_be_looked_into_is_named() -> None:
+    root = "x" * 300
+    with pytest.raises(ValidationError, match=f"{root} cannot be used: File name too long.*INFLUENCERAI_ROOT"):
+        Settings.load(root=root)
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["deep", "long"])
+def test_a_file_that_is_too_deep_or_has_too_long_a_number_is_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "influencerai.toml").write_text(f"threads = {value}\n")
+    with pytest.raises(ValidationError, match=r"influencerai\.toml cannot be read"):
+        Settings.load()
+
+
+def test_the_cache_has_an_upper_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLUENCERAI_CACHE_MAX_GIB", "1e7")
+    with pytest.raises(ValidationError, match=r"INFLUENCERAI_CACHE_MAX_GIB: .*less than or equal to"):
+        Settings.load()
+
+
 def test_a_bad_root_is_reported_once(tmp_path: Path) -> None:
     file = tmp_path / "influencerai.toml"
     file.write_text("root = 5\n")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from influencerai.cli.outcome import visible
 from influencerai.planning import BatchPlan
 
 if TYPE_CHECKING:
@@ -16,18 +17,24 @@ if TYPE_CHECKING:
 
 
 def print_findings(console: Console, report: ImageSetReport) -> None:
-    """Every error, warning and note with the file that it is about; then the counts."""
-    rows = [("error", "", text) for text in report.errors]
+    """Every error, warning and note once, with the files that it is about; then the counts."""
+    from influencerai.imageset import listed
+
+    findings = [("error", text, "") for text in report.errors]
     for image in report.images:
-        rows += [("error", image.path, text) for text in image.errors]
-        rows += [("warning", image.path, text) for text in image.warnings]
-    rows += [("warning", "", text) for text in report.warnings]
-    rows += [("note", "", text) for text in report.notes]
+        findings += [("error", text, image.path) for text in image.errors]
+        findings += [("warning", text, image.path) for text in image.warnings]
+    findings += [("warning", text, "") for text in report.warnings]
+    findings += [("note", text, "") for text in report.notes]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for level, text, path in findings:
+        rows.setdefault((level, text), []).append(path)
     if rows:
         table = Table("level", "file", "finding", box=None, pad_edge=False)
         styles = {"error": "red", "warning": "yellow", "note": "dim"}
-        for level, path, text in rows:
-            table.add_row(f"[{styles[level]}]{level}", escape(path), escape(text))
+        for (level, text), paths in rows.items():
+            files = listed(paths, shown=1)
+            table.add_row(f"[{styles[level]}]{level}", escape(visible(files)), escape(visible(text)))
         console.print(table)
         console.print()
     console.print(
@@ -52,7 +59,7 @@ def print_plan(console: Console, plan: BatchPlan) -> None:
         f"{_count(plan.total_steps, 'step')} in {_count(plan.epochs, 'epoch')}{held_out}"
     )
     for text in plan.warnings:
-        console.print(f"[yellow]Warning:[/] {escape(text)}")
+        console.print(f"[yellow]Warning:[/] {escape(visible(text))}")
 
 
 def plan_document(plan: BatchPlan) -> dict[str, Any]:

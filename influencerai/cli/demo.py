@@ -46,12 +46,14 @@ def demo(*, out: Path, character: str | None, resume: bool, as_json: bool) -> No
     before and after."""
     from influencerai.cli.characters import choose_character, write_sample_set
     from influencerai.cli.training import run_training
+    from influencerai.demo.characters import changed_files
 
     begun = time.monotonic()
     settings = Settings.load(root=out)
     name = choose_character(character)
     dataset = settings.root / "datasets" / name
-    write_sample_set(name, folder=dataset)
+    if not changed_files(name, dataset):
+        write_sample_set(name, folder=dataset)
     run = run_training(
         demo_config(name=name, output_path=f"loras/{name}"),
         dataset,

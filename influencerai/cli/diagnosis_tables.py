@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from influencerai.cli.common import standard_output
 from influencerai.cli.diagnosis import Diagnosis
+from influencerai.cli.outcome import visible
 
 
 def print_diagnosis(found: Diagnosis) -> None:
     console = standard_output()
     _section(console, "Versions", ((name, version or "[red]missing") for name, version in found.versions.items()))
-    devices = ((device["kind"], escape(f"{device['name']}, {_gib(device['memoryBytes'])}")) for device in found.devices)
+    devices = ((device["kind"], _safe(f"{device['name']}, {_gib(device['memoryBytes'])}")) for device in found.devices)
     _section(console, "Devices", devices)
-    settings = ((item["name"], escape(item["value"]), f"[dim]{escape(item['origin'])}") for item in found.settings)
+    settings = ((item["name"], _safe(item["value"]), f"[dim]{_safe(item['origin'])}") for item in found.settings)
     _section(console, "Settings", settings)
-    _section(console, "Models", ((model["name"], escape(model["path"])) for model in found.models))
+    _section(console, "Models", ((_safe(model["name"]), _safe(model["path"])) for model in found.models))
     folders = (
         (
             folder.name,
-            escape(folder.path),
+            _safe(folder.path),
             "writable" if folder.writable else "[red]not writable",
             f"{_gib(folder.free_bytes)} free",
         )
@@ -31,9 +32,9 @@ def print_diagnosis(found: Diagnosis) -> None:
     )
     _section(console, "Folders", folders)
     for text in found.warnings:
-        console.print(f"[yellow]Warning:[/] {escape(text)}")
+        console.print(f"[yellow]Warning:[/] {_safe(text)}")
     for problem in found.problems:
-        console.print(f"[red]Missing:[/] {escape(problem.message)}\n  Repair: {escape(problem.remedy)}", soft_wrap=True)
+        console.print(f"[red]Missing:[/] {_safe(problem.message)}\n  Repair: {_safe(problem.remedy)}", soft_wrap=True)
     if not found.problems:
         console.print("[green]Everything that a training needs is here.")
 
@@ -46,6 +47,11 @@ def _section(console: Console, title: str, rows: Iterable[tuple[str, ...]]) -> N
         console.print(f"[bold]{title}")
         console.print(table)
         console.print()
+
+
+def _safe(text: str) -> str:
+    """Text that comes from files and settings: neither markup nor a command to the terminal."""
+    return markup.escape(visible(text))
 
 
 def _gib(count: int) -> str:

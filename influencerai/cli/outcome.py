@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +20,8 @@ DONE = 0
 FAILED = 1
 UNUSABLE = 2
 
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 
 class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was asked for, no error
     """A signal ended the command. `resume_command` goes on where there is something to go on with."""
@@ -27,6 +31,11 @@ class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was ask
         self.message = message
         self.signal_number = signal_number
         self.resume_command = resume_command
+
+
+def visible(text: str) -> str:
+    """The text with control characters as `\\x1b`, so that a name cannot steer the terminal; newline and tab stay."""
+    return _CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -56,7 +65,7 @@ def report_error(error: BaseException, *, as_json: bool, debug: bool) -> None:
     if as_json:
         print_json(_document(known))
     if debug:
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo(visible("".join(traceback.format_exception(error))), err=True)
     if not as_json:
         _print_error(known)
 
@@ -100,13 +109,15 @@ def _document(error: BaseException) -> dict[str, Any]:
 
 def _print_error(error: BaseException) -> None:
     if isinstance(error, InterruptedRun):
-        click.echo(error.message, err=True)
+        click.echo(visible(error.message), err=True)
         if error.resume_command:
-            click.echo(f"Go on with:\n  {error.resume_command}", err=True)
+            click.echo(visible(f"Go on with:\n  {error.resume_command}"), err=True)
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         click.echo("Interrupted.", err=True)
     elif isinstance(error, click.ClickException):
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(visible(shown.getvalue()), err=True, nl=False)
     elif isinstance(error, InfluencerAIError):
         generic = isinstance(error, ValidationError) and error.message == ValidationError().message
         _print_lines("These values cannot be used:" if generic else error.message, *_details(error), error.remedy)
@@ -134,10 +145,10 @@ def _details(error: InfluencerAIError) -> list[str]:
 
 
 def _print_lines(first: str, *rest: str | None) -> None:
-    click.echo(click.style("Error: ", fg="red", bold=True) + first, err=True)
+    click.echo(click.style("Error: ", fg="red", bold=True) + visible(first), err=True)
     for line in rest:
         if line:
-            click.echo(line, err=True)
+            click.echo(visible(line), err=True)
 
 
 def _unexpected(error: BaseException) -> str:

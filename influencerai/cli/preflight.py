@@ -8,7 +8,7 @@ from rich.table import Table
 from influencerai.cli.common import standard_output
 from influencerai.cli.config_sources import ResolvedConfig
 from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
-from influencerai.cli.outcome import print_result
+from influencerai.cli.outcome import print_result, visible
 from influencerai.domain import TrainingSpec
 from influencerai.planning import BatchPlan, ResourceEstimate, estimate
 from influencerai.settings import Settings
@@ -44,10 +44,10 @@ def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings
     print_plan(console, plan)
     console.print()
     console.print(_spec_table(spec, cost))
-    shown_before = {*report.warnings, *plan.warnings}
+    shown_before = {*report.summary, *plan.warnings}
     for text in warnings:
         if text not in shown_before:
-            console.print(f"[yellow]Warning:[/] {escape(text)}")
+            console.print(f"[yellow]Warning:[/] {escape(visible(text))}")
     console.print("Dry run: nothing was trained or stored.")
 
 
@@ -64,5 +64,5 @@ def _spec_table(spec: TrainingSpec, cost: ResourceEstimate) -> Table:
     }
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
-        table.add_row(f"[bold]{name}", escape(value))
+        table.add_row(f"[bold]{name}", escape(visible(value)))
     return table

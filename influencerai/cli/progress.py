@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from influencerai.cli.outcome import print_json
+from influencerai.cli.outcome import print_json, visible
 from influencerai.domain import (
     CheckpointEvent,
     Event,
@@ -97,13 +97,13 @@ def remark(event: Event) -> str | None:
     """An event that deserves a line of its own, in words."""
     match event:
         case CheckpointEvent():
-            return f"epoch {event.epoch}: wrote {short_path(event.path)}"
+            return visible(f"epoch {event.epoch}: wrote {short_path(event.path)}")
         case ValidationEvent():
             return f"epoch {event.epoch}: validation loss {event.loss:.4f}"
         case SampleEvent():
-            return f"epoch {event.epoch}: drew {', '.join(short_path(path) for path in event.paths)}"
+            return visible(f"epoch {event.epoch}: drew {', '.join(short_path(path) for path in event.paths)}")
         case WarningEvent():
-            return f"Warning: {event.message}"
+            return visible(f"Warning: {event.message}")
     return None
 
 

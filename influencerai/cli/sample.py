@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from influencerai.cli.common import output_options
-from influencerai.cli.drawing import check_picture_name, drawing_progress, save_picture
+from influencerai.cli.drawing import (
+    check_picture_name,
+    check_picture_place,
+    drawing_progress,
+    largest_grid,
+    save_picture,
+)
 from influencerai.cli.outcome import print_result
 from influencerai.errors import ModelError
 from influencerai.settings import Settings
@@ -57,6 +63,7 @@ def sample(
     as_json: bool,
 ) -> None:
     """Draw --count pictures of every --prompt with LORA, a file in either layout, into one labelled grid."""
+    from influencerai.train.base_model import find_base_model
     from influencerai.train.grid import image_grid
     from influencerai.train.quiet import quiet_libraries
     from influencerai.train.sampler import Sampler, describe_lora
@@ -68,8 +75,17 @@ def sample(
     if model_name is None:
         raise ModelError(f"{path} does not say which base model it was trained on.", remedy="Name it with --model.")
     try:
+        if model is None:
+            # The file may be a stranger's: what it names is not downloaded, nor opened anywhere else.
+            found = find_base_model(model_name, models_dirs=settings.models_dirs, as_path=False)
+            sampler = Sampler(str(found.path.absolute()), settings=settings)
+        else:
+            sampler = Sampler(model, settings=settings)
+        side = sampler.side(lora=path, size=size)
+        width, height = largest_grid(side, rows=len(prompts), columns=count)
+        check_picture_place(out, width=width, height=height)
         with drawing_progress("drawing", as_json=as_json) as on_progress:
-            rows = Sampler(model_name, settings=settings).draw(
+            rows = sampler.draw(
                 prompts,
                 lora=path,
                 strength=strength,

@@ -32,10 +32,7 @@ def run_training(
         InfluencerAIError: the run failed, or the train extra is not installed.
     """
     with choose_listener(as_json=as_json) as listener, Interruption(announce=listener.announce_stop) as interruption:
-        from influencerai.train.quiet import quiet_libraries
         from influencerai.train.trainer import Trainer
-
-        quiet_libraries()
 
         def on_event(event: Event) -> None:
             interruption.watch(event)

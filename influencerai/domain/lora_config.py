@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StrictBool, StrictInt, StringConstraints, field_validator
 
+from influencerai.domain.output_path import check_output_path
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import Number, WireModel
+from influencerai.domain.wire import Number, WireModel, check_plain
 
 
 class LoraConfig(WireModel):
@@ -40,10 +41,18 @@ class LoraConfig(WireModel):
     meta: dict[str, Any] = Field(default_factory=dict, description="Further options, see TrainingOptions.")
     is_default: StrictBool = Field(default=False, description="Whether this is the tenant's default configuration.")
 
+    @field_validator("output_path", mode="before")
+    @classmethod
+    def _check_output_path(cls, path: Any) -> Any:
+        if isinstance(path, str):
+            check_output_path(path)
+        return path
+
     @field_validator("meta")
     @classmethod
     def _check_options(cls, meta: dict[str, Any]) -> dict[str, Any]:
         TrainingOptions.model_validate(meta)
+        check_plain(meta)
         return meta
 
     @property

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from influencerai.domain.lora_config import LoraConfig
+if TYPE_CHECKING:
+    from influencerai.domain.lora_config import LoraConfig
 
 _SUFFIX = ".safetensors"
+_LONGEST_PART = 200
+"""Bytes; a file system takes 255, and `-epoch-1000.safetensors` and a temporary file's suffix are added."""
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def output_path(config: LoraConfig) -> str:
@@ -24,6 +29,21 @@ def output_name(config: LoraConfig) -> str:
 def last_part(path: str) -> str:
     """The name that an output path ends in, without the suffix; empty where it ends in none."""
     return PurePosixPath(path).name.removesuffix(_SUFFIX)
+
+
+def check_output_path(path: str) -> None:
+    """Refuse an output path that no run could write to. Empty stands for the default; absolute paths are allowed.
+
+    Raises:
+        ValueError: says what is allowed.
+    """
+    if _UNPRINTABLE.search(path):
+        raise ValueError("Control characters and halves of surrogate pairs are not allowed in a path")
+    name = last_part(path)
+    if path and (name.strip() in ("", ".", "..") or len(name.encode()) > _LONGEST_PART):
+        raise ValueError(
+            f"The last part names the files: without {_SUFFIX} it should be 1 to {_LONGEST_PART} bytes, and not '..'"
+        )
 
 
 def slug(text: str, *, default: str, longest: int = 200) -> str:

@@ -7,7 +7,7 @@ import json
 from datetime import datetime
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.training_options import PredictionType, TrainingOptions
@@ -67,6 +67,13 @@ class TrainingSpec(WireModel):
     output_name: str = Field(description="Stem of the files: <name>-epoch-N.safetensors, <name>-final.safetensors.")
     created_at: datetime = Field(description="UTC; the only time that the files carry.")
 
+    @field_validator("output_name")
+    @classmethod
+    def _check_output_name(cls, name: str) -> str:
+        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+            raise ValueError(f"{name!r} cannot be the name of a file.")
+        return name
+
     @property
     def seed(self) -> int:
         return self.options.seed
@@ -98,6 +105,8 @@ class TrainingSpec(WireModel):
             found += [f"{part}.{name}" for name in sorted(names) if ours[part].get(name) != theirs[part].get(name)]
         if self.dataset_fingerprint != other.dataset_fingerprint:
             found.append("samples")
+        if self.output_name != other.output_name:
+            found.append("outputName")
         return [name for name in found if name not in _HARMLESS]
 
 

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, PlainSerializer, StrictFloat, model_validator
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PlainSerializer, StrictFloat, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -38,19 +38,28 @@ class WireModel(BaseModel):
     )
     server_fields: ClassVar[frozenset[str]] = frozenset()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_near_misses(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        errors: list[InitErrorDetails] = []
-        for name in cls.unknown_fields(data):
-            if suggestion := cls.nearest_field(name):
-                text = f"Unknown field '{name}', did you mean '{suggestion}'?"
-                errors.append(InitErrorDetails(type=_near_miss(text), loc=(name,), input=data[name]))
-        if errors:
-            raise pydantic.ValidationError.from_exception_data(cls.__name__, errors)
-        return data
+    def _refuse_near_misses(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Report near misses beside every other error, but not that the fields which they stand for are missing."""
+        unknown = cls.unknown_fields(data) if isinstance(data, Mapping) else []
+        meant = {name: suggestion for name in unknown if (suggestion := cls.nearest_field(name))}
+        if not meant:
+            return handler(data)
+        missing = {("missing", (suggestion,)) for suggestion in meant.values()}
+        errors = [
+            _error("near_miss", f"Unknown field '{name}', did you mean '{suggestion}'?", loc=(name,))
+            for name, suggestion in meant.items()
+        ]
+        try:
+            handler(data)
+        except pydantic.ValidationError as error:
+            errors += [
+                _error(item["type"], item["msg"], loc=item["loc"])
+                for item in error.errors()
+                if (item["type"], item["loc"]) not in missing
+            ]
+        raise pydantic.ValidationError.from_exception_data(cls.__name__, errors)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,8 +110,30 @@ def _takes_null(field: FieldInfo) -> bool:
     return field.is_required() or NoneType in get_args(field.annotation)
 
 
-def _near_miss(text: str) -> PydanticCustomError:
-    return PydanticCustomError("near_miss", "{text}", {"text": text})
+def _error(kind: str, text: str, *, loc: tuple[int | str, ...]) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=loc, input=None)
+
+
+def check_plain(value: Any, *, levels: int = 32) -> None:
+    """Refuse what JSON cannot carry there and back.
+
+    Raises:
+        ValueError: half a surrogate pair, an integer of thousands of digits, bytes, a set, or over `levels` levels.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"half a surrogate pair in the text {value[:40]!a}") from error
+    elif isinstance(value, int) and value.bit_length() > 14_000:
+        raise ValueError("a number of more than 4000 digits")
+    elif isinstance(value, bytes | set | frozenset):
+        raise ValueError(f"{type(value).__name__} where JSON has no such type")
+    elif isinstance(value, Mapping | list | tuple):
+        if not levels:
+            raise ValueError("lists and mappings are nested too deeply")
+        for item in (*value, *value.values()) if isinstance(value, Mapping) else value:
+            check_plain(item, levels=levels - 1)
 
 
 def field_errors(error: pydantic.ValidationError, *, prefix: str = "") -> dict[str, list[str]]:

@@ -2,6 +2,6 @@
 
 from influencerai.imageset.image_file import MAX_PIXELS, load_rgb
 from influencerai.imageset.inspection import inspect_imageset
-from influencerai.imageset.report import ImageReport, ImageSetReport, samples
+from influencerai.imageset.report import ImageReport, ImageSetReport, listed, samples
 
-__all__ = ["MAX_PIXELS", "ImageReport", "ImageSetReport", "inspect_imageset", "load_rgb", "samples"]
+__all__ = ["MAX_PIXELS", "ImageReport", "ImageSetReport", "inspect_imageset", "listed", "load_rgb", "samples"]

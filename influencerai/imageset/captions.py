@@ -29,6 +29,8 @@ TEXT_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION_BYTES = 2**16
 MAX_TABLE_BYTES = 2**26
 
+LISTED_NAMES = 5
+
 _KOHYA_FOLDER = re.compile(r"(\d{1,3})_(.*)", re.DOTALL)
 
 
@@ -48,6 +50,15 @@ class Captions:
     by_image: dict[str, Caption] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class KohyaFolder:
+    """A folder that is named like `10_ohwx woman`, by its path in the dataset."""
+
+    path: str
+    repeats: int
+    caption: str
 
 
 class _TableError(ValueError):
@@ -71,15 +82,15 @@ def read_captions(
     return found
 
 
-def kohya_folder(image: str) -> tuple[int, str] | None:
-    """(repeats, caption) from the nearest folder of the image that is named like `10_ohwx woman`, or None.
+def kohya_folder(image: str) -> KohyaFolder | None:
+    """The nearest folder of the image that gives repeats and a caption by its name.
 
     Numbers of four digits are years. The dataset folder itself does not count: what a set holds does not
     depend on what it is called.
     """
     for folder in PurePosixPath(image).parents:
         if match := _KOHYA_FOLDER.fullmatch(folder.name):
-            return int(match[1]), clean(match[2])
+            return KohyaFolder(str(folder), int(match[1]), clean(match[2]))
     return None
 
 
@@ -116,11 +127,11 @@ def _caption(
         if text := table.get(image, ""):
             return Caption(text, source, tuple(warnings))
     folder = kohya_folder(image)
-    if folder and folder[1]:
-        return Caption(folder[1], "folder", tuple(warnings))
+    if folder and folder.caption:
+        return Caption(folder.caption, "folder", tuple(warnings))
     if trigger_word:
         return Caption(clean(trigger_word), "trigger word", tuple(warnings))
-    return Caption(warnings=(*warnings, "The image has no caption."))
+    return Caption(warnings=tuple(warnings) or ("The image has no caption.",))
 
 
 def _text_files(files: Sequence[str]) -> dict[str, str]:
@@ -169,12 +180,17 @@ def _read_tables(
             found.errors.append(f"{path}: {error} Repair or remove the file.")
             continue
         folder = posixpath.dirname(path)
+        foreign = 0
         for file_name, text in rows:
             image = known.get(posixpath.normpath(posixpath.join(folder, file_name.replace("\\", "/"))))
             if image is None:
-                found.warnings.append(f"{path}: there is no image '{clean(file_name)}'.")
+                foreign += 1
+                if foreign <= LISTED_NAMES:
+                    found.warnings.append(f"{path}: there is no image '{clean(file_name)}'.")
             elif text:
                 captions[image] = text
+        if foreign > LISTED_NAMES:
+            found.warnings.append(f"{path}: and {foreign - LISTED_NAMES:,} more names without an image.")
     return captions
 
 
@@ -201,7 +217,7 @@ def _json_rows(data: bytes) -> Iterator[tuple[str, str]]:
     elif isinstance(document, dict):
         for file_name, value in document.items():
             row = value if isinstance(value, dict) else {"text": value}
-            yield _row({**row, "file_name": file_name}, place=f"the entry of '{file_name}'")
+            yield _row({**row, "file_name": file_name}, place=f"the entry of '{clean(file_name)}'")
     else:
         raise _TableError('the file holds neither {"file": "caption"} nor a list.')
 
@@ -215,6 +231,8 @@ def _row(row: Any, *, place: str) -> tuple[str, str]:
     text = row["text"] if "text" in row else row["caption"]
     if not isinstance(text, str | None):
         raise _TableError(f"the caption in {place} is not a text.")
+    if text and len(text.encode("utf-8", "replace")) > MAX_CAPTION_BYTES:
+        raise _TableError(f"the caption in {place} is larger than {MAX_CAPTION_BYTES:,} bytes.")
     return row["file_name"], clean(text or "")
 
 

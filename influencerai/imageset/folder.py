@@ -32,7 +32,10 @@ def list_folder(root: Path) -> Listing:
         DatasetError: `root` itself cannot be listed.
     """
     listing = Listing()
-    _list(root.resolve(), "", listing)
+    root = root.resolve()
+    folders = [""]
+    while folders:  # Folders may be nested deeper than Python calls.
+        folders += reversed(_list(root, folders.pop(), listing))
     listing.files.sort()
     return listing
 
@@ -69,7 +72,8 @@ def read_head(path: Path, *, size: int = 16, inside: Path | None = None) -> byte
         raise DatasetError(f"The file cannot be read: {reason or error}.") from error
 
 
-def _list(root: Path, prefix: str, listing: Listing) -> None:
+def _list(root: Path, prefix: str, listing: Listing) -> list[str]:
+    """Adds the files of one folder to the listing, and returns its folders."""
     try:
         with os.scandir(root / prefix) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -78,7 +82,8 @@ def _list(root: Path, prefix: str, listing: Listing) -> None:
         if not prefix:
             raise DatasetError(reason) from error
         listing.refused[prefix.removesuffix("/")] = reason
-        return
+        return []
+    folders = []
     for entry in found:
         path = prefix + entry.name
         if entry.name.startswith(".") or entry.name in IGNORED_FOLDERS:
@@ -89,9 +94,10 @@ def _list(root: Path, prefix: str, listing: Listing) -> None:
         elif entry.is_symlink():
             _list_link(root, path, listing)
         elif entry.is_dir(follow_symlinks=False):
-            _list(root, f"{path}/", listing)
+            folders.append(f"{path}/")
         else:
             listing.files.append(path)
+    return folders
 
 
 def _list_link(root: Path, path: str, listing: Listing) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
@@ -17,7 +18,10 @@ MAX_PIXELS = 8192 * 8192
 """Default cap on width x height. A Python process holds 4 bytes for each while it decodes."""
 MAX_FILE_BYTES = 2**29
 """Cap on an image file: 64 megapixels of uncompressed 16-bit RGBA."""
+MAX_JPEG_SCANS = 100
+"""Each scan of a progressive JPEG passes over all pixels, and takes as little as 200 bytes; cameras use about 10."""
 
+_JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 _SIGNATURES = {
     "JPEG": b"\xff\xd8\xff",
     "PNG": b"\x89PNG\r\n\x1a\n",
@@ -78,6 +82,8 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     if found not in FORMATS:
         kind = f"a {found} file" if found else "no image"
         raise DatasetError(f"This is {kind} by content.", remedy="Convert it to PNG, JPEG or WebP.")
+    if found == "JPEG" and _has_too_many_scans(data):
+        raise DatasetError(f"The JPEG has more than {MAX_JPEG_SCANS} scans.", remedy="Save it again.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -90,7 +96,8 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     except DatasetError:
         raise
     except Exception as error:  # On hostile bytes Pillow's plugins raise almost anything.
-        raise DatasetError(f"The {found} data is truncated or corrupt ({error}).", remedy="Save it again.") from error
+        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise DatasetError(f"The {found} data is truncated or corrupt{detail}.", remedy="Save it again.") from error
     return image
 
 
@@ -110,6 +117,15 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _too_many_pixels(max_pixels: int) -> DatasetError:
     return DatasetError(f"The image has more than {max_pixels:,} pixels.", remedy="Scale it down.")
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    """Walks over the segments as libjpeg does, up to the end of the image; what is appended to it does not count."""
+    scans, position = 0, 0
+    while scans <= MAX_JPEG_SCANS and (segment := _JPEG_SEGMENT.search(data, position)) and segment[1] != b"\xd9":
+        scans += segment[1] == b"\xda"
+        position = segment.end() + int.from_bytes(data[segment.end() : segment.end() + 2], "big")
+    return scans > MAX_JPEG_SCANS
 
 
 def _orientation(image: Image.Image) -> int:

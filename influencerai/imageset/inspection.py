@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,8 @@ from influencerai.imageset.image_file import FORMATS, MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.imageset.report import ImageReport, ImageSetReport
 
 FEW_IMAGES = 5
-RECOMMENDED_IMAGES = 12
+RECOMMENDED_IMAGES = (15, 30)
+"""As few and as many as README advises."""
 LISTED_REASONS = 3
 MAX_SIDE_RATIO = 16
 """A longer side over a shorter one; beyond it nothing that is worth training remains after cropping."""
@@ -94,7 +96,7 @@ def _is_candidate(root: Path, path: str) -> bool:
 
 def _repeats(path: str) -> int:
     folder = kohya_folder(path)
-    return folder[0] if folder else 1
+    return folder.repeats if folder else 1
 
 
 def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | None, max_pixels: int) -> ImageReport:
@@ -118,11 +120,13 @@ def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | Non
         if max(width, height) > MAX_SIDE_RATIO * min(width, height):
             raise DatasetError(f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}.")
     except DatasetError as error:
-        return found.model_copy(update={"errors": (str(error),)})
+        return found.model_copy(update={"errors": (str(error),), "warnings": ()})
     format_ = sniff(data)
     named = _SUFFIXES.get(PurePosixPath(path).suffix.lower())
     if named != format_:
         warnings.append(f"The file is {format_} by content, which its name does not say.")
+    if format_ != "JPEG" and getattr(image, "is_animated", False):  # A JPEG's further pictures are its previews.
+        warnings.append("The file is an animation, of which the first frame is used.")
     return found.model_copy(update={"format": format_, "width": width, "height": height, "warnings": tuple(warnings)})
 
 
@@ -152,12 +156,17 @@ def _report(
 ) -> ImageSetReport:
     errors, warnings, notes = list(errors), list(warnings), []
     usable = [image for image in images if image.usable]
+    few, many = RECOMMENDED_IMAGES
     if not errors and not usable:
         errors.append(_nothing_usable(images))
     elif usable and len(usable) < FEW_IMAGES:
-        warnings.append(f"A LoRA of {len(usable)} images shows little but these; use {RECOMMENDED_IMAGES} or more.")
-    elif usable and len(usable) < RECOMMENDED_IMAGES:
-        notes.append(f"There are {len(usable)} images; for SDXL {RECOMMENDED_IMAGES} or more are recommended.")
+        warnings.append(f"A LoRA of {len(usable)} images shows little but these; use {few} to {many}.")
+    elif usable and len(usable) < few:
+        notes.append(f"There are {len(usable)} images; {few} to {many} are recommended.")
+    named = (kohya_folder(image.path) for image in usable)
+    for repeated, count in Counter(found for found in named if found and found.repeats > 1).items():
+        pictures = "1 image" if count == 1 else f"{count} images"
+        notes.append(f"{repeated.path}: {repeated.repeats} repeats of {pictures}")
     if substituted := sum(image.caption_source == "trigger word" for image in usable):
         notes.append(f"{substituted} images have no caption and get the trigger word as theirs.")
     return ImageSetReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,9 @@ from influencerai.errors import DatasetError
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP"]
 CaptionSource = Literal["txt", "metadata.jsonl", "captions.json", "folder", "trigger word", "none"]
+
+
+LISTED_FILES = 3
 
 
 class ImageReport(WireModel):
@@ -57,6 +61,19 @@ class ImageSetReport(WireModel):
         """The images that can be trained on."""
         return tuple(image for image in self.images if image.usable)
 
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What a training on this set warns about: images that are left out, each text about images once, the set."""
+        left_out = [f"{image.path} ({image.errors[0].removesuffix('.')})" for image in self.images if not image.usable]
+        found = [f"{len(left_out)} of {len(self.images)} images are left out: {listed(left_out)}."] if left_out else []
+        paths: dict[str, list[str]] = {}
+        for image in self.usable:
+            for text in image.warnings:
+                paths.setdefault(text, []).append(image.path)
+        for text, of in paths.items():
+            found.append(f"{of[0]}: {text}" if len(of) == 1 else f"{len(of)} images: {text} ({listed(of)})")
+        return (*found, *self.warnings)
+
     def raise_if_unusable(self) -> None:
         """Refuse a folder that cannot be trained on.
 
@@ -65,6 +82,12 @@ class ImageSetReport(WireModel):
         """
         if self.errors:
             raise DatasetError(f"{self.folder} cannot be trained on: {' '.join(self.errors)}")
+
+
+def listed(names: Sequence[str], *, shown: int = LISTED_FILES) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def samples(report: ImageSetReport) -> tuple[SampleSpec, ...]:

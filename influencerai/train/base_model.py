@@ -84,7 +84,8 @@ class BaseModel:
             parts = [(name, self.fingerprint(name)) for name in COMPONENTS[self.family] if name in MODULES]
             return _digest([parts, self.config("scheduler")])
         if component not in MODULES:
-            return _digest([(file.name, file_sha256(file)) for file in sorted((self.path / component).iterdir())])
+            files = sorted(path for path in (self.path / component).iterdir() if path.is_file())
+            return _digest([(file.name, file_sha256(file)) for file in files])
         _, weights = diffusers_folder.weight_files(self.path, component)
         tokenizer = self.fingerprint(TOKENIZERS[component]) if component in TOKENIZERS else None
         return _digest([[file_sha256(file) for file in weights], self.config(component), tokenizer])
@@ -98,18 +99,24 @@ class BaseModel:
 
 
 def find_base_model(
-    name: str, *, models_dirs: Sequence[Path], allow_download: bool = False, configs: Path = CONFIGS
+    name: str,
+    *,
+    models_dirs: Sequence[Path],
+    allow_download: bool = False,
+    as_path: bool = True,
+    configs: Path = CONFIGS,
 ) -> BaseModel:
     """Resolve an alias (sd15, sdxl), hub id, diffusers folder or .safetensors file.
 
     Looked for in the models folders (a hub id as `<folder>/org/name`, folder or `.safetensors`), then as a
-    path, then in the Hugging Face cache, then, with `allow_download`, on the hub. `configs` holds, for single
+    path, then in the Hugging Face cache, then, with `allow_download`, on the hub. Without `as_path`, for a name
+    that a stranger chose, it is no path, and none leads out of the models folders. `configs` holds, for single
     files, a diffusers folder of component configurations per family.
 
     Raises:
         ModelError: not found, a pickle, truncated, incomplete, or of no supported family, with the remedy.
     """
-    if path := model_search.find_local(name, models_dirs):
+    if path := model_search.find_local(name, models_dirs, as_path=as_path):
         return _recognised(name, path, configs=configs)
     hub_id = model_search.hub_id_of(name)
     if hub_id and (path := model_search.find_cached(hub_id)):
@@ -120,11 +127,12 @@ def find_base_model(
                 raise
     if hub_id and allow_download:
         return _recognised(name, model_search.download(hub_id, models_dirs=models_dirs), configs=configs)
-    looked = [str(path) for path in model_search.candidates(name, models_dirs)]
+    looked = [str(path) for path in model_search.candidates(name, models_dirs, as_path=as_path)]
     if hub_id:
         looked.append(f"the Hugging Face cache ({hub_id})")
+    searched = "Looked for:" if looked else "No path is taken here."
     raise ModelError(
-        f"There is no base model '{name}'. Looked for {', '.join(looked)}.",
+        "\n  ".join([f"There is no base model '{name}'. {searched}", *looked]),
         remedy=model_search.by_hand(hub_id, models_dirs),
     )
 

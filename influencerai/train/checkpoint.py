@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -45,21 +48,14 @@ class Checkpoint:
             for group, members in groups.items()
             for name, tensor in members.items()
         }
-        document = {
-            "spec_id": self.spec_id,
-            "step": self.step,
-            "epoch": self.epoch,
-            "at_epoch_end": self.at_epoch_end,
-            "elapsed_seconds": self.elapsed_seconds,
-            "epoch_loss": self.epoch_loss,
-            "scalars": self.scalars,
-        }
+        state = json.dumps({name: getattr(self, name) for name in _Document.model_fields})
         body = safetensors.torch.save(tensors)
-        metadata = {"state": json.dumps(document), "sha256": artifacts.model_hash(body)}
+        metadata = {"state": state, "sha256": _digest(state, body)}
         path = folder / f"state-{self.step:08d}.safetensors"
         artifacts.write_atomic(path, artifacts.canonical_safetensors(body, metadata))
         for old in list_checkpoints(folder)[:-KEPT]:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):
+                old.unlink()
         return path
 
     @classmethod
@@ -72,24 +68,38 @@ class Checkpoint:
         try:
             data = path.read_bytes()
             metadata, _ = artifacts.read_safetensors_header(path, error=CheckpointError)
-            if artifacts.model_hash(data) != metadata["sha256"]:
+            if _digest(metadata["state"], data) != metadata["sha256"]:
                 raise CheckpointError(f"The state {path} is damaged: its content does not match its hash.")
-            document = json.loads(metadata["state"])
-            tensors = safetensors.torch.load(data)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            document = _Document.model_validate(json.loads(metadata["state"]))
+            groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "export": {}, "optimizer": {}}
+            for name, tensor in safetensors.torch.load(data).items():
+                group, _, rest = name.partition("/")
+                groups[group][rest] = tensor
+        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise CheckpointError(f"The state {path} cannot be read: {error}") from error
-        groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "export": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = tensor
-        loss_sum, loss_count = document.pop("epoch_loss")
         return cls(
-            **document,
-            epoch_loss=(loss_sum, loss_count),
+            **document.model_dump(),
             adapter=groups["adapter"],
             export=groups["export"],
             optimizer=groups["optimizer"],
         )
+
+
+class _Document(pydantic.BaseModel):
+    """What of a state is no tensor."""
+
+    spec_id: str
+    step: int
+    epoch: int
+    at_epoch_end: bool
+    elapsed_seconds: float
+    epoch_loss: tuple[float, int]
+    scalars: dict[str, Any]
+
+
+def _digest(state: str, serialized: bytes) -> str:
+    """SHA-256 over the document, and the tensors with their names and shapes."""
+    return hashlib.sha256(state.encode() + artifacts.canonical_safetensors(serialized, {})).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

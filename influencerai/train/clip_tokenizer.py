@@ -9,6 +9,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from influencerai.train.model_components import damage_errors
+
 MERGES = Path(__file__).parent / "configs/clip_tokenizer/merges.txt.gz"
 """CLIP's 48,894 byte-pair merges, one a line; see the NOTICE beside the file."""
 VOCABULARIES = ("tokenizer.json", "vocab.json")
@@ -23,7 +25,18 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
 
     A folder that holds nothing but `tokenizer_config.json` gets CLIP's vocabulary, which the text encoders of
     SD1.5 and SDXL share.
+
+    Raises:
+        ModelError: a file is damaged.
     """
+    with damage_errors(folder):
+        tokenizer = _load(folder)
+        if not isinstance(tokenizer.model_max_length, int | float):
+            raise TypeError("model_max_length is no number")
+    return tokenizer
+
+
+def _load(folder: Path) -> CLIPTokenizer:
     if any((folder / name).is_file() for name in VOCABULARIES):
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         return tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from torch import nn
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
 from influencerai.train.clip_tokenizer import VOCABULARIES
-from influencerai.train.model_components import COMPONENTS, MODULES, noise_schedule, read_config, read_json
+from influencerai.train.model_components import (
+    COMPONENTS,
+    MODULES,
+    damage_errors,
+    noise_schedule,
+    read_config,
+    read_json,
+)
 from influencerai.train.weight_file import PICKLE_SUFFIXES, adapter_error, read_header
 
 PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
@@ -22,6 +30,9 @@ VARIANTS = (None, "fp16")
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _TEXT_STEM = "model"
 _SD2_WIDTH = 1024
+_ADAPTER_CONFIG = "adapter_config.json"
+_MAX_LEVELS = 8
+_MAX_TIMESTEPS = 10_000
 _SUPPORTED = f"Supported are folders of a {' or a '.join(PIPELINES)}."
 
 
@@ -47,15 +58,21 @@ def weight_files(folder: Path, component: str) -> tuple[str | None, list[Path]]:
     """Variant (None or "fp16") and .safetensors files of a component's weights, its shards in order.
 
     Raises:
-        ModelError: there are none, or only pickles.
+        ModelError: there are none, or only pickles; an index or an adapter names files elsewhere.
     """
     place, stem = folder / component, _STEMS.get(component, _TEXT_STEM)
+    for config in (folder / _ADAPTER_CONFIG, place / _ADAPTER_CONFIG):
+        if config.exists():  # transformers would load the weights that it names, from anywhere
+            raise ModelError(
+                f"{config} would replace the model's {component} by an adapter, which is not supported.",
+                remedy="Remove that file, or merge the adapter into the model.",
+            )
     for variant in VARIANTS:
         infix = f".{variant}" if variant else ""
         if (file := place / f"{stem}{infix}.safetensors").is_file():
             return variant, [file]
         if (index := place / f"{stem}.safetensors.index{infix}.json").is_file():
-            return variant, [place / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+            return variant, _shards(index)
     pickles = sorted(path.name for path in place.iterdir() if path.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise ModelError(
@@ -72,7 +89,7 @@ def load_module(folder: Path, component: str, *, dtype: torch.dtype) -> nn.Modul
         ModelError: the files cannot be read, or lack a tensor of the component.
     """
     variant, _ = weight_files(folder, component)
-    try:
+    with damage_errors(folder / component):
         module, report = MODULES[component].from_pretrained(
             folder,
             subfolder=component,
@@ -83,11 +100,6 @@ def load_module(folder: Path, component: str, *, dtype: torch.dtype) -> nn.Modul
             low_cpu_mem_usage=True,
             output_loading_info=True,
         )
-    # The libraries raise whatever the fault brings up: OSError, ValueError, RuntimeError, SafetensorError.
-    except Exception as error:
-        raise ModelError(
-            f"{folder / component} cannot be loaded: {error}", remedy="Download or copy the model again."
-        ) from error
     if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise ModelError(
             f"{folder / component} does not fit its config.json: {len(lacking)} tensors are missing or of "
@@ -100,12 +112,16 @@ def load_module(folder: Path, component: str, *, dtype: torch.dtype) -> nn.Modul
 
 def _check_component(folder: Path, component: str, index: dict[str, Any]) -> None:
     place = folder / component
-    declared = (index.get(component) or [None, None])[-1]
+    entry = index.get(component)
+    declared = entry[-1] if isinstance(entry, list) and entry else None
     if declared is None or not place.is_dir():
         hint = " The SDXL refiner is not supported." if component == "text_encoder" and declared is None else ""
         raise ModelError(
             f"{folder} lacks its {component}.{hint}", remedy="Download the model again, all of its folders."
         )
+    for file in place.iterdir():
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise ModelError(f"{file} is no regular file.", remedy="Download or copy the model again.")
     if component not in MODULES:
         if not any((place / name).is_file() for name in VOCABULARIES):
             raise ModelError(f"{place} holds no {VOCABULARIES[-1]}.", remedy="Download the model again.")
@@ -117,8 +133,34 @@ def _check_component(folder: Path, component: str, index: dict[str, Any]) -> Non
         read_header(file)
 
 
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names, all beside it."""
+    names = read_json(index).get("weight_map")
+    shards = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
+    if not shards or not all(Path(name).name == name and name.endswith(".safetensors") for name in shards):
+        raise ModelError(
+            f"{index} is damaged: its weight_map does not map tensors to .safetensors files beside it.",
+            remedy="Download the model again.",
+        )
+    return [index.parent / name for name in shards]
+
+
 def _check_architecture(folder: Path, family: str) -> None:
     unet, vae = read_config(folder, "unet"), read_config(folder, "vae")
+    scaling = vae.get("scaling_factor", 1.0)
+    timesteps = read_config(folder, "scheduler").get("num_train_timesteps", 1000)
+    for component, name, right in (
+        ("unet", "block_out_channels", _is_channels(unet.get("block_out_channels"))),
+        ("unet", "sample_size", _is_count(unet.get("sample_size"))),
+        ("vae", "block_out_channels", _is_channels(vae.get("block_out_channels"))),
+        ("vae", "scaling_factor", isinstance(scaling, int | float) and 0 < scaling < math.inf),
+        ("scheduler", "num_train_timesteps", _is_count(timesteps) and timesteps <= _MAX_TIMESTEPS),
+    ):
+        if not right:
+            raise ModelError(
+                f"The configuration in {folder / component} is damaged: its {name} is missing or wrong.",
+                remedy="Download or copy the model again.",
+            )
     if family == "sd15" and unet.get("cross_attention_dim") == _SD2_WIDTH:
         raise ModelError(f"{folder} is Stable Diffusion 2, which is not supported.", remedy="Use SD1.5 or SDXL.")
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
@@ -128,8 +170,16 @@ def _check_architecture(folder: Path, family: str) -> None:
         )
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_channels(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= _MAX_LEVELS and all(map(_is_count, value))
+
+
 def _not_a_diffusers_folder(folder: Path) -> ModelError:
-    if (folder / "adapter_config.json").is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
+    if (folder / _ADAPTER_CONFIG).is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
         return adapter_error(folder)
     files = sorted(folder.glob("*.safetensors"))
     if files:

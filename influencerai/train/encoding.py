@@ -15,6 +15,8 @@ from torch import Tensor
 from influencerai import imageset
 from influencerai.domain import Event, ExecutionPlan, SampleSpec, StageEvent, TrainingSpec
 from influencerai.errors import DatasetError
+from influencerai.imageset.folder import read_file
+from influencerai.imageset.image_file import MAX_FILE_BYTES
 from influencerai.planning import BatchPlan
 from influencerai.train.base_model import BaseModel
 from influencerai.train.cache import TensorCache
@@ -149,13 +151,13 @@ def load_pixels(
     """One image as float32 [3, height, width] in -1..1, resized to `resized` (width, height) and cut to `box`.
 
     Raises:
-        DatasetError: the file's bytes are not those of the spec, or no image.
+        DatasetError: the file's bytes are not those of the spec, or no image, or lie outside the dataset.
     """
     path = dataset_dir / sample.path
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
+        data = read_file(path, limit=MAX_FILE_BYTES, inside=dataset_dir)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error.message}", remedy=error.remedy) from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:
         raise DatasetError(f"{path} has changed since this run was made.", remedy="Start a new run.")
     image = imageset.load_rgb(io.BytesIO(data), name=str(path), max_pixels=max_pixels)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from influencerai.artifacts import open_regular
 from influencerai.domain.training_options import PredictionType
-from influencerai.errors import ModelError
+from influencerai.errors import InfluencerAIError, ModelError
 
 CONFIGS = Path(__file__).parent / "configs"
 """Configurations of the families' components, for single files: `<family>/<component>/config.json`."""
@@ -41,6 +44,20 @@ _CONFIG_NAMES = {
 }
 
 
+@contextmanager
+def damage_errors(place: Path) -> Iterator[None]:
+    """Turn what the libraries raise over a damaged component into a ModelError that names its place."""
+    try:
+        yield
+    except InfluencerAIError:
+        raise
+    # They raise whatever the fault brings up: OSError, KeyError, TypeError, RuntimeError, SafetensorError.
+    except Exception as error:
+        raise ModelError(
+            f"{place} cannot be used, {type(error).__name__}: {error}", remedy="Download or copy the model again."
+        ) from error
+
+
 def read_config(folder: Path, component: str) -> dict[str, Any]:
     """The configuration of one component of a diffusers folder.
 
@@ -58,10 +75,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     remedy = "Download or copy the model again."
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            document = json.load(file)
     except FileNotFoundError as error:
         raise ModelError(f"The base model lacks {path}.", remedy=remedy) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}.", remedy=remedy) from error
     if not isinstance(document, dict):
         raise ModelError(f"{path} is damaged: it holds no JSON object.", remedy=remedy)

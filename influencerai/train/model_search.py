@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
+import huggingface_hub.utils
+from huggingface_hub.errors import HFValidationError
 
 from influencerai.errors import ModelError
 from influencerai.train.diffusers_folder import VARIANTS
@@ -49,7 +52,11 @@ ALIASES = {
     ),
 }
 
+_KNOWN_NAMES = (*ALIASES, "influencerai/tiny-avatars")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_UTILS: Any = huggingface_hub.utils  # whose names mypy takes for private
+_HUB_TIMEOUT = 5.0
+"""Seconds in which a hub that can be reached answers."""
 _FILE_ENDINGS = (".json", ".txt")
 
 
@@ -57,13 +64,24 @@ def hub_id_of(name: str) -> str | None:
     """The hub id that an alias stands for, or `name` where it has the form of one."""
     if name in ALIASES:
         return ALIASES[name].hub_id
-    return name if _HUB_ID.fullmatch(name) and not name.endswith((WEIGHTS, *PICKLE_SUFFIXES)) else None
+    if not _HUB_ID.fullmatch(name) or name.endswith((WEIGHTS, *PICKLE_SUFFIXES)):
+        return None
+    try:
+        _HUB_UTILS.validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
 
 
-def candidates(name: str, models_dirs: Sequence[Path]) -> Iterator[Path]:
-    """Where `name` is looked for, in order: the models folders, then `name` as a path."""
+def candidates(name: str, models_dirs: Sequence[Path], *, as_path: bool = True) -> Iterator[Path]:
+    """Where `name` is looked for, in order: the models folders, then, with `as_path`, `name` as a path.
+
+    Without `as_path` nothing outside of the models folders is: only plain names and hub ids have candidates.
+    """
     if name in ALIASES:
         yield from (folder / place for folder in models_dirs for place in ALIASES[name].places)
+        return
+    if not as_path and not hub_id_of(name) and (Path(name).name != name or name == ".."):
         return
     try:
         path = Path(name).expanduser()
@@ -72,17 +90,19 @@ def candidates(name: str, models_dirs: Sequence[Path]) -> Iterator[Path]:
     if not path.is_absolute():
         for folder in models_dirs:
             yield folder / path
-            yield folder / (name + WEIGHTS)
-    yield path
+            if not name.endswith(WEIGHTS):
+                yield folder / (name + WEIGHTS)
+    if as_path:
+        yield path
 
 
-def find_local(name: str, models_dirs: Sequence[Path]) -> Path | None:
+def find_local(name: str, models_dirs: Sequence[Path], *, as_path: bool = True) -> Path | None:
     """The folder or file that `name` stands for, or None.
 
     Raises:
         ModelError: only a pickle of that name is there.
     """
-    looked = list(candidates(name, models_dirs))
+    looked = list(candidates(name, models_dirs, as_path=as_path))
     for path in looked:
         if _exists(path):
             return path
@@ -111,7 +131,10 @@ def download(
         ModelError: the hub cannot be reached or has no such diffusers model; says how to get it by hand.
     """
     try:
-        files = huggingface_hub.HfApi(endpoint=endpoint).list_repo_files(hub_id)
+        # The hub's client tries again for half a minute where there is no network.
+        api = huggingface_hub.HfApi(endpoint=endpoint)
+        _HUB_UTILS.get_session().head(f"{api.endpoint}/api/models/{hub_id}", timeout=_HUB_TIMEOUT)
+        files = api.list_repo_files(hub_id)
         if "model_index.json" not in files:
             raise ModelError(
                 f"{hub_id} is no diffusers model: its repository holds no model_index.json.",
@@ -158,7 +181,10 @@ def by_hand(hub_id: str | None, models_dirs: Sequence[Path]) -> str:
     """How to bring a model here without a download by us."""
     folder = models_dirs[0] if models_dirs else Path("models")
     place = f"{folder / hub_id} (the diffusers folder: model_index.json and its folders)" if hub_id else f"{folder}"
-    return f"Copy the model to {place}, or give the path of a .safetensors file."
+    return (
+        f"Copy the model to {place}, or give the path of a .safetensors file. "
+        f"Names that are known: {', '.join(_KNOWN_NAMES)} (which comes with the package)."
+    )
 
 
 def _exists(path: Path) -> bool:

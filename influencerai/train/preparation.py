@@ -10,7 +10,7 @@ from pathlib import Path
 from influencerai.domain import LoraConfig, ModelSpec, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.errors import ModelError
+from influencerai.errors import ModelError, ValidationError
 from influencerai.imageset import ImageSetReport, inspect_imageset, samples
 from influencerai.planning import BatchPlan
 from influencerai.settings import Settings
@@ -80,7 +80,7 @@ def resolve(config: LoraConfig, report: ImageSetReport, *, base: BaseModel, sett
         *_model_warnings(spec, base, family),
         *optimizer_warnings,
         *device_warnings,
-        *report.warnings,
+        *report.summary,
         *BatchPlan(spec).warnings,
     )
     return Preparation(spec=spec, report=report, base=base, warnings=warnings)
@@ -130,7 +130,15 @@ def check_model(spec: TrainingSpec, base: BaseModel) -> None:
 
 
 def _now() -> datetime:
-    """The time in whole milliseconds; SOURCE_DATE_EPOCH stands in for it, so that builds can be reproduced."""
+    """The time in whole milliseconds; SOURCE_DATE_EPOCH stands in for it, so that builds can be reproduced.
+
+    Raises:
+        ValidationError: SOURCE_DATE_EPOCH is no time.
+    """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    try:
+        now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        errors = {"SOURCE_DATE_EPOCH": ["Input should be seconds since 1970, such as 1700000000"]}
+        raise ValidationError("The environment has a value that cannot be used", field_errors=errors) from error
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

@@ -1,4 +1,4 @@
-"""Silence for programs that show progress of their own."""
+"""Silence of other libraries, whose notices are for programmers: what a user should know is an event or an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progre
 
 
 def quiet_libraries() -> None:
-    """Turn off bars for reading weights, and diffusers' notice that a LoRA leaves the text encoder alone.
+    """Turn off bars for reading weights, and notices about what is not installed or not in a LoRA.
 
     The hub's bars stay as they were: a download is what one wants to see.
     """
@@ -19,4 +19,5 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     if hub_bars:
         enable_progress_bars()
+    transformers_logging.set_verbosity_error()
     logging.getLogger("diffusers.loaders.lora_base").setLevel(logging.ERROR)

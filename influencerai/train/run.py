@@ -13,6 +13,7 @@ from PIL.Image import Image
 from influencerai.domain import TrainingResult, TrainingSpec
 from influencerai.settings import Settings
 from influencerai.train.history import Record, read_history
+from influencerai.train.quiet import quiet_libraries
 from influencerai.train.recorder import HISTORY_FILE
 from influencerai.train.sampler import Sampler
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
@@ -64,6 +65,7 @@ class Run:
         negative_prompt: str = "",
     ) -> list[Image]:
         """`count` pictures of every prompt, drawn with the LoRA at `strength`; see `Sampler.draw`."""
+        quiet_libraries()
         rows = self._sampler.draw(
             [prompt] if isinstance(prompt, str) else prompt,
             lora=self.lora_path,

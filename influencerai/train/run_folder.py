@@ -15,7 +15,8 @@ import pydantic
 
 from influencerai import artifacts
 from influencerai.domain import TrainingSpec
-from influencerai.errors import CheckpointError
+from influencerai.errors import CheckpointError, ExportError
+from influencerai.train.history import file_errors
 
 SPEC_FILE = "spec.json"
 OUTPUT_FILE = "output.json"
@@ -29,28 +30,44 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, runs_dir: Path, spec: TrainingSpec, *, output_dir: Path) -> RunFolder:
-        """A new folder for `spec`. The spec is written last: a folder without one is no run."""
+    def create(cls, runs_dir: Path, spec: TrainingSpec, *, output_dir: Path, backend: str) -> RunFolder:
+        """A new folder for `spec`. The spec is written last: a folder without one is no run.
+
+        Raises:
+            CheckpointError: the folder cannot be made.
+            ExportError: `output_dir` leads nowhere.
+        """
+        requested = _resolve(output_dir)
         stamp = spec.created_at.strftime("%Y%m%d-%H%M%S")
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        with file_errors(runs_dir):
+            runs_dir.mkdir(parents=True, exist_ok=True)
         for attempt in itertools.count(1):
             suffix = f"-{attempt}" if attempt > 1 else ""
             folder = cls(runs_dir / f"{stamp}-{spec.output_name}-{spec.id[:8]}{suffix}")
-            with suppress(FileExistsError):
+            with suppress(FileExistsError), file_errors(folder.path, but=FileExistsError):
                 folder.path.mkdir()
                 break
-        folder._write(OUTPUT_FILE, {"requested": str(output_dir.resolve())})
+        folder._write(OUTPUT_FILE, {"requested": str(requested), "backend": backend})
         folder._write(SPEC_FILE, spec.to_wire())
         return folder
 
     @classmethod
-    def find_unfinished(cls, runs_dir: Path, *, output_path: Path) -> RunFolder | None:
-        """The newest run that wanted to write to `output_path` and has no result."""
-        for path in sorted(runs_dir.glob(f"*/{SPEC_FILE}"), reverse=True):
-            folder = cls(path.parent)
-            if not (folder.path / RESULT_FILE).exists() and folder.requested_output == output_path.resolve():
-                return folder
-        return None
+    def list_runs(cls, runs_dir: Path, *, output_path: Path) -> list[RunFolder]:
+        """The runs that wanted to write to `output_path`, newest first.
+
+        Raises:
+            ExportError: `output_path` leads nowhere.
+        """
+        requested = str(_resolve(output_path))
+        with file_errors(runs_dir):
+            folders = [cls(path.parent) for path in sorted(runs_dir.glob(f"*/{SPEC_FILE}"), reverse=True)]
+        return [folder for folder in folders if folder._origin.get("requested") == requested]
+
+    @classmethod
+    def find_unfinished(cls, runs_dir: Path, *, output_path: Path, backend: str) -> RunFolder | None:
+        """The newest run by `backend` that wanted to write to `output_path` and has no result."""
+        runs = cls.list_runs(runs_dir, output_path=output_path)
+        return next((run for run in runs if not run.is_finished and run.backend == backend), None)
 
     @property
     def spec(self) -> TrainingSpec:
@@ -65,10 +82,18 @@ class RunFolder:
             raise CheckpointError(f"The run in {self.path} cannot be continued: {error}") from error
 
     @property
-    def requested_output(self) -> Path:
-        """The output folder that was asked for, before any suffix."""
-        document: dict[str, str] = json.loads((self.path / OUTPUT_FILE).read_text(encoding="utf-8"))
-        return Path(document["requested"])
+    def backend(self) -> str:
+        """Name of the backend that the run was started with."""
+        return str(self._origin.get("backend"))
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / RESULT_FILE).exists()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The outcome that `write_result` wrote; empty where there is none, or none that can be read."""
+        return _read_document(self.path / RESULT_FILE)
 
     def write_result(self, document: dict[str, Any]) -> None:
         """The outcome, which also marks the run as finished."""
@@ -79,15 +104,41 @@ class RunFolder:
         """Hold the run for this process; the lock goes with the process, however it ends.
 
         Raises:
-            CheckpointError: another process is training this run.
+            CheckpointError: another process is training this run, or the folder cannot be locked.
         """
-        with (self.path / "lock").open("w") as file:
+        path = self.path / "lock"
+        with file_errors(path):
+            file = path.open("ab")
+        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with file_errors(path, but=BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise CheckpointError(f"Another process is training the run in {self.path}.") from error
             yield
 
+    @property
+    def _origin(self) -> dict[str, Any]:
+        """What was asked for; empty where that cannot be read."""
+        return _read_document(self.path / OUTPUT_FILE)
+
     def _write(self, name: str, document: object) -> None:
         data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
         artifacts.write_atomic(self.path / name, data)
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _resolve(output_dir: Path) -> Path:
+    try:
+        return output_dir.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links is a RuntimeError until Python 3.13
+        raise ExportError(
+            f"The output folder {output_dir} cannot be made: {error}.", remedy="Choose another outputPath."
+        ) from error

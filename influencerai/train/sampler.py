@@ -12,14 +12,15 @@ from typing import Any, Final
 
 import torch
 from PIL.Image import Image
+from safetensors import safe_open
 
 from influencerai import artifacts
 from influencerai.domain import ExecutionPlan, LoraConfig
 from influencerai.domain.training_options import PredictionType
-from influencerai.errors import ModelError, OutOfMemoryError
+from influencerai.errors import InfluencerAIError, ModelError
 from influencerai.settings import Settings
 from influencerai.train.base_model import BaseModel, find_base_model
-from influencerai.train.device import execution_plan, fixed_execution
+from influencerai.train.device import execution_plan, fixed_execution, memory_errors
 from influencerai.train.family import load_family
 from influencerai.train.precision import dtype_of
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, draw
@@ -28,7 +29,10 @@ MAX_BATCH = 4
 """Pictures drawn at once; more would need more memory without being faster on a CPU."""
 
 _ADAPTER = "lora"
+_SMALLEST, _LARGEST = 64, 4096
 _PREDICTION_TYPES: Final[dict[str, PredictionType]] = {"epsilon": "epsilon", "v": "v_prediction"}
+_SAFETENSORS = "Use the LoRA's .safetensors file."
+_LESS_MEMORY = "Draw smaller pictures, or one per prompt."
 _BOOLEANS: Final = {"True": True, "False": False}
 
 
@@ -39,7 +43,7 @@ class LoraDescription:
     model_name: str | None
     base_model_version: str | None
     resolution: int | None
-    """Pixels: the shorter side that it was trained at."""
+    """Pixels: the shorter side that it was trained at, if that is one to draw at."""
     base_fingerprint: str | None
     """Of the base model's weights, in files that InfluencerAI wrote."""
     prediction_type: PredictionType | None
@@ -87,7 +91,7 @@ class Sampler:
             OutOfMemoryError: the device is too small for pictures of this size.
         """
         description = self._checked_description(lora) if lora else None
-        side = size or (description and description.resolution) or self._own_size
+        side = self._side(description, size)
         total = len(prompts) * count
         on_progress(0, total)
         rows: list[list[Image]] = []
@@ -96,7 +100,7 @@ class Sampler:
                 row: list[Image] = []
                 for start in range(0, count, MAX_BATCH):
                     seeds = range(seed + start, seed + min(start + MAX_BATCH, count))
-                    with self._memory_errors(side):
+                    with memory_errors(self._plan.device_name, remedy=_LESS_MEMORY):
                         row += draw(
                             self._pipeline,
                             [prompt] * len(seeds),
@@ -109,6 +113,13 @@ class Sampler:
                     on_progress(len(rows) * count + len(row), total)
                 rows.append(row)
         return rows
+
+    def side(self, *, lora: Path | None, size: int | None) -> int:
+        """Pixels of a side that `draw` would draw; raises what it would raise before it draws."""
+        return self._side(self._checked_description(lora) if lora else None, size)
+
+    def _side(self, lora: LoraDescription | None, size: int | None) -> int:
+        return size or (lora and lora.resolution) or self._own_size
 
     @cached_property
     def _base(self) -> BaseModel:
@@ -146,18 +157,34 @@ class Sampler:
         if lora is None:
             yield
             return
+        pipeline = self._pipeline
         try:
-            self._pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name=_ADAPTER)
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"{lora} does not fit {self._base.path}: {error}",
-                remedy="Name the base model that it was trained on.",
-            ) from error
-        try:
-            self._pipeline.set_adapters(_ADAPTER, strength)
+            self._load_lora(lora, strength)
             yield
         finally:
-            self._pipeline.unload_lora_weights()
+            pipeline.unload_lora_weights()
+
+    def _load_lora(self, lora: Path, strength: float) -> None:
+        try:
+            with memory_errors(self._plan.device_name, remedy="Use a device with more memory, or a smaller LoRA."):
+                _check_numbers(lora)
+                # Without use_safetensors diffusers falls back on unpickling.
+                self._pipeline.load_lora_weights(
+                    lora.parent,
+                    weight_name=lora.name,
+                    adapter_name=_ADAPTER,
+                    use_safetensors=True,
+                    local_files_only=True,
+                )
+                self._pipeline.set_adapters(_ADAPTER, strength)
+        except InfluencerAIError:
+            raise
+        # The loaders raise whatever a foreign key, shape or configuration brings up.
+        except Exception as error:
+            raise ModelError(
+                f"{lora} does not fit {self._base.path}, {type(error).__name__}: {error}",
+                remedy="Name the base model that it was trained on.",
+            ) from error
 
     @contextmanager
     def _predicting(self, lora: LoraDescription | None) -> Iterator[None]:
@@ -173,16 +200,6 @@ class Sampler:
             yield
         finally:
             self._pipeline.scheduler = own
-
-    @contextmanager
-    def _memory_errors(self, side: int) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(
-                f"{self._plan.device_name} has not enough memory for pictures of {side} pixels.",
-                remedy="Draw smaller pictures, or one per prompt.",
-            ) from error
 
     def _checked_description(self, lora: Path) -> LoraDescription:
         """What the LoRA says of itself, if it can be for this base model.
@@ -204,15 +221,37 @@ def describe_lora(path: Path) -> LoraDescription:
     """Read what the header of a LoRA file tells.
 
     Raises:
-        ModelError: the file is missing, truncated or no safetensors file.
+        ModelError: the file is missing, truncated, no safetensors file or not named as one.
     """
+    if not path.name.endswith(".safetensors"):
+        raise ModelError(f"{path} is no .safetensors file, and nothing else is opened.", remedy=_SAFETENSORS)
     metadata, _ = artifacts.read_safetensors_header(path, error=ModelError)
-    sides = re.findall(r"\d+", metadata.get("modelspec.resolution") or metadata.get("ss_resolution") or "")
     return LoraDescription(
         model_name=metadata.get("ss_sd_model_name"),
         base_model_version=metadata.get("ss_base_model_version"),
-        resolution=min(int(side) for side in sides) if sides else None,
+        resolution=_resolution(metadata.get("modelspec.resolution") or metadata.get("ss_resolution") or ""),
         base_fingerprint=metadata.get("ss_influencerai_base_fingerprint"),
         prediction_type=_PREDICTION_TYPES.get(metadata.get("modelspec.prediction_type", "")),
         zero_terminal_snr=_BOOLEANS.get(metadata.get("ss_zero_terminal_snr", "")),
     )
+
+
+def _resolution(text: str) -> int | None:
+    """The smallest number in `text`, where it is a side that pictures can have."""
+    sides = re.findall(r"[0-9]+", text)
+    if not sides or max(map(len, sides)) > len(str(_LARGEST)):
+        return None
+    side = min(map(int, sides))
+    return side if _SMALLEST <= side <= _LARGEST else None
+
+
+def _check_numbers(lora: Path) -> None:
+    """Refuse weights that float16 cannot hold, infinite ones among them: they would draw black pictures."""
+    with safe_open(lora, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_tensor(name)
+            if tensor.is_floating_point() and not tensor.float().half().isfinite().all():
+                raise ModelError(
+                    f"{lora} is damaged: its tensor '{name}' holds numbers that are infinite or too large.",
+                    remedy="Download it again, or train it again with a lower learningRate.",
+                )

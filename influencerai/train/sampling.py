@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
+from influencerai import artifacts
 from influencerai.domain import SampleEvent, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import slug
+from influencerai.errors import InfluencerAIError
 from influencerai.train.backend import RunContext
 from influencerai.train.base_model import BaseModel
 from influencerai.train.draws import normal
@@ -33,25 +36,30 @@ def draw_samples(
 ) -> None:
     """Draw the run's sample prompts with the modules under training into `samples/` beside the LoRA files.
 
-    What the denoiser does afterwards is unchanged: no global generator is touched and modes are restored.
+    What the denoiser does afterwards is unchanged: no global generator is touched and modes are restored. Pictures
+    that cannot be drawn or written are a WarningEvent.
     """
     device = torch.device(spec.plan.device)
     modes = {name: module.training for name, module in components.items()}
     for module in components.values():
         module.eval()
-    pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
     folder = context.output_dir / "samples"
-    folder.mkdir(exist_ok=True)
     paths = []
     try:
+        pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
         with autocast(spec.plan.precision, device=device):
             for index, prompt in enumerate(spec.options.sample_prompts):
                 image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
                 path = folder / f"epoch-{epoch:04d}-{index}-{slug(prompt, default='prompt', longest=40)}.png"
-                image.save(path)
+                data = io.BytesIO()
+                image.save(data, format="PNG")
+                artifacts.write_atomic(path, data.getvalue())
                 paths.append(str(path))
     except torch.OutOfMemoryError:
         message = f"epoch {epoch}: there is not enough memory to draw samplePrompts; the training goes on."
+        context.emit(WarningEvent(message=message))
+    except (OSError, InfluencerAIError) as error:
+        message = f"epoch {epoch}: samplePrompts cannot be drawn: {error} The training goes on."
         context.emit(WarningEvent(message=message))
     finally:
         for name, module in components.items():

@@ -13,12 +13,19 @@ from typing import Any
 
 import torch
 from diffusers.loaders import single_file_utils
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
-from influencerai.train.model_components import COMPONENTS, MODULES, empty_module, noise_schedule, read_config
+from influencerai.train.model_components import (
+    COMPONENTS,
+    MODULES,
+    damage_errors,
+    empty_module,
+    noise_schedule,
+    read_config,
+)
 from influencerai.train.weight_file import WeightHeader, adapter_error, read_header
 
 logger = logging.getLogger(__name__)
@@ -90,11 +97,8 @@ def load_module(path: Path, component: str, *, family: str, configs: Path, dtype
     config = read_config(configs / family, component)
     module = empty_module(component, config)
     prefix = PREFIXES[family][component]
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.", remedy="Download or copy it again.") from error
+    with damage_errors(path), safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     converted = _converted(path, component, weights, module=module, prefix=prefix, config=config)
     del weights
     state = {}

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from warnings import warn
+
+import pydantic
 
 from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import output_path
-from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError
+from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.settings import Settings
-from influencerai.train.backend import RunContext, load_backend
+from influencerai.train.backend import Backend, RunContext, load_backend
 from influencerai.train.checkpoint import list_checkpoints
 from influencerai.train.failure import describe_failure
+from influencerai.train.history import file_errors
 from influencerai.train.preparation import Preparation, prepare
+from influencerai.train.quiet import quiet_libraries
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
 
@@ -25,8 +30,8 @@ class Trainer:
         run = Trainer(LoraConfig(name="me", model_name="sd15")).train("data/datasets/me")
         run.lora_path
 
-    `on_event` hears what happens; `should_stop` is asked at every step and ends the run resumably. Nothing is
-    touched before `train` or `prepare` is called.
+    `on_event` hears what happens; without it, warnings are issued as Python's. `should_stop` is asked at every step
+    and ends the run resumably. Nothing is touched before `train` or `prepare` is called.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class Trainer:
         self.config = config
         self.settings = settings or Settings.load()
         self._backend = backend
-        self._on_event = on_event or (lambda event: None)
+        self._on_event = on_event or _issue_warning
         self._should_stop = should_stop or (lambda: False)
 
     def prepare(self, dataset: str | Path) -> Preparation:
@@ -49,8 +54,13 @@ class Trainer:
 
         Raises:
             DatasetError, ModelError: what is wrong, where, and what to do.
+            ValidationError: `outputPath` ends in what cannot be the name of a file.
         """
-        return prepare(self.config, self._dataset_dir(dataset), settings=self.settings)
+        try:
+            return prepare(self.config, self._dataset_dir(dataset), settings=self.settings)
+        except pydantic.ValidationError as error:
+            texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
+            raise ValidationError(field_errors={"outputPath": texts}) from error
 
     def train(self, dataset: str | Path, *, resume: bool = False) -> Run:
         """Train on the images and captions in `dataset`, a folder relative to the settings' root.
@@ -63,6 +73,8 @@ class Trainer:
             CheckpointError: there is nothing to resume, or the dataset or a setting has changed since.
             InfluencerAIError: the run failed; `failure` holds the contract's result of a failed job.
         """
+        quiet_libraries()
+        backend = load_backend(self._backend)
         dataset_dir = self._dataset_dir(dataset)
         self._on_event(StageEvent(stage="checking"))
         preparation = self.prepare(dataset)
@@ -70,22 +82,29 @@ class Trainer:
         runs_dir = self.settings.root / ".influencerai" / "runs"
         warnings = list(preparation.warnings)
         if resume:
-            folder = self._unfinished(runs_dir, requested, preparation.spec)
+            folder = self._unfinished(runs_dir, requested, preparation.spec, backend=backend.name)
             if folder.spec.plan.build != preparation.spec.plan.build:
                 warnings.append(f"The run was started with {folder.spec.plan.build}: its last bits may differ here.")
         else:
-            if left := RunFolder.find_unfinished(runs_dir, output_path=requested):
-                warnings.append(f"An unfinished run for this output path is left in {left.path}; it can be resumed.")
-                with suppress(CheckpointError), left.lock():
+            if left := RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend.name):
+                warnings.append(
+                    f"The unfinished run for this output path in {left.path} can be resumed (--resume, or "
+                    "resume=True), or delete that folder."
+                )
+                with suppress(CheckpointError, OSError), left.lock():
                     artifacts.release_output(requested, left.spec.id)
-            folder = RunFolder.create(runs_dir, preparation.spec, output_dir=requested)
+            folder = RunFolder.create(runs_dir, preparation.spec, output_dir=requested, backend=backend.name)
         with folder.lock():
             spec = folder.spec
-            artifacts.remove_leftovers(folder.path)
             output_dir = artifacts.reserve_output(requested, spec.id)
-            artifacts.remove_leftovers(output_dir)
+            for place in (folder.path, output_dir):
+                with file_errors(place):
+                    artifacts.remove_leftovers(place)
             if output_dir != requested:
-                warnings.append(f"{requested} holds the files of another run: this one writes to {output_dir}.")
+                warnings.append(
+                    f"{requested} holds the files of another run: this one writes to {output_dir}. To change that, "
+                    "delete that folder or choose another outputPath."
+                )
             for message in warnings:
                 self._on_event(WarningEvent(message=message))
             context = RunContext(
@@ -100,29 +119,28 @@ class Trainer:
                 emit=self._on_event,
                 should_stop=self._should_stop,
             )
-            result = self._execute(spec, context, folder)
+            result = self._execute(backend, spec, context)
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
             folder.write_result(result.to_wire())
             for state in list_checkpoints(folder.path):
-                state.unlink(missing_ok=True)
+                with suppress(OSError):
+                    state.unlink()
         return Run(spec=spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)
 
-    def _execute(self, spec: TrainingSpec, context: RunContext, folder: RunFolder) -> TrainingResult:
+    def _execute(self, backend: Backend, spec: TrainingSpec, context: RunContext) -> TrainingResult:
         try:
-            return load_backend(self._backend).train(spec, context)
+            return backend.train(spec, context)
         except StoppedError:
             raise
         except InfluencerAIError as error:
-            error.failure = describe_failure(error, spec, context).to_wire()
+            with suppress(CheckpointError):
+                error.failure = describe_failure(error, spec, context).to_wire()
             raise
 
-    def _unfinished(self, runs_dir: Path, requested: Path, fresh: TrainingSpec) -> RunFolder:
-        folder = RunFolder.find_unfinished(runs_dir, output_path=requested)
+    def _unfinished(self, runs_dir: Path, requested: Path, fresh: TrainingSpec, *, backend: str) -> RunFolder:
+        folder = RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend)
         if folder is None:
-            raise CheckpointError(
-                f"There is no unfinished run for {requested}.",
-                remedy="Start without resuming, or use the output path of the interrupted run.",
-            )
+            raise _nothing_to_resume(RunFolder.list_runs(runs_dir, output_path=requested), requested, backend=backend)
         if changed := folder.spec.differences(fresh):
             raise CheckpointError(
                 f"The run in {folder.path} was started with other values of: {', '.join(changed)}.",
@@ -132,3 +150,26 @@ class Trainer:
 
     def _dataset_dir(self, dataset: str | Path) -> Path:
         return self.settings.root / dataset
+
+
+def _nothing_to_resume(runs: list[RunFolder], requested: Path, *, backend: str) -> CheckpointError:
+    """Why none of `runs`, newest first, can be continued by `backend`."""
+    if not runs:
+        return CheckpointError(
+            f"There is no unfinished run for {requested}.",
+            remedy="Start without resuming, or use the output path of the interrupted run.",
+        )
+    newest = runs[0]
+    if newest.is_finished:
+        final = newest.result.get("loraPath", requested)
+        return CheckpointError(f"The run for {requested} is complete: {final}.", remedy="Start without resuming.")
+    return CheckpointError(
+        f"The run in {newest.path} was started with the backend '{newest.backend}', not with '{backend}'.",
+        remedy="Resume with the backend that it was started with, or start a new run.",
+    )
+
+
+def _issue_warning(event: Event) -> None:
+    """What hears a run that nobody listens to: a notebook shows warnings by itself."""
+    if isinstance(event, WarningEvent):
+        warn(event.message, UserWarning, stacklevel=3)

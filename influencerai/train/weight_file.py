@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from influencerai.artifacts import read_safetensors_header, sha256_file
+from influencerai.artifacts import open_regular, read_safetensors_header, sha256_file
 from influencerai.errors import ModelError
 
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
@@ -81,7 +81,7 @@ def adapter_error(path: Path) -> ModelError:
 
 def _refuse_foreign_format(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(32)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -31,6 +31,16 @@ def test_assignments_win_over_options_over_the_file_over_the_preset(tmp_path: Pa
     assert (config.options.seed, config.options.ema, config.options.optimizer) == (5, True, "AdamW8bit")
 
 
+@pytest.mark.parametrize("fields", [{}, {"outputPath": "loras/" + "é" * 99 + "ab"}])
+def test_a_default_name_is_cut_to_what_a_name_may_have(fields: dict[str, str]) -> None:
+    config = resolve_config([MODEL, ConfigLayer(fields=fields)], default_name="é" * 99 + "ab").config
+    assert config.name == "é" * 99 + "a"
+
+
+def test_a_default_name_of_undecodable_bytes_can_be_written() -> None:
+    assert resolve_config([MODEL], default_name="me\udcff").config.name == "me?"
+
+
 def test_a_name_defaults_to_the_output_folders_then_to_the_given_one() -> None:
     with_output = ConfigLayer(fields={"outputPath": "data/loras/me-v1/"})
     assert resolve_config([MODEL, with_output], default_name="set").config.name == "me-v1"
@@ -108,13 +118,73 @@ def test_a_near_miss_in_a_file_is_an_error_with_the_suggestion(tmp_path: Path, t
         ("- 3\n", "no mapping"),
         ("", "no mapping"),
         ("epochs: [\n", "cannot be read"),
+        ("learning_rate: 1\nlearningRate: 2\n", "'learning_rate' and as 'learningRate'"),
+        ("meta: {min_snr_gamma: 1, minSnrGamma: 2}\n", "meta.minSnrGamma: This stands twice"),
+        ("samplePrompts: [{a: 1, a: 2}]\n", "'a' stands twice"),
+        ("a: &a {b: *a}\n", r"aliases \(\*name\) are not allowed"),
+        ("a: &a [x]\nb: [*a, *a]\n", r"aliases \(\*name\) are not allowed"),
+        ("epochs: *a\n", r"aliases \(\*name\) are not allowed"),
+        ("name: 2024-13-45\n", "'2024-13-45' cannot be read as timestamp"),
+        ("epochs: !!int abc\n", "'abc' cannot be read as int"),
+        ("epochs: !!int ''\n", "'' cannot be read as int"),
+        ("epochs: !!float x\n", "'x' cannot be read as float"),
+        ("epochs: !!bool x\n", "'x' cannot be read as bool"),
+        ("epochs: !!timestamp foo\n", "'foo' cannot be read as timestamp"),
+        (f"epochs: {'9' * 5000}\n", "cannot be read as int"),
+        (f"epochs: 0x{'f' * 5000}\n", "cannot be read as int"),
+        (f"epochs: 0x{'f' * 3900}\n", "more than 4000 digits"),
+        (f"epochs: 1{':1' * 500_000}\n", "cannot be read as int"),
+        (f"epochs: {'[' * 3000}", "nested too deeply"),
+        (f"meta: {'[' * 40}{']' * 40}\n", "nested too deeply"),
+        ('name: "\\ud800"\n', "surrogate"),
+        ('meta: {"\\ud800": 1}\n', "surrogate"),
+        ("meta: !!binary aGk=\n", "bytes"),
+        (f"# {'x' * 2**20}\n", "larger than 1 MiB"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(ValidationError, match=message) as caught:
         file_layer(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"epochs": 3, "epochs": 4}', "'epochs' stands twice"),
+        ('{"meta": {"seed": 1, "seed": 2}}', "'seed' stands twice"),
+        ('{"name": "\\ud800"}', "surrogate"),
+        (f'{{"epochs": {"9" * 5000}}}', "4300 digits"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_json_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text, name="config.json")
+    with pytest.raises(ValidationError, match=message) as caught:
+        file_layer(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed=" + "9" * 5000, "note=" + "[" * 100_000, 'note="\\ud800"', "note=\udcff", 'meta={"a": 1, "a": 2}'],
+    ids=lambda text: text[:30],
+)
+def test_an_assignment_that_json_cannot_carry_is_named(text: str) -> None:
+    with pytest.raises(ValidationError, match=f"--set '{text[:5]}.* cannot be used") as caught:
+        assignment_layer([text])
+    str(caught.value).encode()
+
+
+@pytest.mark.timeout(20)
+def test_many_keys_and_long_numbers_take_little_time(tmp_path: Path) -> None:
+    keys = "".join(f"key{number}: 1\n" for number in range(20_000))
+    assert len(file_layer(write(tmp_path, keys)).fields) == 20_000
+    digits = "1" * 1_000_000
+    assert file_layer(write(tmp_path, f"name: {digits}x\n")).fields == {"name": f"{digits}x"}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -126,3 +196,16 @@ def test_without_a_model_the_remedy_says_how_to_name_one() -> None:
     with pytest.raises(ValidationError, match="sd15, sdxl") as caught:
         resolve_config([], default_name="me")
     assert "modelName" in caught.value.field_errors
+
+
+def test_a_missing_model_hides_no_other_error() -> None:
+    layer = ConfigLayer(fields={"epochs": "many", "batchsize": 2}, meta={"sed": 1})
+    with pytest.raises(ValidationError) as caught:
+        resolve_config([layer], default_name="me")
+    assert caught.value.field_errors.keys() == {"modelName", "epochs", "batchsize", "meta.sed"}
+
+
+def test_a_near_miss_of_the_model_is_told_once() -> None:
+    with pytest.raises(ValidationError) as caught:
+        resolve_config([ConfigLayer(fields={"modelname": "sdxl"})], default_name="me")
+    assert caught.value.field_errors == {"modelname": ["Unknown field 'modelname', did you mean 'modelName'?"]}

@@ -54,6 +54,30 @@ def test_a_file_name_that_looks_like_markup_is_shown_as_it_is(invoke: Invoke, tm
     assert "[red]x.png" in invoke("dataset", "check", folder, "--resolution", "128").stdout
 
 
+def test_the_same_finding_on_many_files_is_one_row(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set", count=5)
+    for caption in folder.glob("*.txt"):
+        caption.write_text("smiling")
+    result = invoke("dataset", "check", folder, "--trigger-word", "sks", "--resolution", "128")
+    (line,) = (line for line in result.stdout.splitlines() if "lacks the trigger word" in line)
+    assert line.startswith("warning")
+    assert "00.png and 4 more" in line
+
+
+def test_control_characters_of_a_file_name_do_not_reach_the_terminal(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    (folder / "\x1b[2J\a\x9b.png").write_bytes(b"no picture")
+    printed = invoke("dataset", "check", folder, "--resolution", "128").stdout
+    assert r"\x1b[2J\x07\x9b.png" in printed
+    assert not {"\x1b", "\a", "\x9b"} & set(printed)
+
+
+def test_nor_do_those_in_an_error(invoke: Invoke) -> None:
+    printed = invoke("train", "data/\x1b]0;x\a", "--model", "none").stderr
+    assert r"\x1b]0;x\x07" in printed
+    assert "\x1b" not in printed
+
+
 def test_a_sample_character_is_written_and_passes_the_check(invoke: Invoke, tmp_path: Path) -> None:
     name = list_characters()[-1]
     result = invoke("dataset", "demo", tmp_path / "out", "--character", name, "--json")

@@ -34,6 +34,18 @@ def test_an_unknown_character_is_refused_before_anything_is_written(invoke: Invo
     assert not (tmp_path / "out").exists()
 
 
+def test_a_demo_keeps_edited_captions(invoke: Invoke, tmp_path: Path) -> None:
+    write_character("ava", tmp_path / "datasets/ava")
+    caption = tmp_path / "datasets/ava/ava_01.txt"
+    caption.write_text("ohwx, in my own words")
+    (tmp_path / ".influencerai").write_text("ends the demo before it trains")
+    result = invoke("demo", "--out", tmp_path)
+    assert result.exit_code == 1
+    assert f"{tmp_path / '.influencerai'}" in result.stderr
+    assert "mistake of InfluencerAI" not in result.stderr
+    assert caption.read_text() == "ohwx, in my own words"
+
+
 @pytest.mark.slow
 def test_before_and_after_are_columns_of_one_grid(tmp_path: Path) -> None:
     from influencerai.train.trainer import Trainer

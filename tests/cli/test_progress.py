@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from influencerai.cli.progress import Bars, Figures, JsonLines, Lines, choose_listener, duration
+from influencerai.cli.progress import Bars, Figures, JsonLines, Lines, choose_listener, duration, remark
 from influencerai.domain import CheckpointEvent, StageEvent, StepEvent, ValidationEvent, WarningEvent
 from influencerai.domain.event import Stage
 
@@ -89,6 +89,10 @@ def test_remarks_are_always_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "epoch 1: validation loss 0.2500",
         "epoch 1: wrote /far/me-epoch-1.safetensors",
     ]
+
+
+def test_remarks_cannot_steer_the_terminal() -> None:
+    assert remark(WarningEvent(message="\x1b[2J\x9bx.png: odd")) == r"Warning: \x1b[2J\x9bx.png: odd"
 
 
 def test_bars_show_stage_count_figures_and_remarks() -> None:

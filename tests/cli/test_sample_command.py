@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from tests.cli.conftest import Invoke, json_lines
@@ -80,3 +82,31 @@ def test_a_prompt_is_required(invoke: Invoke, lora: str) -> None:
     result = invoke("sample", lora)
     assert result.exit_code == 2
     assert "--prompt" in result.stderr
+
+
+def test_a_grid_that_its_format_cannot_hold_is_refused_before_drawing(
+    invoke: Invoke, lora: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "wide.webp"
+    result = invoke("sample", lora, "--prompt", "a man", "--count", "5", "--size", "4096", "--out", out)
+    assert result.exit_code != 0
+    assert "too large for WEBP" in " ".join(result.stderr.split())
+
+
+def test_a_folder_that_takes_no_picture_is_refused_before_drawing(invoke: Invoke, lora: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = invoke("sample", lora, "--prompt", "a man", "--steps", "1000", "--out", tmp_path / "file" / "grid.png")
+    assert result.exit_code != 0
+    assert "cannot be written" in " ".join(result.stderr.split())
+
+
+def test_a_model_that_a_strangers_file_names_by_its_path_is_not_opened(
+    invoke: Invoke, project: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "stranger.safetensors"
+    metadata = {"ss_sd_model_name": str(project / "models/small")}
+    safetensors.numpy.save_file({"lora_unet_x.alpha": np.ones(())}, path, metadata)
+    result = invoke("sample", path, "--prompt", "a man", *QUICK)
+    assert result.exit_code == 1
+    assert "--model" in result.stderr
+    assert "does not fit" not in result.stderr

@@ -133,3 +133,8 @@ def test_there_must_be_something_to_resume(invoke: Invoke) -> None:
     result = train(invoke, "--resume", "--output-path", "data/loras/unheard-of")
     assert result.exit_code == 1
     assert "no unfinished run" in result.stderr
+    dry = ("--backend", "dry-run", "--output-path", "data/loras/heard-of")
+    assert train(invoke, *dry).exit_code == 0
+    result = train(invoke, *dry, "--resume")
+    assert result.exit_code == 1
+    assert "is complete: data/loras/heard-of/heard-of-final.safetensors" in result.stderr

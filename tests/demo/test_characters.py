@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from influencerai.demo.captions import BEARD, GLASSES, HAIR_COLOR, SKIN, TRIGGER
 from influencerai.demo.characters import list_characters, model_path, write_character
+from influencerai.errors import DatasetError
 
 
 def test_ava_and_leo_ship() -> None:
@@ -42,6 +43,21 @@ def test_writing_a_set_keeps_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     write_character("ava", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_changed_files_stay_and_are_named(tmp_path: Path) -> None:
+    write_character("ava", tmp_path / "set")
+    assert len(write_character("ava", tmp_path / "set")) == 20
+    caption, picture = tmp_path / "set/ava_01.txt", tmp_path / "set/ava_02.png"
+    caption.write_text("my own words")
+    picture.rename(tmp_path / "mine.png")
+    picture.symlink_to(tmp_path / "mine.png")
+    (tmp_path / "set/ava_03.txt").unlink()
+    with pytest.raises(DatasetError, match=r"ava_01\.txt, ava_02\.png\."):
+        write_character("ava", tmp_path / "set")
+    assert caption.read_text() == "my own words"
+    assert picture.is_symlink()
+    assert not (tmp_path / "set/ava_03.txt").exists()
 
 
 def test_an_unknown_character_is_refused_with_the_known_ones(tmp_path: Path) -> None:

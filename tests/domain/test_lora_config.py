@@ -75,8 +75,8 @@ def test_bounds_are_inclusive(field: str, least: float, most: float, step: float
     ("field", "most"), [("name", 100), ("modelName", 255), ("description", 500), ("outputPath", 255)]
 )
 def test_texts_have_a_longest_length(field: str, most: int) -> None:
-    assert LoraConfig.parse({**LEAST, field: "x" * most}).to_wire()[field] == "x" * most
-    assert list(errors_of(**{field: "x" * (most + 1)})) == [field]
+    assert LoraConfig.parse({**LEAST, field: ("x/" * most)[:most]}).to_wire()[field] == ("x/" * most)[:most]
+    assert list(errors_of(**{field: ("x/" * most)[: most + 1]})) == [field]
 
 
 @pytest.mark.parametrize("field", ["name", "modelName"])
@@ -104,6 +104,29 @@ def test_integers_are_not_coerced(field: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [True, "1", float("nan"), float("inf")])
 def test_numbers_are_not_coerced(field: str, value: Any) -> None:
     assert list(errors_of(**{field: value})) == [field]
+
+
+@pytest.mark.parametrize(
+    "path", ["a\0b", "a\nb", "a\x7f", "a\ud800", "/", ".", "a/..", ".safetensors", "a/...safetensors", "é" * 101]
+)
+def test_an_output_path_that_no_run_could_write_to_is_refused(path: str) -> None:
+    (text,) = errors_of(outputPath=path)["outputPath"]
+    assert "not allowed" in text or "1 to 200 bytes" in text
+
+
+@pytest.mark.parametrize("path", ["/data/loras/me", "../me", "loras/é.safetensors", "", "x" * 200 + ".safetensors"])
+def test_an_output_path_may_be_anywhere(path: str) -> None:
+    assert LoraConfig.parse({**LEAST, "outputPath": path}).output_path == path
+
+
+@pytest.mark.parametrize("value", [["\ud800"], {"\ud800": 1}, [10**5000], b"x", {1}])
+def test_meta_holds_only_what_json_can(value: Any) -> None:
+    assert list(errors_of(meta={"note": value})) == ["meta"]
+
+
+def test_near_misses_stand_beside_every_other_error() -> None:
+    found = errors_of(epochs="many", batchsize=2, meta={"sed": 1, "flip": "yes"})
+    assert list(found) == ["batchsize", "epochs", "meta.sed", "meta.flip"]
 
 
 @pytest.mark.parametrize("value", [0, 1, "true", "yes"])

@@ -71,6 +71,29 @@ def test_without_any_source_the_caption_is_empty_and_said_to_be_missing(tmp_path
     assert found.warnings == ("The image has no caption.",)
 
 
+def test_an_empty_caption_file_is_one_finding(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", "\n")
+    assert image(inspect_imageset(tmp_path), "a.png").warnings == ("a.txt is empty.",)
+
+
+def test_of_many_foreign_names_in_a_table_the_first_are_listed(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    (tmp_path / "captions.json").write_text(json.dumps({f"{index}.png": "x" for index in range(3000)}))
+    found = [warning for warning in inspect_imageset(tmp_path).warnings if warning.startswith("captions.json")]
+    assert len(found) == 6
+    assert found[0] == "captions.json: there is no image '0.png'."
+    assert found[-1] == "captions.json: and 2,995 more names without an image."
+
+
+@pytest.mark.parametrize("value", ["smiling", 7])
+def test_a_name_in_a_table_that_is_not_unicode_can_be_reported(tmp_path: Path, value: object) -> None:
+    add_image(tmp_path, "a.png")
+    (tmp_path / "captions.json").write_text(json.dumps({"\ud800.png": value}))
+    report = inspect_imageset(tmp_path)
+    assert "?.png" in json.dumps(report.to_wire(), ensure_ascii=False).encode().decode()
+
+
 @pytest.mark.parametrize("row", [{"text": "smiling"}, {"caption": "smiling"}])
 def test_tables_take_text_or_caption(tmp_path: Path, row: dict[str, str]) -> None:
     add_image(tmp_path, "a.png")
@@ -118,6 +141,7 @@ def test_a_table_cannot_reach_outside_the_folder(tmp_path: Path) -> None:
         ("metadata.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("captions.json", '{\n  "a.png": "x",\n}', "captions.json: line 3 is not JSON"),
         ("captions.json", '{"a.png": ["x"]}', "the caption in the entry of 'a.png' is not a text"),
+        ("captions.json", json.dumps({"a.png": "x" * 70_000}), "entry of 'a.png' is larger than 65,536 bytes"),
         ("captions.json", '["a.png"]', 'entry 1 has no "file_name"'),
         ("captions.json", '"x"', "holds neither"),
         ("captions.json", "[" * 100_000, "not JSON"),
@@ -195,6 +219,15 @@ def test_kohya_folders_give_repeats_and_caption(tmp_path: Path, folder: str, rep
     add_image(tmp_path, f"{folder}/a.png")
     found = inspect_imageset(tmp_path).images[0]
     assert (found.repeats, found.caption) == (repeats, text)
+
+
+def test_the_repeats_of_a_kohya_folder_are_noted(tmp_path: Path) -> None:
+    for path in ("10_ohwx woman/a.png", "10_ohwx woman/b.png", "sub/2_sks/c.png", "1_once/d.png"):
+        add_image(tmp_path, path)
+    notes = inspect_imageset(tmp_path).notes
+    assert "10_ohwx woman: 10 repeats of 2 images" in notes
+    assert "sub/2_sks: 2 repeats of 1 image" in notes
+    assert not any("1_once" in note for note in notes)
 
 
 def test_zero_repeats_leave_a_folder_out(tmp_path: Path) -> None:

@@ -258,3 +258,26 @@ def test_a_missing_file_and_a_folder_are_named_errors(tmp_path: Path) -> None:
         load_rgb(tmp_path / "gone.png")
     with pytest.raises(DatasetError, match=r"no regular file|cannot be read"):
         load_rgb(tmp_path)
+
+
+def progressive_with_scans(count: int) -> bytes:
+    """A valid progressive JPEG with `count` copies of its last scan."""
+    data = encoded(Image.effect_noise((16, 16), 50), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    assert load(progressive_with_scans(50)).size == (16, 16)
+    with pytest.raises(DatasetError, match=r"image: The JPEG has more than 100 scans\. Save it again\."):
+        load(progressive_with_scans(101))
+
+
+def test_what_is_appended_to_a_jpeg_or_embedded_in_it_is_no_scan() -> None:
+    data = encoded(two_halves(), "JPEG", comment=b"\xff\xda\0\0" * 200)
+    assert load(data + b"\xff\xda\0\0" * 200).size == (32, 16)
+
+
+def test_the_error_of_a_damaged_header_is_always_the_same() -> None:
+    with pytest.raises(DatasetError, match=r"image: The PNG data is truncated or corrupt\. Save it again\."):
+        load(b"\x89PNG\r\n\x1a\n and nothing of a PNG")

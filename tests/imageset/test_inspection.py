@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -39,16 +41,16 @@ def error_of(report: ImageSetReport, path: str) -> str:
 
 
 def test_a_good_set_is_ready_and_gives_its_samples(tmp_path: Path) -> None:
-    for index in range(12):
+    for index in range(15):
         target = add_image(tmp_path, f"{index:02}.png", shade=index, size=(32, 48))
         target.with_suffix(".txt").write_text(f"ohwx, picture {index}")
     report = inspect_imageset(tmp_path, trigger_word="ohwx", resolution=32)
     assert report.status == "ready"
-    assert (report.image_count, report.usable_count, report.captioned_count) == (12, 12, 12)
+    assert (report.image_count, report.usable_count, report.captioned_count) == (15, 15, 15)
     assert (report.error_count, report.warning_count, report.notes) == (0, 0, ())
     report.raise_if_unusable()
     found = samples(report)
-    assert [sample.path for sample in found] == [f"{index:02}.png" for index in range(12)]
+    assert [sample.path for sample in found] == [f"{index:02}.png" for index in range(15)]
     assert found[3].caption == "ohwx, picture 3"
     assert (found[3].width, found[3].height, found[3].repeats) == (32, 48, 1)
     assert found[3].sha256 == hashlib.sha256((tmp_path / "03.png").read_bytes()).hexdigest()
@@ -125,6 +127,51 @@ def test_the_cap_on_pixels_is_the_callers(tmp_path: Path) -> None:
     assert "more than 1,024 pixels" in error_of(inspect_imageset(tmp_path, max_pixels=1024), "a.png")
 
 
+def test_the_summary_names_what_is_left_out_and_each_warning_once(tmp_path: Path) -> None:
+    for index in range(6):
+        add_image(tmp_path, f"{index}.png", shade=index).with_suffix(".txt").write_text("smiling")
+    (tmp_path / "5.txt").write_text("ohwx,\nsmiling")
+    (tmp_path / "orphan.txt").write_text("smiling")
+    for name in ("bad1.png", "bad2.png", "bad3.png", "bad4.png"):
+        (tmp_path / name).touch()
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    empty = "bad1.png (The file is empty), bad2.png (The file is empty), bad3.png (The file is empty) and 1 more"
+    assert report.summary == (
+        f"4 of 10 images are left out: {empty}.",
+        "5 images: The caption lacks the trigger word 'ohwx'. (0.png, 1.png, 2.png and 2 more)",
+        "5.png: 5.txt has 2 lines, which are joined to one caption.",
+        "orphan.txt: there is no image of this name.",
+    )
+
+
+def test_an_image_that_cannot_be_used_is_not_warned_about_too(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    (tmp_path / "b.txt").write_text("smiling")
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    assert [image.warnings for image in report.images] == [(), ()]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_an_animation_is_warned_about(tmp_path: Path, format_: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / f"a.{format_.lower()}", format_, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / f"b.{format_.lower()}", format_)
+    warning = "The file is an animation, of which the first frame is used."
+    assert [warning in image.warnings for image in inspect_imageset(tmp_path).images] == [True, False]
+
+
+def test_folders_may_be_nested_deeper_than_python_calls(tmp_path: Path) -> None:
+    deepest = "/".join(["d"] * 1000)
+    subprocess.run(["mkdir", "-p", tmp_path / deepest], check=True)  # pathlib recurses too
+    add_image(tmp_path, "b.png")
+    shutil.copy(tmp_path / "b.png", tmp_path / deepest / "a.png")
+    try:
+        assert paths(inspect_imageset(tmp_path)) == ["b.png", f"{deepest}/a.png"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # as does what pytest cleans up with
+
+
 def test_a_strip_is_refused(tmp_path: Path) -> None:
     add_image(tmp_path, "strip.png", size=(170, 10))
     add_image(tmp_path, "wide.png", size=(160, 10))
@@ -155,13 +202,13 @@ def test_duplicates_and_small_images_are_reported(tmp_path: Path) -> None:
     assert "The file has the same bytes as a.png." in report.images[2].warnings
 
 
-@pytest.mark.parametrize(("count", "warned", "noted"), [(4, True, False), (5, False, True), (11, False, True)])
+@pytest.mark.parametrize(("count", "warned", "noted"), [(4, True, False), (5, False, True), (14, False, True)])
 def test_few_images_are_remarked_on(tmp_path: Path, count: int, warned: bool, noted: bool) -> None:
     for index in range(count):
         add_image(tmp_path, f"{index}.png", shade=index)
     report = inspect_imageset(tmp_path)
-    assert any("use 12 or more" in warning for warning in report.warnings) is warned
-    assert any("for SDXL 12 or more" in note for note in report.notes) is noted
+    assert any("use 15 to 30" in warning for warning in report.warnings) is warned
+    assert (f"There are {count} images; 15 to 30 are recommended." in report.notes) is noted
 
 
 def test_links_that_leave_the_folder_are_not_opened(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import nn
 from influencerai.errors import ModelError
 from influencerai.train import model_search
 from influencerai.train.base_model import find_base_model
+from influencerai.train.family import load_family
 from influencerai.train.model_search import ALIASES
 from tests.small_models import small_sd15, small_sdxl
 
@@ -200,6 +202,109 @@ def test_damaged_json(copy: Path) -> None:
     (copy / "model_index.json").write_text("[]")
     with pytest.raises(ModelError, match="no JSON object"):
         find_base_model(str(copy), models_dirs=[])
+
+
+def test_deep_json(copy: Path) -> None:
+    (copy / "unet/config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(ModelError, match=r"unet/config\.json cannot be read"):
+        find_base_model(str(copy), models_dirs=[])
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("model_index.json", {"unet": 3}),
+        ("unet/config.json", {"block_out_channels": 3}),
+        ("unet/config.json", {"sample_size": "x"}),
+        ("unet/config.json", {"down_block_types": ["os.system"] * 2}),
+        ("vae/config.json", {"block_out_channels": None}),
+        ("vae/config.json", {"scaling_factor": "x"}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "x"}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "x"}),
+    ],
+)
+def test_a_damaged_configuration_is_named(file: str, changes: dict[str, object], copy: Path) -> None:
+    _edit(copy / file, **changes)
+    with pytest.raises(ModelError) as caught:
+        _use(copy)
+    assert str(copy) in caught.value.message
+    assert (changes.keys() & {"unet"} or {file.split("/")[0]}).pop() in caught.value.message
+
+
+def test_a_damaged_tokenizer_is_named(copy: Path) -> None:
+    for path in (copy / "tokenizer").iterdir():
+        path.write_text("garbage")
+    with pytest.raises(ModelError, match=r"copy/tokenizer cannot be used"):
+        find_base_model(str(copy), models_dirs=[]).load("tokenizer")
+
+
+def test_what_is_no_file_of_a_tokenizer_is_left_out(copy: Path, sd15: Path) -> None:
+    (copy / "tokenizer/.cache").mkdir()
+    (copy / "tokenizer/gone").symlink_to(copy / "nowhere")
+    base, original = (find_base_model(str(folder), models_dirs=[]) for folder in (copy, sd15))
+    assert base.fingerprint() == original.fingerprint()
+    os.mkfifo(copy / "tokenizer/pipe")
+    with pytest.raises(ModelError, match="tokenizer/pipe is no regular file"):
+        find_base_model(str(copy), models_dirs=[])
+
+
+def test_an_adapter_among_the_weights_is_refused(copy: Path) -> None:
+    base = find_base_model(str(copy), models_dirs=[])
+    (copy / "text_encoder/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere"}))
+    for read in (
+        base.fingerprint,
+        lambda: base.load("text_encoder"),
+        lambda: _use(copy),
+    ):
+        with pytest.raises(ModelError, match=r"text_encoder/adapter_config\.json would replace"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "weight_map", [None, 3, [], {}, {"a": 3}, {"a": "../../x.safetensors"}, {"a": "/x.safetensors"}]
+)
+def test_an_index_names_files_beside_it(weight_map: object, copy: Path) -> None:
+    (copy / UNET).unlink()
+    (copy / f"{UNET}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelError, match=r"index\.json is damaged: its weight_map"):
+        find_base_model(str(copy), models_dirs=[])
+
+
+@pytest.mark.parametrize("name", ["a/b--c", "a/b..c", "a/x.git", "a/" + "b" * 120])
+def test_names_that_the_hub_has_not(name: str) -> None:
+    assert model_search.hub_id_of(name) is None
+
+
+def test_the_error_lists_a_path_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        find_base_model("absent.safetensors", models_dirs=[tmp_path])
+    lines = caught.value.message.splitlines()
+    assert lines[1:] == [f"  {tmp_path}/absent.safetensors", "  absent.safetensors"]
+    for known in ("sd15", "sdxl", "influencerai/tiny-avatars"):
+        assert known in str(caught.value.remedy)
+
+
+def test_a_strangers_name_leads_nowhere_else(sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (models := tmp_path / "models").mkdir()
+    (models / "org").mkdir()
+    (models / "org/name").symlink_to(sd15)
+    (models / "plain").symlink_to(sd15)
+    monkeypatch.chdir(sd15.parent)
+    for name in ("org/name", "plain"):
+        assert find_base_model(name, models_dirs=[models], as_path=False).path == models / name
+    for name in (str(sd15), sd15.name, f"../{sd15.parent.name}/{sd15.name}", "..", "~", f"./{sd15.name}"):
+        with pytest.raises(ModelError, match="no base model"):
+            find_base_model(name, models_dirs=[models], as_path=False)
+
+
+def test_a_hub_out_of_reach_is_asked_once(online: None) -> None:
+    with _hub(Path()) as endpoint:
+        pass
+    before = time.monotonic()
+    with pytest.raises(ModelError, match="org/name could not be downloaded"):
+        model_search.download("org/name", models_dirs=[], endpoint=endpoint)
+    assert time.monotonic() - before < 5
 
 
 def test_folders_that_are_no_model(tmp_path: Path) -> None:
@@ -425,6 +530,14 @@ class _HubHandler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Silent."""
+
+
+def _use(folder: Path) -> None:
+    base = find_base_model(str(folder), models_dirs=[])
+    family = load_family(base.family)
+    family.sampling_scheduler(base)
+    family.empty_denoiser(base)
+    base.load("tokenizer")
 
 
 def _edit(path: Path, **changes: object) -> None:

@@ -1,15 +1,19 @@
 """A run that is interrupted and continued ends with the bytes of one that is not."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import safetensors.torch
+import torch
 
+from influencerai import artifacts
 from influencerai.domain import TrainingSpec
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import CheckpointError, StoppedError
-from influencerai.train.checkpoint import list_checkpoints, load_newest
+from influencerai.train.checkpoint import Checkpoint, list_checkpoints, load_newest
 from tests.small_models import small_sd15, small_sdxl
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -123,12 +127,16 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(dataset: Path, sd15: 
         with pytest.raises(StoppedError):
             place.train(spec, should_stop=stop_after(steps))
     newest = list_checkpoints(place.run_dir)[-1]
-    data = bytearray(newest.read_bytes())
+    whole = newest.read_bytes()
+    data = bytearray(whole)
     data[-100] ^= 0xFF
     newest.write_bytes(data)
     restored = load_newest(place.run_dir, spec_id=spec.id)
     assert restored is not None
     assert restored.step == 2
+    newest.write_bytes(whole.replace(b"epoch_loss", b"epoch_lost"))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint.load(newest)
     place.train(spec)
     assert place.final(spec) == straight
 
@@ -148,3 +156,13 @@ def test_states_hold_no_pickle(dataset: Path, sd15: Path, tmp_path: Path) -> Non
     place = RunPlace(tmp_path / "run", dataset=dataset)
     place.train(spec)
     assert {path.suffix for path in place.run_dir.iterdir()} <= {".safetensors", ".jsonl"}
+
+
+@pytest.mark.parametrize("document", ["[]", "{}", "{", '{"step": "x"}', "null"])
+def test_a_state_with_another_document_is_no_state(document: str, tmp_path: Path) -> None:
+    body = safetensors.torch.save({"adapter/a": torch.zeros(2)})
+    digest = hashlib.sha256(document.encode() + artifacts.canonical_safetensors(body, {})).hexdigest()
+    path = tmp_path / "state-00000001.safetensors"
+    path.write_bytes(artifacts.canonical_safetensors(body, {"state": document, "sha256": digest}))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Checkpoint.load(path)

@@ -12,16 +12,20 @@ import torch
 from PIL import Image
 
 from influencerai import Trainer
-from influencerai.domain import CheckpointEvent, Event, LoraConfig, StageEvent, StepEvent
+from influencerai.domain import CheckpointEvent, Event, LoraConfig, StageEvent, StepEvent, ValidationEvent, WarningEvent
 from influencerai.errors import (
     CheckpointError,
     DatasetError,
     DivergedError,
+    ExportError,
     ModelError,
     OutOfMemoryError,
     StoppedError,
+    TrainingError,
+    ValidationError,
 )
 from influencerai.train.device import memory_errors, smaller_setting
+from influencerai.train.history import History, read_history
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -104,7 +108,7 @@ def test_a_stopped_run_is_resumed_by_its_output_path(root: Path, sd15: Path) -> 
         Trainer(config, settings=settings, should_stop=stop_after(2)).train("data/datasets/me")
     run = Trainer(config, settings=settings).train("data/datasets/me", resume=True)
     assert len(run.history) == 6
-    with pytest.raises(CheckpointError, match="no unfinished run"):
+    with pytest.raises(CheckpointError, match=r"is complete: data/loras/test-run/test-run-final\.safetensors"):
         Trainer(config, settings=settings).train("data/datasets/me", resume=True)
 
 
@@ -298,3 +302,111 @@ def test_captions_without_the_trigger_word_are_reported(root: Path, sd15: Path) 
     preparation = trainer(root, sd15, meta={"triggerWord": "ohwx"}).prepare("data/datasets/me")
     flagged = [image.path for image in preparation.report.images if image.has_trigger is False]
     assert flagged == ["01.png"]
+
+
+def dry_trainer(root: Path, model: Path, **changes: Any) -> Trainer:
+    """Quick, where a test is about files and not about weights."""
+    return Trainer(make_config(model, **changes), settings=make_settings(root), backend="dry-run")
+
+
+def interrupt(root: Path, model: Path) -> Path:
+    """The folder of a run that has stopped after its first step."""
+    stopping = Trainer(make_config(model), settings=make_settings(root), should_stop=stop_after(1))
+    with pytest.raises(StoppedError):
+        stopping.train("data/datasets/me")
+    [folder] = (root / ".influencerai/runs").iterdir()
+    return folder
+
+
+def test_a_run_is_resumed_by_its_own_backend_only(root: Path, sd15: Path) -> None:
+    folder = interrupt(root, sd15)
+    with pytest.raises(CheckpointError, match=r"the backend 'diffusers', not with 'dry-run'"):
+        dry_trainer(root, sd15).train("data/datasets/me", resume=True)
+    assert list(folder.glob("state-*"))
+    assert not (folder / "result.json").exists()
+    rehearsal = dry_trainer(root, sd15).train("data/datasets/me")
+    assert rehearsal.output_dir != root / "data/loras/test-run"
+    run = trainer(root, sd15).train("data/datasets/me", resume=True)
+    assert (run.run_dir, run.output_dir) == (folder, root / "data/loras/test-run")
+
+
+def test_an_unknown_backend_leaves_nothing_behind(root: Path, sd15: Path) -> None:
+    before = sorted(root.rglob("*"))
+    with pytest.raises(TrainingError, match="difusers"):
+        Trainer(make_config(sd15), settings=make_settings(root), backend="difusers").train("data/datasets/me")
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"[]", b"\xff\xfe", b"{}", None])
+def test_a_run_folder_that_cannot_be_read_is_passed_over(content: bytes | None, root: Path, sd15: Path) -> None:
+    folder = root / ".influencerai/runs/20990101-000000-old"
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_bytes(b"{}")
+    if content is not None:
+        (folder / "output.json").write_bytes(content)
+    assert dry_trainer(root, sd15).train("data/datasets/me").lora_path.is_file()
+
+
+def test_a_changed_output_name_is_refused(root: Path, sd15: Path) -> None:
+    spec_file = interrupt(root, sd15) / "spec.json"
+    document = json.loads(spec_file.read_text())
+    for name, message in (("../../pwn", "cannot be the name of a file"), ("other", "outputName")):
+        spec_file.write_text(json.dumps(document | {"outputName": name}))
+        with pytest.raises(CheckpointError, match=message):
+            trainer(root, sd15).train("data/datasets/me", resume=True)
+
+
+def test_an_output_path_that_gives_no_file_name_is_refused(root: Path, sd15: Path) -> None:
+    with pytest.raises(ValidationError) as caught:
+        dry_trainer(root, sd15, outputPath="data\\loras").prepare("data/datasets/me")
+    assert list(caught.value.field_errors) == ["outputPath"]
+
+
+def test_what_the_file_system_refuses_is_an_error_with_its_path(root: Path, sd15: Path) -> None:
+    (root / "circle").symlink_to("circle")
+    with pytest.raises(ExportError, match="circle"):
+        dry_trainer(root, sd15, outputPath="circle").train("data/datasets/me")
+    with pytest.raises(ExportError, match=r"üü.* cannot be made: File name too long"):
+        dry_trainer(root, sd15, outputPath="ü" * 130 + "/me").train("data/datasets/me")
+    (root / ".influencerai").rename(root / "moved")
+    (root / ".influencerai").write_text("a file")
+    with pytest.raises(CheckpointError, match=r"\.influencerai.*cannot be"):
+        dry_trainer(root, sd15).train("data/datasets/me")
+
+
+def test_a_full_disk_ends_the_history_with_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    history = History(path, after_step=0)
+    history._file.close()
+    history._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+    event = ValidationEvent(step=1, epoch=1, loss=0.5)
+    with pytest.raises(CheckpointError, match="No space left"):
+        history.append(event)
+    history.close()
+
+
+@pytest.mark.parametrize("rest", [b'{"type": "st', b"[]", b'{"type": "step"}', b'{"step": "2"}', b"\xff", b"7"])
+def test_the_history_ends_before_a_line_that_is_no_record(rest: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'{"type": "step", "step": 1, "loss": 0.5}\n' + rest + b'\n{"type": "step", "step": 3}\n')
+    assert [record["step"] for record in read_history(path)] == [1]
+    History(path, after_step=1).close()
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) -> None:
+    events: list[Event] = []
+    (root / "data/loras/test-run").mkdir(parents=True)
+    (root / "data/loras/test-run/samples").write_text("a file")
+    meta = {"samplePrompts": ["ohwx woman"], "sampleEveryNEpochs": 1}
+    run = trainer(root, sd15, events=events, epochs=1, meta=meta).train("data/datasets/me")
+    assert run.lora_path.is_file()
+    [message] = [event.message for event in events if isinstance(event, WarningEvent)]
+    assert "samplePrompts cannot be drawn" in message
+    assert "samples" in message
+
+
+def test_warnings_that_nobody_listens_to_are_pythons(root: Path, sd15: Path) -> None:
+    dry_trainer(root, sd15).train("data/datasets/me")
+    with pytest.warns(UserWarning, match="delete that folder or choose another outputPath"):
+        dry_trainer(root, sd15, learningRate=0.01).train("data/datasets/me")

@@ -15,7 +15,7 @@ from influencerai.domain.training_options import TargetModules
 from influencerai.train import kohya_keys, lora_targets
 from influencerai.train.base_model import BaseModel
 from influencerai.train.family import Conditioning, Geometry
-from influencerai.train.model_components import TOKENIZERS, empty_module
+from influencerai.train.model_components import TOKENIZERS, damage_errors, empty_module
 from influencerai.train.objective import DiffusionObjective
 
 PROMPT_EMBEDS = "prompt_embeds"
@@ -89,7 +89,9 @@ class UNetFamily(ABC):
 
     def load_image_encoder(self, base: BaseModel, *, device: torch.device) -> VaeEncoder:
         """See `Family`."""
-        return VaeEncoder(base.load("vae"), device=device)
+        vae = base.load("vae")
+        with damage_errors(base.configs / "vae"):
+            return VaeEncoder(vae, device=device)
 
     def load_conditioner(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype) -> ClipConditioner:
         """See `Family`. The text encoders are frozen."""
@@ -106,7 +108,8 @@ class UNetFamily(ABC):
 
     def empty_denoiser(self, base: BaseModel) -> nn.Module:
         """See `Family`."""
-        return empty_module("unet", base.config("unet"))
+        with damage_errors(base.configs / "unet"):
+            return empty_module("unet", base.config("unet"))
 
     def enable_gradient_checkpointing(self, denoiser: nn.Module) -> None:
         """See `Family`."""
@@ -131,12 +134,13 @@ class UNetFamily(ABC):
 
     def objective(self, base: BaseModel, spec: ModelSpec, *, device: torch.device) -> DiffusionObjective:
         """See `Family`."""
-        return DiffusionObjective(
-            base.config("scheduler"),
-            prediction_type=spec.prediction_type,
-            zero_terminal_snr=spec.zero_terminal_snr,
-            device=device,
-        )
+        with damage_errors(base.configs / "scheduler"):
+            return DiffusionObjective(
+                base.config("scheduler"),
+                prediction_type=spec.prediction_type,
+                zero_terminal_snr=spec.zero_terminal_snr,
+                device=device,
+            )
 
     def denoise(
         self,
@@ -176,13 +180,14 @@ class UNetFamily(ABC):
         downwards (arXiv:2305.08891).
         """
         scheduler: Any = DPMSolverMultistepScheduler
-        return scheduler.from_config(
-            base.config("scheduler"),
-            prediction_type=base.prediction_type,
-            rescale_betas_zero_snr=base.zero_terminal_snr,
-            use_karras_sigmas=not base.zero_terminal_snr,
-            timestep_spacing="trailing",
-        )
+        with damage_errors(base.configs / "scheduler"):
+            return scheduler.from_config(
+                base.config("scheduler"),
+                prediction_type=base.prediction_type,
+                rescale_betas_zero_snr=base.zero_terminal_snr,
+                use_karras_sigmas=not base.zero_terminal_snr,
+                timestep_spacing="trailing",
+            )
 
     def pipeline(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """See `Family`. Given components keep their precision; the base's VAE decodes in float32."""
