@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -64,17 +63,11 @@ class Program(click.Group):
 @contextmanager
 def _libraries_quiet(*, unless: bool) -> Iterator[None]:
     """Other libraries' warnings are for programmers; what a user should know is an event or an error of ours."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
     with warnings.catch_warnings():
         if not unless:
             warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield
 
 
 @click.command(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
@@ -46,10 +47,13 @@ _CONFIG_NAMES = {
 
 @contextmanager
 def damage_errors(place: Path) -> Iterator[None]:
-    """Turn what the libraries raise over a damaged component into a ModelError that names its place."""
+    """Turn what the libraries raise over a damaged component into a ModelError that names its place.
+
+    Too little memory says nothing about the component, and passes.
+    """
     try:
         yield
-    except InfluencerAIError:
+    except (InfluencerAIError, MemoryError, torch.OutOfMemoryError):
         raise
     # They raise whatever the fault brings up: OSError, KeyError, TypeError, RuntimeError, SafetensorError.
     except Exception as error:

@@ -11,7 +11,7 @@ from influencerai.domain import LoraConfig, ModelSpec, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import TrainingOptions
 from influencerai.errors import ModelError, ValidationError
-from influencerai.imageset import ImageSetReport, inspect_imageset, samples
+from influencerai.imageset import ImageSetReport, inspect_imageset, listed, samples
 from influencerai.planning import BatchPlan
 from influencerai.settings import Settings
 from influencerai.train.base_model import BaseModel, find_base_model
@@ -112,8 +112,7 @@ def _model_warnings(spec: TrainingSpec, base: BaseModel, family: Family) -> list
     limit, lengths = family.caption_lengths(base, captions)
     cut = {caption for caption, length in zip(captions, lengths, strict=True) if length > limit}
     if paths := [sample.path for sample in spec.samples if sample.caption in cut]:
-        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-        found.append(f"Captions beyond {limit} tokens are cut there: {', '.join(paths[:3])}{more}.")
+        found.append(f"Captions beyond {limit} tokens are cut there: {listed(paths)}.")
     return found
 
 

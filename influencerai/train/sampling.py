@@ -16,6 +16,7 @@ from influencerai.domain.output_path import slug
 from influencerai.errors import InfluencerAIError
 from influencerai.train.backend import RunContext
 from influencerai.train.base_model import BaseModel
+from influencerai.train.device import memory_errors
 from influencerai.train.draws import normal
 from influencerai.train.family import Family
 from influencerai.train.precision import autocast, dtype_of
@@ -46,8 +47,11 @@ def draw_samples(
     folder = context.output_dir / "samples"
     paths = []
     try:
-        pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
-        with autocast(spec.plan.precision, device=device):
+        with (
+            memory_errors(spec.plan.device_name, remedy="Leave samplePrompts out."),
+            autocast(spec.plan.precision, device=device),
+        ):
+            pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
             for index, prompt in enumerate(spec.options.sample_prompts):
                 image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
                 path = folder / f"epoch-{epoch:04d}-{index}-{slug(prompt, default='prompt', longest=40)}.png"
@@ -55,9 +59,6 @@ def draw_samples(
                 image.save(data, format="PNG")
                 artifacts.write_atomic(path, data.getvalue())
                 paths.append(str(path))
-    except torch.OutOfMemoryError:
-        message = f"epoch {epoch}: there is not enough memory to draw samplePrompts; the training goes on."
-        context.emit(WarningEvent(message=message))
     except (OSError, InfluencerAIError) as error:
         message = f"epoch {epoch}: samplePrompts cannot be drawn: {error} The training goes on."
         context.emit(WarningEvent(message=message))

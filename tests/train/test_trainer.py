@@ -26,6 +26,7 @@ from influencerai.errors import (
 )
 from influencerai.train.device import memory_errors, smaller_setting
 from influencerai.train.history import History, read_history
+from influencerai.train.model_components import damage_errors
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -182,7 +183,9 @@ def test_a_diverging_run_stops_and_names_the_last_good_state(root: Path, sd15: P
     assert failure is not None
     assert failure["epoch"] >= 1
     assert set(failure) == {"error", "epoch", "partialCheckpoints"}
-    for path in (root / ".influencerai/runs").glob("*/state-*.safetensors"):
+    states = list((root / ".influencerai/runs").glob("*/state-*.safetensors"))
+    assert states, "without one there is no last good state to name"
+    for path in states:
         tensors = safetensors.torch.load_file(path)
         assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
 
@@ -230,6 +233,12 @@ def test_running_out_of_memory_names_the_smaller_setting(
 def test_every_allocator_is_understood(text: str) -> None:
     with pytest.raises(OutOfMemoryError, match=text.split()[0]), memory_errors("H100", remedy="less"):
         raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_too_little_memory_is_not_taken_for_a_damaged_model(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(OutOfMemoryError), memory_errors("H100", remedy="less"), damage_errors(tmp_path):
+        raise error
 
 
 def test_other_errors_pass_through_unchanged() -> None:
