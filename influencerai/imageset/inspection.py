@@ -20,7 +20,7 @@ LISTED_REASONS = 3
 MAX_SIDE_RATIO = 16
 """A longer side over a shorter one; beyond it nothing that is worth training remains after cropping."""
 
-_SUFFIXES = {
+IMAGE_SUFFIXES = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".jpe": "JPEG",
@@ -83,11 +83,21 @@ def inspect_imageset(
     return _report(folder, images, errors=captions.errors, warnings=warnings)
 
 
+def count_candidates(folder: Path) -> int | None:
+    """How many files of a folder `inspect_imageset` would read as images; None where there is no folder."""
+    try:
+        if not folder.is_dir():
+            return None
+        return sum(_is_candidate(folder.resolve(), path) for path in list_folder(folder).files)
+    except (DatasetError, OSError):
+        return 0
+
+
 def _is_candidate(root: Path, path: str) -> bool:
     """Whether the user means this file as an image, by its name or else by its content."""
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix in _SUFFIXES or suffix in _NO_IMAGES:
-        return suffix in _SUFFIXES
+    if suffix in IMAGE_SUFFIXES or suffix in _NO_IMAGES:
+        return suffix in IMAGE_SUFFIXES
     try:
         return sniff(read_head(root / path, inside=root)) in FORMATS
     except DatasetError:
@@ -122,7 +132,7 @@ def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | Non
     except DatasetError as error:
         return found.model_copy(update={"errors": (str(error),), "warnings": ()})
     format_ = sniff(data)
-    named = _SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    named = IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower())
     if named != format_:
         warnings.append(f"The file is {format_} by content, which its name does not say.")
     if format_ != "JPEG" and getattr(image, "is_animated", False):  # A JPEG's further pictures are its previews.
