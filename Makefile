@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[train,dev]'
+		--editable '.[all,dev]'
 	@touch $@
 	@echo "Installed. To use it: . $(VENV)/bin/activate && influencerai --help"
 

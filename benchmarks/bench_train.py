@@ -29,10 +29,10 @@ from influencerai.imageset import inspect_imageset
 from influencerai.planning import BatchPlan
 from influencerai.settings import Settings
 from influencerai.train.backend import RunContext
-from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.device import fixed_execution
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.family import load_family
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.preparation import resolve
 
@@ -159,20 +159,20 @@ def make_loops(job: dict[str, Any], names: tuple[str, ...]) -> tuple[dict[str, L
     return {name: loops[name] for name in names}, spec
 
 
-def make_spec(job: dict[str, Any]) -> tuple[TrainingSpec, BaseModel, Path]:
+def make_spec(job: dict[str, Any]) -> tuple[TrainingSpec, LoadableModel, Path]:
     """The spec of one measurement, its base model and its dataset."""
     root: Path = job["root"]
     settings = Settings(root=root, allow_downloads=False)
     family, resolution = job["family"], RESOLUTION[job["family"]]
     dataset = root / "dataset"
     if family == "tiny":
-        base = find_base_model("influencerai/tiny-avatars", models_dirs=settings.models_dirs)
+        base = find_loadable_model("influencerai/tiny-avatars", models_dirs=settings.models_dirs)
         write_character("ava", dataset)
     elif job["random_weights"]:
         base = RandomBase.of(family)
         random_dataset(dataset, resolution)
     else:
-        base = find_base_model(family, models_dirs=settings.models_dirs)
+        base = find_loadable_model(family, models_dirs=settings.models_dirs)
         random_dataset(dataset, resolution)
     document = {
         "name": "bench",

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from influencerai.train.base_model import BaseModel
-from influencerai.train.model_components import CONFIGS, MODULES, empty_module
+from influencerai.basemodel.components import CONFIGS
+from influencerai.train.loadable_model import LoadableModel
+from influencerai.train.model_components import MODULES, empty_module
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomBase(BaseModel):
+class RandomBase(LoadableModel):
     """A base model without files: every component is initialised where it is loaded, the same each time."""
 
     @classmethod

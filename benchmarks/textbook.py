@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from influencerai.domain import TrainingSpec
 from influencerai.planning import BatchPlan
 from influencerai.train.adapter import Adapter
-from influencerai.train.base_model import BaseModel
 from influencerai.train.draws import SampleDraws
 from influencerai.train.encoding import geometry, load_pixels
 from influencerai.train.family import Conditioning, Family
+from influencerai.train.loadable_model import LoadableModel
 from influencerai.train.precision import autocast, dtype_of
 
 
@@ -32,7 +32,7 @@ class TextbookLoop:
         spec: TrainingSpec,
         plan: BatchPlan,
         *,
-        base: BaseModel,
+        base: LoadableModel,
         family: Family,
         dataset_dir: Path,
         initial: Mapping[str, Tensor],

@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -83,15 +84,19 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path) -> int:
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> int:
     """Delete what interrupted writes left in `folder`; returns how many files.
 
-    Only for a folder that nobody else is writing to: another process's temporary file looks the same.
+    Another process's temporary file looks the same: where one may be writing, spare with `older_than` (seconds)
+    what was changed lately.
     """
-    leftovers = list(folder.glob(_TEMPORARY.format("*")))
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+    removed = 0
+    for path in folder.glob(_TEMPORARY.format("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if not older_than or path.stat().st_mtime < time.time() - older_than:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def sha256_file(path: Path) -> str:
@@ -177,16 +182,17 @@ def read_safetensors_header(
     return metadata, entries
 
 
-def reserve_output(folder: Path, run_id: str) -> Path:
-    """The output folder of a run: `folder`, or `<folder>-<first 8 digits of run_id>` where that is taken.
+def reserve_output(folder: Path, run_id: str, *, suffix: str | None = None) -> Path:
+    """The output folder of a run: `folder`, or `<folder>-<suffix>` where that is taken.
 
-    A folder is taken when it carries another run's marker, or holds .safetensors files and no marker. The
-    same run gets the same folder again.
+    The suffix, by default the first 8 digits of `run_id`, should tell the run from others. A folder is taken when
+    it carries another run's marker, or holds .safetensors files and no marker. The same run gets the same folder
+    again.
 
     Raises:
         ExportError: both are taken, or neither can be made.
     """
-    candidates = (folder, folder.with_name(f"{folder.name}-{run_id[:8]}"))
+    candidates = (folder, folder.with_name(f"{folder.name}-{suffix or run_id[:8]}"))
     for candidate in candidates:
         try:
             if _claim(candidate, run_id):

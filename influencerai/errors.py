@@ -100,3 +100,89 @@ class ExportError(InfluencerAIError):
     """The LoRA file does not hold what was trained."""
 
     code = "export"
+
+
+class NotFoundError(InfluencerAIError):
+    """There is no such thing, or it belongs to another tenant."""
+
+    code = "not_found"
+
+    def __init__(self, message: str | None = None, *, field: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.field_errors = {} if field is None else {field: [self.message]}
+
+    @classmethod
+    def of(cls, noun: str, id: str, *, field: str | None = None) -> NotFoundError:
+        """The contract's sentence, such as "Dataset abc not found"; `field` is what named it in a request's body."""
+        return cls(f"{noun} {id} not found", field=field)
+
+
+class ConflictError(InfluencerAIError):
+    """The request contradicts what is there.
+
+    `existing_id` names what it collides with, where there is one.
+    """
+
+    code = "conflict"
+
+    def __init__(
+        self, message: str | None = None, *, existing_id: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.existing_id = existing_id
+
+
+class RefusedError(InfluencerAIError):
+    """The request cannot be done in the present state of things."""
+
+    code = "refused"
+
+
+class AuthenticationError(InfluencerAIError):
+    """The request does not say who sends it, or cannot prove it."""
+
+    code = "unauthorized"
+
+
+class PermissionDeniedError(InfluencerAIError):
+    """Who sends the request may not do this."""
+
+    code = "forbidden"
+
+
+class TooManyError(InfluencerAIError):
+    """There is too much of something; `retry_after` says in how many seconds it is worth trying again."""
+
+    code = "too_many"
+
+    def __init__(self, message: str | None = None, *, retry_after: int, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after = retry_after
+
+
+class InUseError(RefusedError):
+    """Active jobs use what was to be deleted; `jobs` says how many."""
+
+    code = "in_use"
+
+    def __init__(self, message: str | None = None, *, jobs: int, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.jobs = jobs
+
+
+class FencedOffError(InfluencerAIError):
+    """Another attempt owns the job now."""
+
+    code = "fenced_off"
+
+
+class StoreError(InfluencerAIError):
+    """The database cannot be used."""
+
+    code = "store"
+
+
+class SchemaError(StoreError):
+    """The database's schema is not the one of this version."""
+
+    code = "schema"

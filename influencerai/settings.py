@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import AfterValidator, Field, PrivateAttr
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from influencerai.errors import ValidationError
@@ -84,6 +85,52 @@ class Settings(BaseSettings):
         description="On a GPU: the same run gives the same bytes; false lets it use faster kernels that do not.",
     )
 
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['root'] / '.influencerai' / 'influencerai.db'}",
+        description="sqlite:///FILE or postgresql://USER@HOST/NAME; default: a SQLite file in the root.",
+    )
+    host: str = Field("127.0.0.1", min_length=1, max_length=255, description="Address that the server listens on.")
+    port: int = Field(3001, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one.")
+    auth: Literal["development", "production"] = Field(
+        "development",
+        description="development trusts the header x-tenant-id; production wants an API key or a JWT.",
+    )
+    jwt_secret: SecretStr | None = Field(None, description="Secret of HS256-signed JWTs, at least 32 bytes.")
+    jwt_jwks_file: Folder | None = Field(None, description="JWKS file with the public keys of signed JWTs.")
+    jwt_tenant_claim: str = Field("tenant_id", min_length=1, description="Claim of a JWT that names its tenant.")
+    jwt_audience: str | None = Field(None, description="Audience that a JWT must be for; default: not looked at.")
+    jwt_issuer: str | None = Field(None, description="Issuer that a JWT must come from; default: not looked at.")
+    cors_origins: tuple[str, ...] = Field((), description='Origins of web pages that may call the API, or ["*"].')
+    rate_limits: bool | None = Field(None, description="Whether requests are limited; default: in production only.")
+    reads_per_minute: int = Field(100, ge=1, le=10**6, description="GET requests per minute and tenant.")
+    writes_per_minute: int = Field(10, ge=1, le=10**6, description="POST, PATCH and DELETE requests, likewise.")
+    uploads_per_minute: int = Field(60, ge=1, le=10**6, description="Uploads of images and captions, likewise.")
+    active_jobs_per_tenant: int = Field(
+        5, ge=1, le=10**6, description="Pending and running jobs of a tenant while requests are limited."
+    )
+    running_jobs_per_tenant: int = Field(5, ge=1, le=10**6, description="Jobs of a tenant that run at once.")
+    max_body_kib: int = Field(1024, ge=1, le=2**20, description="KiB that a request's JSON may have.")
+    max_upload_mib: int = Field(2048, ge=1, le=2**20, description="MiB that one upload of images may have.")
+    max_upload_files: int = Field(500, ge=1, le=10**5, description="Images in one upload.")
+    workers: int = Field(1, ge=1, le=64, description="Jobs that this machine trains at once.")
+    lease_seconds: float = Field(30, ge=1, le=3600, description="A worker silent for so long is taken for lost.")
+    external_lease_seconds: float = Field(
+        3600, ge=1, le=10**6, description="Likewise for a worker that reports by PATCH."
+    )
+    poll_seconds: float = Field(0.25, gt=0, le=60, description="How often workers and event streams look for news.")
+    cancel_grace_seconds: float = Field(
+        30, ge=0, le=3600, description="A training that was asked to stop is killed after so long."
+    )
+    stall_seconds: float = Field(3600, ge=1, le=10**6, description="A training silent for so long is killed.")
+    dataset_wait_seconds: float = Field(
+        600, ge=0, le=10**7, description="A job waits so long for a dataset that is not ready, then fails."
+    )
+    lost_attempts: int = Field(5, ge=0, le=1000, description="Lost workers that a job survives.")
+    broken_attempts: int = Field(3, ge=0, le=1000, description="Failures of the machine that a job survives.")
+    min_free_mib: int = Field(512, ge=0, le=2**30, description="MiB on the root's disk below which it is not ready.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the server logs.")
+    log_format: Literal["json", "text"] = Field("text", description="How the server logs.")
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
@@ -142,6 +189,22 @@ class Settings(BaseSettings):
             return self.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    def to_document(self) -> dict[str, Any]:
+        """The settings as JSON, secrets too, for another process of this machine: `Settings(**document)`."""
+        document = self.model_dump(mode="json")
+        document["jwt_secret"] = None if self.jwt_secret is None else self.jwt_secret.get_secret_value()
+        return {**document, "allow_downloads": self.serves_downloads}
+
+    @property
+    def serves_downloads(self) -> bool:
+        """Whether a job may have a base model downloaded: in production only where that was said."""
+        return self.allow_downloads and (self.auth == "development" or "allow_downloads" in self.model_fields_set)
+
+    @property
+    def limits_requests(self) -> bool:
+        """Whether tenants may send only so many requests."""
+        return self.auth == "production" if self.rate_limits is None else self.rate_limits
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What stood in the environment and was ignored."""
@@ -150,9 +213,14 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[SettingOrigin, ...]:
         """Every setting with its value and where that came from, in the order of the fields."""
         return tuple(
-            SettingOrigin(name=name, value=getattr(self, name), origin=self._origins.get(name, "default"))
+            SettingOrigin(name=name, value=_shown(getattr(self, name)), origin=self._origins.get(name, "default"))
             for name in type(self).model_fields
         )
+
+
+def _shown(value: Any) -> Any:
+    """The value as it may be seen: a URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value
 
 
 def _variable(name: str) -> str:
@@ -194,7 +262,7 @@ def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
             for name, nearest in unknown.items()
         }
         raise ValidationError(f"The settings file {file} has unknown settings", field_errors=errors)
-    for name in ("root", "models_dir", "cache_dir"):
+    for name in ("root", "models_dir", "cache_dir", "jwt_jwks_file"):
         if isinstance(value := values.get(name), str) and not value.startswith("~"):
             values[name] = file.parent / value
     return values

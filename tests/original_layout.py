@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from influencerai.train.single_file import PREFIXES
+from influencerai.basemodel.single_file import PREFIXES
 
 Modules = Mapping[str, nn.Module]
 

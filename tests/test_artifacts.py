@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import struct
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -68,6 +69,15 @@ class TestWriteAtomic:
         artifacts.write_atomic(tmp_path / "kept.json", b"kept")
         assert artifacts.remove_leftovers(tmp_path) == 1
         assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
+
+    def test_fresh_leftovers_may_be_spared(self, tmp_path: Path) -> None:
+        for name, age in (("old", 1000), ("fresh", 10)):
+            path = tmp_path / f".influencerai-{name}.tmp"
+            path.write_bytes(b"part")
+            os.utime(path, (time.time() - age,) * 2)
+        assert artifacts.remove_leftovers(tmp_path, older_than=900) == 1
+        assert [file.name for file in tmp_path.iterdir()] == [".influencerai-fresh.tmp"]
+        assert artifacts.remove_leftovers(tmp_path) == 1
 
 
 def _write_and_die(folder: Path) -> None:
@@ -234,6 +244,13 @@ class TestReserveOutput:
         artifacts.reserve_output(tmp_path / "me", self.FIRST)
         for _ in range(2):
             assert artifacts.reserve_output(tmp_path / "me", self.SECOND) == tmp_path / "me-33333333"
+
+    def test_ids_that_begin_alike_need_the_whole_id_as_suffix(self, tmp_path: Path) -> None:
+        jobs = [f"01981f4a-7c3e-7{number}00-8000-000000000000" for number in range(3)]
+        folders = [artifacts.reserve_output(tmp_path / "me", job, suffix=job) for job in jobs]
+        assert [folder.name for folder in folders] == ["me", f"me-{jobs[1]}", f"me-{jobs[2]}"]
+        assert [artifacts.reserve_output(tmp_path / "me", job, suffix=job) for job in jobs] == folders
+        assert [(folder / artifacts.RUN_MARKER).read_text() for folder in folders] == jobs
 
     def test_a_users_own_files_are_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "me").mkdir()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.databases import Databases
 from tests.documents import LANGUAGES, execute, read_blocks
 from tools.write_docs import render
 
@@ -113,6 +114,7 @@ def test_a_command_that_fails_fails_its_document(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", EXECUTABLE, ids=name)
-def test_what_a_document_shows_runs(path: Path, tmp_path: Path) -> None:
-    for _ in execute(path.read_text("utf-8"), folder=tmp_path):
+def test_what_a_document_shows_runs(path: Path, tmp_path: Path, databases: Databases) -> None:
+    variables = {"DATABASE_URL": databases.new("postgres", schema=False)}
+    for _ in execute(path.read_text("utf-8"), folder=tmp_path, environment=variables):
         pass

@@ -18,7 +18,7 @@ from pathlib import Path
 SOURCE = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 SOURCE_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 MERGES = 49_152 - 256 - 2
-OUT = Path(__file__).parent.parent / "influencerai/train/configs/clip_tokenizer/merges.txt.gz"
+OUT = Path(__file__).parent.parent / "influencerai/basemodel/configs/clip_tokenizer/merges.txt.gz"
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def _look_at_models(found: Diagnosis, settings: Settings) -> None:
 
 
 def _check_embedded_model(found: Diagnosis, settings: Settings) -> None:
-    from influencerai.train.base_model import find_base_model
+    from influencerai.basemodel import find_base_model
 
     try:
         find_base_model(MODEL_ID, models_dirs=settings.models_dirs).fingerprint()

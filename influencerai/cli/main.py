@@ -20,6 +20,9 @@ COMMANDS = {
     "sample": "Draw a grid of pictures with a LoRA.",
     "dataset": "Check a folder of pictures, or write a sample one.",
     "demo": "Train on a sample character and draw before and after.",
+    "serve": "Serve the REST API and train submitted jobs.",
+    "db": "Upgrade or check the database of the server.",
+    "keys": "Make, list and revoke API keys.",
     "doctor": "Show versions, devices and settings, and what is missing.",
 }
 """Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""

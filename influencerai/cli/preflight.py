@@ -20,7 +20,7 @@ def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings
     Raises:
         InfluencerAIError: what a run would fail on.
     """
-    from influencerai.train.model_size import count_parameters
+    from influencerai.basemodel.unet_size import count_parameters
     from influencerai.train.trainer import Trainer
 
     preparation = Trainer(resolved.config, settings=settings).prepare(dataset)

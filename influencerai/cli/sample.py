@@ -63,7 +63,7 @@ def sample(
     as_json: bool,
 ) -> None:
     """Draw --count pictures of every --prompt with LORA, a file in either layout, into one labelled grid."""
-    from influencerai.train.base_model import find_base_model
+    from influencerai.basemodel import find_base_model
     from influencerai.train.grid import image_grid
     from influencerai.train.quiet import quiet_libraries
     from influencerai.train.sampler import Sampler, describe_lora

@@ -14,7 +14,7 @@ from influencerai.domain.wire import Number, WireModel, check_plain
 class LoraConfig(WireModel):
     """How to train a LoRA: base model, steps, rank, and, in `meta`, everything of `TrainingOptions`."""
 
-    server_fields: ClassVar[frozenset[str]] = frozenset({"id", "tenantId", "createdAt", "updatedAt"})
+    server_fields: ClassVar[frozenset[str]] = frozenset({"id", "tenantId", "createdAt", "updatedAt", "warnings"})
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)] = Field(
         description="Name of the configuration, unique per tenant."

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, PlainSerializer, StrictFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    StrictFloat,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -20,8 +29,24 @@ def _as_sent(number: float) -> float:
     return int(number) if float(number).is_integer() else number
 
 
-Number = Annotated[StrictFloat, PlainSerializer(_as_sent, return_type=int | float)]
+Number = Annotated[
+    StrictFloat,
+    PlainSerializer(_as_sent, return_type=int | float),
+    WithJsonSchema({"type": "number"}, mode="serialization"),
+]
 """A float that is written as JSON writes it: 16, not 16.0."""
+
+
+def _as_text(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(_as_text, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2025-01-15T10:30:00.000Z"]}),
+]
+"""A time in UTC, written as ISO 8601 with milliseconds and Z."""
 
 
 class WireModel(BaseModel):

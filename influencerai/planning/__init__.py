@@ -2,6 +2,8 @@
 
 from influencerai.planning.batches import Batch, BatchPlan, Outline, PlannedStep, SampleRef
 from influencerai.planning.buckets import Bucket, BucketPlan, Crop, resize_and_crop
+from influencerai.planning.execution import DeviceFacts, execution_plan
+from influencerai.planning.findings import spec_warnings
 from influencerai.planning.resources import ResourceEstimate, estimate, estimate_memory
 
 __all__ = [
@@ -10,11 +12,14 @@ __all__ = [
     "Bucket",
     "BucketPlan",
     "Crop",
+    "DeviceFacts",
     "Outline",
     "PlannedStep",
     "ResourceEstimate",
     "SampleRef",
     "estimate",
     "estimate_memory",
+    "execution_plan",
     "resize_and_crop",
+    "spec_warnings",
 ]

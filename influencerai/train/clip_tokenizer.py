@@ -9,12 +9,11 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from influencerai.basemodel.components import CONFIGS, VOCABULARIES
 from influencerai.train.model_components import damage_errors
 
-MERGES = Path(__file__).parent / "configs/clip_tokenizer/merges.txt.gz"
+MERGES = CONFIGS / "clip_tokenizer/merges.txt.gz"
 """CLIP's 48,894 byte-pair merges, one a line; see the NOTICE beside the file."""
-VOCABULARIES = ("tokenizer.json", "vocab.json")
-"""Files of a tokenizer's folder that hold its vocabulary; either will do."""
 
 _SPECIAL_TOKENS = ("<|startoftext|>", "<|endoftext|>")
 _SETTINGS = ("bos_token", "eos_token", "unk_token", "pad_token", "model_max_length")

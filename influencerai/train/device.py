@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 
-from influencerai.domain import ExecutionPlan, LoraConfig, TrainingSpec
-from influencerai.domain.training_options import Precision
+from influencerai.domain import ExecutionPlan, TrainingSpec
 from influencerai.errors import OutOfMemoryError, TrainingError
+from influencerai.planning import DeviceFacts
 
 _ALLOCATION_FAILED = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _COMPUTING = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-optimizer")
@@ -22,10 +22,8 @@ _COMPUTING = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-opt
 DeviceSetting = Literal["auto", "cpu", "cuda"]
 
 
-def execution_plan(
-    config: LoraConfig, *, device: DeviceSetting = "auto", threads: int, deterministic: bool = True
-) -> tuple[ExecutionPlan, list[str]]:
-    """How this machine would execute `config`, and warnings about what it cannot do as asked.
+def device_facts(device: DeviceSetting = "auto") -> DeviceFacts:
+    """The device that the setting asks for, as torch sees it.
 
     Raises:
         TrainingError: CUDA is asked for and there is none.
@@ -35,30 +33,14 @@ def execution_plan(
         raise TrainingError(
             "There is no CUDA device here.", remedy="Use device 'cpu', or 'auto' to take what there is."
         )
-    kind: Literal["cpu", "cuda"] = "cuda" if has_cuda and device != "cpu" else "cpu"
-    precision, warnings = _precision(config.options.precision, kind)
-    plan = ExecutionPlan(
-        device=kind,
-        device_name=torch.cuda.get_device_name() if kind == "cuda" else cpu_name(),
+    if device == "cpu" or not has_cuda:
+        return DeviceFacts(kind="cpu", name=cpu_name(), has_bf16=False, build=_build())
+    return DeviceFacts(
+        kind="cuda",
+        name=torch.cuda.get_device_name(),
+        has_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         build=_build(),
-        threads=threads,
-        micro_batch=config.batch_size,
-        precision=precision,
-        gradient_checkpointing=config.options.gradient_checkpointing,
-        deterministic=deterministic,
     )
-    return plan, warnings
-
-
-def _precision(asked: Precision, kind: Literal["cpu", "cuda"]) -> tuple[Literal["fp32", "bf16", "fp16"], list[str]]:
-    has_bf16 = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if asked == "auto":
-        return ("bf16" if has_bf16 else "fp16" if kind == "cuda" else "fp32"), []
-    if asked == "fp16" and kind == "cpu":
-        return "fp32", ["fp16 cannot be trained on a CPU: the run uses fp32."]
-    if asked == "bf16" and kind == "cuda" and not has_bf16:
-        return "bf16", ["This GPU only emulates bf16, which is slow: fp16 is faster here."]
-    return asked, []
 
 
 def _build() -> str:

@@ -12,7 +12,6 @@ from influencerai.errors import StoppedError
 from influencerai.planning import BatchPlan
 from influencerai.train.adapter import Adapter
 from influencerai.train.backend import RunContext
-from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.cache import TensorCache
 from influencerai.train.checkpoint import load_newest
 from influencerai.train.data import TrainingData
@@ -20,6 +19,7 @@ from influencerai.train.device import fixed_execution, memory_errors, smaller_im
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import Family, TextConditioner, load_family
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.precision import dtype_of
 from influencerai.train.preparation import check_model
@@ -39,7 +39,7 @@ class DiffusersBackend:
 
 def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     context.emit(StageEvent(stage="checking"))
-    base = find_base_model(spec.model.name, models_dirs=context.models_dirs)
+    base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
     check_model(spec, base)
     base = replace(base, prediction_type=spec.model.prediction_type, zero_terminal_snr=spec.model.zero_terminal_snr)
     family = load_family(base.family)
@@ -93,7 +93,7 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
 
 
 def encode(
-    spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, base: BaseModel, family: Family
+    spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, base: LoadableModel, family: Family
 ) -> TrainingData:
     """The dataset through the encoders, which are freed again."""
     cache = TensorCache(context.cache_dir, max_bytes=context.cache_max_bytes)
@@ -120,7 +120,7 @@ def encode(
 
 
 def build(
-    spec: TrainingSpec, plan: BatchPlan, *, base: BaseModel, family: Family, data: TrainingData
+    spec: TrainingSpec, plan: BatchPlan, *, base: LoadableModel, family: Family, data: TrainingData
 ) -> tuple[TrainingLoop, dict[str, torch.nn.Module], Adapter]:
     """The loop over a freshly loaded denoiser (and text encoders, where they are trained) with a new adapter.
 

@@ -8,10 +8,10 @@ from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
 from influencerai.planning import BatchPlan
 from influencerai.train.adapter import LoraWeights
 from influencerai.train.backend import RunContext
-from influencerai.train.base_model import find_base_model
 from influencerai.train.encoding import load_pixels
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import load_family
+from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.preparation import check_model
 
 NOTICE = "Dry run: nothing was trained, and the LoRA file changes nothing."
@@ -24,7 +24,7 @@ class DryRunBackend:
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
         context.emit(StageEvent(stage="checking"))
-        base = find_base_model(spec.model.name, models_dirs=context.models_dirs)
+        base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
         check_model(spec, base)
         family = load_family(base.family)
         plan = BatchPlan(spec)

@@ -18,10 +18,10 @@ from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
 from influencerai.imageset.image_file import MAX_FILE_BYTES
 from influencerai.planning import BatchPlan
-from influencerai.train.base_model import BaseModel
 from influencerai.train.cache import TensorCache
 from influencerai.train.draws import SampleDraws
 from influencerai.train.family import Conditioning, Family, Geometry, ImageEncoder, TextConditioner
+from influencerai.train.loadable_model import LoadableModel
 from influencerai.train.precision import dtype_of
 
 Emit = Callable[[Event], None]
@@ -56,7 +56,7 @@ def encode_images(
     *,
     plan: BatchPlan,
     dataset_dir: Path,
-    base: BaseModel,
+    base: LoadableModel,
     family: Family,
     cache: TensorCache,
     max_pixels: int,
@@ -101,7 +101,7 @@ def encode_captions(
     spec: TrainingSpec,
     captions: Iterable[str],
     *,
-    base: BaseModel,
+    base: LoadableModel,
     family: Family,
     cache: TensorCache,
     emit: Emit,

@@ -15,7 +15,7 @@ from influencerai.domain.training_options import TargetModules
 from influencerai.errors import ModelError
 
 if TYPE_CHECKING:
-    from influencerai.train.base_model import BaseModel
+    from influencerai.train.loadable_model import LoadableModel
     from influencerai.train.objective import Objective
 
 Conditioning = dict[str, Tensor]
@@ -78,15 +78,15 @@ class Family(Protocol):
     modelspec_architecture: str
     """ModelSpec's name of the architecture, without the "/lora"."""
 
-    def load_image_encoder(self, base: BaseModel, *, device: torch.device) -> ImageEncoder:
+    def load_image_encoder(self, base: LoadableModel, *, device: torch.device) -> ImageEncoder:
         """The VAE's encoder in float32 (SDXL's overflows in half precision)."""
         ...
 
-    def load_conditioner(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype) -> TextConditioner: ...
+    def load_conditioner(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype) -> TextConditioner: ...
 
-    def load_denoiser(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype) -> nn.Module: ...
+    def load_denoiser(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype) -> nn.Module: ...
 
-    def empty_denoiser(self, base: BaseModel) -> nn.Module:
+    def empty_denoiser(self, base: LoadableModel) -> nn.Module:
         """The denoiser on the meta device: its modules and shapes without weights."""
         ...
 
@@ -94,19 +94,19 @@ class Family(Protocol):
         """Recompute activations in the backward pass instead of keeping them."""
         ...
 
-    def side_multiple(self, base: BaseModel) -> int:
+    def side_multiple(self, base: LoadableModel) -> int:
         """Pixels that every side of a training image must be a multiple of."""
         ...
 
-    def own_size(self, base: BaseModel) -> int:
+    def own_size(self, base: LoadableModel) -> int:
         """Pixels of a side that the base model was made to draw."""
         ...
 
-    def caption_lengths(self, base: BaseModel, captions: Sequence[str]) -> tuple[int, list[int]]:
+    def caption_lengths(self, base: LoadableModel, captions: Sequence[str]) -> tuple[int, list[int]]:
         """Tokens that the text encoder takes, and tokens of each caption."""
         ...
 
-    def objective(self, base: BaseModel, spec: ModelSpec, *, device: torch.device) -> Objective:
+    def objective(self, base: LoadableModel, spec: ModelSpec, *, device: torch.device) -> Objective:
         """What the denoiser is trained to predict, and at which noise levels."""
         ...
 
@@ -129,11 +129,11 @@ class Family(Protocol):
         """Key of one adapted module in the kohya layout, without `.lora_down.weight` and the like."""
         ...
 
-    def sampling_scheduler(self, base: BaseModel) -> Any:
+    def sampling_scheduler(self, base: LoadableModel) -> Any:
         """The diffusers scheduler that samples what `base` predicts."""
         ...
 
-    def pipeline(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
+    def pipeline(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """A diffusers pipeline for sampling, made of `components` and, for the others, the base's."""
         ...
 

@@ -1,8 +1,7 @@
-"""What the Stable Diffusion families consist of: component names, their classes and their configurations."""
+"""The classes of a model's components, empty ones, and what a damaged one raises."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from influencerai.artifacts import open_regular
-from influencerai.domain.training_options import PredictionType
 from influencerai.errors import InfluencerAIError, ModelError
-
-CONFIGS = Path(__file__).parent / "configs"
-"""Configurations of the families' components, for single files: `<family>/<component>/config.json`."""
 
 MODULES: dict[str, Any] = {
     "unet": UNet2DConditionModel,
@@ -28,21 +22,6 @@ MODULES: dict[str, Any] = {
     "text_encoder_2": CLIPTextModelWithProjection,
 }
 """Class of every component that has weights."""
-
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""Tokenizer of every text encoder."""
-
-COMPONENTS = {
-    "sd15": ("unet", "vae", "text_encoder", "tokenizer"),
-    "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
-}
-"""Components of every family, the scheduler's configuration aside."""
-
-_CONFIG_NAMES = {
-    "scheduler": "scheduler_config.json",
-    "tokenizer": "tokenizer_config.json",
-    "tokenizer_2": "tokenizer_config.json",
-}
 
 
 @contextmanager
@@ -62,34 +41,6 @@ def damage_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
-def read_config(folder: Path, component: str) -> dict[str, Any]:
-    """The configuration of one component of a diffusers folder.
-
-    Raises:
-        ModelError: it is missing or no JSON object.
-    """
-    return read_json(folder / component / _CONFIG_NAMES.get(component, "config.json"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ModelError: the file is missing or holds something else.
-    """
-    remedy = "Download or copy the model again."
-    try:
-        with open_regular(path) as file:
-            document = json.load(file)
-    except FileNotFoundError as error:
-        raise ModelError(f"The base model lacks {path}.", remedy=remedy) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.", remedy=remedy) from error
-    if not isinstance(document, dict):
-        raise ModelError(f"{path} is damaged: it holds no JSON object.", remedy=remedy)
-    return document
-
-
 def empty_module(component: str, config: dict[str, Any]) -> nn.Module:
     """A component with its parameters on the meta device: names and shapes without memory."""
     with init_empty_weights():
@@ -98,19 +49,3 @@ def empty_module(component: str, config: dict[str, Any]) -> nn.Module:
         else:
             module = MODULES[component](CLIPTextConfig.from_dict(config))
     return module
-
-
-def noise_schedule(path: Path, scheduler: dict[str, Any]) -> tuple[PredictionType, bool]:
-    """Prediction type and zero terminal SNR that a scheduler's configuration states.
-
-    Raises:
-        ModelError: the model was trained in a way that is not supported, such as EDM.
-    """
-    class_name = str(scheduler.get("_class_name", ""))
-    prediction = scheduler.get("prediction_type", "epsilon")
-    if class_name.startswith(("EDM", "Flow")) or prediction not in ("epsilon", "v_prediction"):
-        raise ModelError(
-            f"{path} is made for {class_name} with prediction type '{prediction}', which is not supported.",
-            remedy="Use a base model that predicts the noise (epsilon) or v (v_prediction).",
-        )
-    return prediction, bool(scheduler.get("rescale_betas_zero_snr", False))

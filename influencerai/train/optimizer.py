@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from influencerai.domain import TrainingOptions
 from influencerai.domain.training_options import Optimizer as OptimizerName
 from influencerai.errors import CheckpointError, TrainingError
+from influencerai.planning.execution import OPTIMIZER_MODULES
 
 ParameterGroup = dict[str, Any]
 
@@ -33,10 +34,8 @@ def usable_optimizer(name: OptimizerName) -> tuple[OptimizerName, list[str]]:
         TrainingError: the optimizer's library is not usable and nothing stands in for it.
     """
     try:
-        if name == "AdamW8bit":
-            importlib.import_module("bitsandbytes.optim")
-        elif name in ("Prodigy", "Lion", "ScheduleFreeAdamW"):
-            importlib.import_module("pytorch_optimizer")
+        if name in OPTIMIZER_MODULES:
+            importlib.import_module(OPTIMIZER_MODULES[name])
     except (ImportError, OSError, RuntimeError) as error:
         if name == "AdamW8bit":
             return "AdamW", [f"AdamW8bit cannot run here ({error}): the run uses AdamW, which needs more memory."]

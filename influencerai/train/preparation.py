@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
-from influencerai.domain import LoraConfig, ModelSpec, TrainingSpec
+from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.output_path import output_name
-from influencerai.domain.training_options import TrainingOptions
 from influencerai.errors import ModelError, ValidationError
 from influencerai.imageset import ImageSetReport, inspect_imageset, listed, samples
-from influencerai.planning import BatchPlan
-from influencerai.settings import Settings
-from influencerai.train.base_model import BaseModel, find_base_model
-from influencerai.train.device import execution_plan
+from influencerai.planning import BatchPlan, execution_plan, spec_warnings
+from influencerai.train.device import DeviceSetting, device_facts
 from influencerai.train.family import Family, load_family
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.optimizer import usable_optimizer
 
 
@@ -26,12 +26,33 @@ class Preparation:
 
     spec: TrainingSpec
     report: ImageSetReport
-    base: BaseModel
+    base: LoadableModel
     warnings: tuple[str, ...]
 
 
-def prepare(config: LoraConfig, dataset_dir: Path, *, settings: Settings) -> Preparation:
+class PreparationSettings(Protocol):
+    """What of `Settings` a preparation needs."""
+
+    @property
+    def models_dirs(self) -> Sequence[Path]: ...
+    @property
+    def allow_downloads(self) -> bool: ...
+    @property
+    def max_image_pixels(self) -> int: ...
+    @property
+    def device(self) -> DeviceSetting: ...
+    @property
+    def usable_threads(self) -> int: ...
+    @property
+    def deterministic(self) -> bool: ...
+
+
+def prepare(
+    config: LoraConfig, dataset_dir: Path, *, settings: PreparationSettings, as_path: bool = True
+) -> Preparation:
     """Look at the dataset, then at the base model, and resolve everything that decides the run.
+
+    Without `as_path` the model's name, which a stranger chose, is no path.
 
     Raises:
         DatasetError: the folder holds nothing that can be trained on.
@@ -44,40 +65,37 @@ def prepare(config: LoraConfig, dataset_dir: Path, *, settings: Settings) -> Pre
         max_pixels=settings.max_image_pixels,
     )
     report.raise_if_unusable()
-    base = find_base_model(config.model_name, models_dirs=settings.models_dirs, allow_download=settings.allow_downloads)
+    base = find_loadable_model(
+        config.model_name, models_dirs=settings.models_dirs, allow_download=settings.allow_downloads, as_path=as_path
+    )
     return resolve(config, report, base=base, settings=settings)
 
 
-def resolve(config: LoraConfig, report: ImageSetReport, *, base: BaseModel, settings: Settings) -> Preparation:
+def resolve(
+    config: LoraConfig, report: ImageSetReport, *, base: LoadableModel, settings: PreparationSettings
+) -> Preparation:
     """The spec of a run on images that were looked at, over a base model that was found."""
     family = load_family(base.family)
     optimizer, optimizer_warnings = usable_optimizer(config.options.optimizer)
     options = config.options.model_copy(update={"optimizer": optimizer})
     plan, device_warnings = execution_plan(
-        config, device=settings.device, threads=settings.usable_threads, deterministic=settings.deterministic
+        config,
+        device_facts(settings.device),
+        threads=settings.usable_threads,
+        deterministic=settings.deterministic,
     )
     spec = TrainingSpec(
         config=config,
         options=options,
-        model=ModelSpec(
-            name=config.model_name,
-            family=base.family,
-            fingerprint=base.fingerprint(),
-            prediction_type=options.prediction_type or base.prediction_type,
-            zero_terminal_snr=base.zero_terminal_snr
-            if options.zero_terminal_snr is None
-            else options.zero_terminal_snr,
-            side_multiple=family.side_multiple(base),
-        ),
+        model=base.spec(options, side_multiple=family.side_multiple(base)),
         samples=samples(report),
         plan=plan,
         output_name=output_name(config),
         created_at=_now(),
     )
     warnings = (
-        *config.warnings,
-        *_option_warnings(options),
-        *_model_warnings(spec, base, family),
+        *spec_warnings(spec, own_size=family.own_size(base)),
+        *_caption_warnings(spec, base, family),
         *optimizer_warnings,
         *device_warnings,
         *report.summary,
@@ -86,37 +104,16 @@ def resolve(config: LoraConfig, report: ImageSetReport, *, base: BaseModel, sett
     return Preparation(spec=spec, report=report, base=base, warnings=warnings)
 
 
-def _option_warnings(options: TrainingOptions) -> list[str]:
-    found = []
-    if options.optimizer == "ScheduleFreeAdamW":
-        if options.lr_scheduler != "constant":
-            found.append(f"ScheduleFreeAdamW has no use for lrScheduler {options.lr_scheduler}: the rate is constant.")
-        if options.ema:
-            found.append("ScheduleFreeAdamW averages the weights itself: ema is off.")
-    if options.optimizer == "Prodigy" and options.text_encoder_learning_rate is not None:
-        found.append("Prodigy adapts one rate for all: textEncoderLearningRate has no effect.")
-    return found
-
-
-def _model_warnings(spec: TrainingSpec, base: BaseModel, family: Family) -> list[str]:
-    """What the base model makes of the config and the captions."""
-    found = []
-    own, resolution = family.own_size(base), spec.config.resolution
-    if not 0.75 * own <= resolution <= 2 * own:
-        found.append(f"'{spec.model.name}' draws {own} pixels a side: resolution {resolution} will train it badly.")
-    if spec.model.zero_terminal_snr and spec.model.prediction_type == "epsilon":
-        found.append(
-            "zeroTerminalSnr leaves no noise to predict at the last timestep: set predictionType v_prediction."
-        )
+def _caption_warnings(spec: TrainingSpec, base: LoadableModel, family: Family) -> list[str]:
+    """Captions that are longer than the text encoder reads."""
     captions = sorted({sample.caption for sample in spec.samples})
     limit, lengths = family.caption_lengths(base, captions)
     cut = {caption for caption, length in zip(captions, lengths, strict=True) if length > limit}
-    if paths := [sample.path for sample in spec.samples if sample.caption in cut]:
-        found.append(f"Captions beyond {limit} tokens are cut there: {listed(paths)}.")
-    return found
+    paths = [sample.path for sample in spec.samples if sample.caption in cut]
+    return [f"Captions beyond {limit} tokens are cut there: {listed(paths)}."] if paths else []
 
 
-def check_model(spec: TrainingSpec, base: BaseModel) -> None:
+def check_model(spec: TrainingSpec, base: LoadableModel) -> None:
     """Refuse a base model other than the one that the run was made for.
 
     Raises:

@@ -18,10 +18,11 @@ from influencerai import artifacts
 from influencerai.domain import ExecutionPlan, LoraConfig
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import InfluencerAIError, ModelError
+from influencerai.planning import execution_plan
 from influencerai.settings import Settings
-from influencerai.train.base_model import BaseModel, find_base_model
-from influencerai.train.device import execution_plan, fixed_execution, memory_errors
+from influencerai.train.device import device_facts, fixed_execution, memory_errors
 from influencerai.train.family import load_family
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.precision import dtype_of
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, draw
 
@@ -122,8 +123,8 @@ class Sampler:
         return size or (lora and lora.resolution) or self._own_size
 
     @cached_property
-    def _base(self) -> BaseModel:
-        return find_base_model(
+    def _base(self) -> LoadableModel:
+        return find_loadable_model(
             self._model_name,
             models_dirs=self._settings.models_dirs,
             allow_download=self._settings.allow_downloads,
@@ -136,7 +137,7 @@ class Sampler:
         config = LoraConfig(name="sample", model_name=self._model_name)
         return execution_plan(
             config,
-            device=self._settings.device,
+            device_facts(self._settings.device),
             threads=self._settings.usable_threads,
             deterministic=self._settings.deterministic,
         )[0]

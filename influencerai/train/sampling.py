@@ -15,10 +15,10 @@ from influencerai.domain import SampleEvent, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import slug
 from influencerai.errors import InfluencerAIError
 from influencerai.train.backend import RunContext
-from influencerai.train.base_model import BaseModel
 from influencerai.train.device import memory_errors
 from influencerai.train.draws import normal
 from influencerai.train.family import Family
+from influencerai.train.loadable_model import LoadableModel
 from influencerai.train.precision import autocast, dtype_of
 
 DEFAULT_STEPS = 25
@@ -29,7 +29,7 @@ def draw_samples(
     spec: TrainingSpec,
     context: RunContext,
     *,
-    base: BaseModel,
+    base: LoadableModel,
     family: Family,
     components: Mapping[str, nn.Module],
     step: int,

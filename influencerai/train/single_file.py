@@ -1,7 +1,6 @@
-"""Single-file models: SD1.5 in the LDM layout, SDXL in the sgm layout, recognised by their tensors' names.
+"""Single-file models: loading a component, its names converted by diffusers' own converters.
 
-The components' configurations come from us (configs/), since such a file holds none and no hub is asked.
-Names are converted by diffusers' own converters; every tensor is accounted for.
+Every tensor is accounted for.
 """
 
 from __future__ import annotations
@@ -16,76 +15,31 @@ from diffusers.loaders import single_file_utils
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from influencerai.domain.training_options import PredictionType
+from influencerai.basemodel.components import COMPONENTS, read_config
+from influencerai.basemodel.single_file import PREFIXES, SUPPORTED
+from influencerai.basemodel.weight_file import read_header
 from influencerai.errors import ModelError
-from influencerai.train.model_components import (
-    COMPONENTS,
-    MODULES,
-    damage_errors,
-    empty_module,
-    noise_schedule,
-    read_config,
-)
-from influencerai.train.weight_file import WeightHeader, adapter_error, read_header
+from influencerai.train.model_components import MODULES, damage_errors, empty_module
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = {
-    "sd15": {
-        "unet": "model.diffusion_model.",
-        "vae": "first_stage_model.",
-        "text_encoder": "cond_stage_model.transformer.",
-    },
-    "sdxl": {
-        "unet": "model.diffusion_model.",
-        "vae": "first_stage_model.",
-        "text_encoder": "conditioner.embedders.0.transformer.",
-        "text_encoder_2": "conditioner.embedders.1.model.",
-    },
-}
-"""Where a family's components lie in its single files."""
 
-_FAMILY_MARKS = {"conditioner.embedders.1.model.": "sdxl", "cond_stage_model.transformer.": "sd15"}
-_UNSUPPORTED_MARKS = {
-    "conditioner.embedders.0.model.": "the SDXL refiner",
-    "cond_stage_model.model.": "Stable Diffusion 2",
-    "double_blocks.": "FLUX or another flow-matching transformer",
-    "model.diffusion_model.double_blocks.": "FLUX or another flow-matching transformer",
-    "joint_blocks.": "Stable Diffusion 3",
-    "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
-    "control_model.": "a ControlNet",
-    "edm_mean": "an EDM model such as Playground v2.5",
-    "edm_vpred.sigma_max": "an EDM model such as CosXL",
-    "emb_params": "a textual inversion embedding",
-}
-_PARTS = {
-    "model.diffusion_model.": "only a UNet",
-    "input_blocks.": "only a UNet",
-    "first_stage_model.": "only a VAE",
-    "encoder.down.": "only a VAE",
-    "text_model.": "only a text encoder",
-}
-_DIFFUSERS_MARKS = ("down_blocks.", "encoder.down_blocks.")
-_INPUT_CHANNELS = {8: "an image-editing model (InstructPix2Pix)", 9: "an inpainting model"}
-_SUPPORTED = "Supported single files are SD1.5 and SDXL base models with UNet, VAE and text encoders."
-
-
-def recognise(path: Path, *, configs: Path) -> tuple[str, PredictionType, bool]:
-    """Family, prediction type and zero terminal SNR of a single-file model; reads the file's header only.
-
-    `configs` holds a diffusers folder of component configurations per family.
+def check_tensors(path: Path, *, family: str, configs: Path) -> None:
+    """Convert names and shapes without data, so that a file that cannot be loaded is refused at the start.
 
     Raises:
-        ModelError: truncated, a pickle, a LoRA, of no supported family, or lacking a component or a tensor.
+        ModelError: a tensor of a component is missing or of another shape.
     """
     header = read_header(path)
-    family = _family(header)
-    _check_tensors(header, family, configs=configs / family)
-    prediction_type, zero_terminal_snr = noise_schedule(path, read_config(configs / family, "scheduler"))
-    # Markers that NoobAI and others add and ComfyUI reads; kohya's tools state it in the metadata.
-    if "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v"):
-        prediction_type = "v_prediction"
-    return family, prediction_type, zero_terminal_snr or "ztsnr" in header.shapes
+    for component in COMPONENTS[family]:
+        if component not in MODULES:
+            continue
+        prefix, config = PREFIXES[family][component], read_config(configs / family, component)
+        weights = {
+            name: torch.empty(shape, device="meta") for name, shape in header.shapes.items() if name.startswith(prefix)
+        }
+        module = empty_module(component, config)
+        _converted(path, component, weights, module=module, prefix=prefix, config=config)
 
 
 def load_module(path: Path, component: str, *, family: str, configs: Path, dtype: torch.dtype) -> nn.Module:
@@ -106,47 +60,6 @@ def load_module(path: Path, component: str, *, family: str, configs: Path, dtype
         state[name] = converted.pop(name).to(dtype).contiguous()
     module.load_state_dict(state, assign=True)
     return module.eval()
-
-
-def _family(header: WeightHeader) -> str:
-    if header.is_adapter:
-        raise adapter_error(header.path)
-    for mark, what in _UNSUPPORTED_MARKS.items():
-        if header.has(mark):
-            raise ModelError(f"{header.path} is {what}, which is not supported.", remedy=_SUPPORTED)
-    for mark, family in _FAMILY_MARKS.items():
-        if header.has(mark):
-            return family
-    if any(header.has(mark) for mark in _DIFFUSERS_MARKS):
-        raise ModelError(
-            f"{header.path} is one component of a diffusers folder.",
-            remedy="Give the folder that holds model_index.json.",
-        )
-    for mark, what in _PARTS.items():
-        if header.has(mark):
-            raise ModelError(f"{header.path} holds {what}, not a whole model.", remedy=_SUPPORTED)
-    raise ModelError(f"{header.path} is of no known family.", remedy=_SUPPORTED)
-
-
-def _check_tensors(header: WeightHeader, family: str, *, configs: Path) -> None:
-    """Convert names and shapes without data, so that a file that cannot be loaded is refused at the start."""
-    for component in COMPONENTS[family]:
-        if component not in MODULES:
-            continue
-        prefix, config = PREFIXES[family][component], read_config(configs, component)
-        shapes = {name: shape for name, shape in header.shapes.items() if name.startswith(prefix)}
-        if not shapes:
-            raise ModelError(
-                f"{header.path} holds no {component} (no tensor '{prefix}*').",
-                remedy="Use a full checkpoint, with UNet, VAE and text encoders.",
-            )
-        first = shapes.get(prefix + "input_blocks.0.0.weight", ())
-        if component == "unet" and len(first) == 4 and first[1] != config["in_channels"]:
-            what = _INPUT_CHANNELS.get(first[1], f"a model with {first[1]} input channels")
-            raise ModelError(f"{header.path} is {what}, which is not supported.", remedy=_SUPPORTED)
-        weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        module = empty_module(component, config)
-        _converted(header.path, component, weights, module=module, prefix=prefix, config=config)
 
 
 def _converted(
@@ -176,7 +89,7 @@ def _converted(
             raise ModelError(
                 f"{path} is of no known family: '{name}' of its {component} is of shape {tuple(shape)} "
                 f"instead of {tuple(tensor.shape)}.",
-                remedy=_SUPPORTED,
+                remedy=SUPPORTED,
             )
     if unused := sorted(converted.keys() - expected.keys()):
         logger.warning("%s: %d tensors of the %s are not used: %s", path, len(unused), component, unused[:5])

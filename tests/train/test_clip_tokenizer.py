@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from influencerai.basemodel.components import CONFIGS
 from influencerai.train.clip_tokenizer import MERGES, load_tokenizer
-from influencerai.train.model_components import CONFIGS
 from tests.small_models import small_tokenizer
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from influencerai.domain import TrainingSpec
 from influencerai.errors import DatasetError
 from influencerai.planning import BatchPlan
-from influencerai.train.base_model import find_base_model
 from influencerai.train.cache import TensorCache
 from influencerai.train.data import TrainingData
 from influencerai.train.draws import SampleDraws
 from influencerai.train.encoding import encode_captions, encode_images, load_pixels, needed_variants
 from influencerai.train.family import load_family
+from influencerai.train.loadable_model import find_loadable_model
 from tests.small_models import small_sd15
 from tests.training_runs import make_config, make_settings, make_spec, write_dataset
 
@@ -38,7 +38,7 @@ class Encoding:
 
     def run(self, spec: TrainingSpec) -> tuple[int, TrainingData]:
         before = self.entries()
-        base = find_base_model(spec.model.name, models_dirs=())
+        base = find_loadable_model(spec.model.name, models_dirs=())
         family = load_family(base.family)
         plan = BatchPlan(spec)
         images, captions = needed_variants(spec, plan)
@@ -136,7 +136,7 @@ def test_flipped_samples_train_on_the_flipped_picture(encoding: Encoding) -> Non
     spec = encoding.spec(meta={"flip": True})
     _, data = encoding.run(spec)
     plan = BatchPlan(spec)
-    base = find_base_model(spec.model.name, models_dirs=())
+    base = find_loadable_model(spec.model.name, models_dirs=())
     encoder = load_family("sd15").load_image_encoder(base, device=torch.device("cpu"))
     flips = 0
     for step in range(plan.total_steps):

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from influencerai.basemodel.components import CONFIGS
 from influencerai.domain import ModelSpec
 from influencerai.domain.training_options import PredictionType
-from influencerai.train.base_model import BaseModel, find_base_model
 from influencerai.train.families.sd15 import StableDiffusion15
 from influencerai.train.families.sdxl import StableDiffusionXL
 from influencerai.train.family import Family, Geometry, load_family
-from influencerai.train.model_components import CONFIGS
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from tests.small_models import small_sd15, small_sdxl
 
 CPU = torch.device("cpu")
@@ -27,20 +27,20 @@ CAPTIONS = ["ohwx woman, smiling", "", "a photo of the man with red glasses " * 
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadableModel]:
     root = tmp_path_factory.mktemp("models")
     small_sd15(root / "sd15")
     small_sdxl(root / "sdxl")
-    return {name: find_base_model(str(root / name), models_dirs=[]) for name in ("sd15", "sdxl")}
+    return {name: find_loadable_model(str(root / name), models_dirs=[]) for name in ("sd15", "sdxl")}
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
-def base(request: pytest.FixtureRequest, models: dict[str, BaseModel]) -> BaseModel:
+def base(request: pytest.FixtureRequest, models: dict[str, LoadableModel]) -> LoadableModel:
     return models[request.param]
 
 
 @pytest.fixture
-def family(base: BaseModel) -> Family:
+def family(base: LoadableModel) -> Family:
     return _family(base.family)
 
 
@@ -49,7 +49,7 @@ def test_registered() -> None:
     assert isinstance(load_family("sdxl"), StableDiffusionXL)
 
 
-def test_image_encoder(base: BaseModel, family: Family) -> None:
+def test_image_encoder(base: LoadableModel, family: Family) -> None:
     pixels = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mean, std = family.load_image_encoder(base, device=CPU)(pixels)
     factor, scale = (8, 0.18215) if family.name == "sd15" else (4, 0.13025)
@@ -62,19 +62,19 @@ def test_image_encoder(base: BaseModel, family: Family) -> None:
     torch.testing.assert_close(mean + std * noise, expected)
 
 
-def test_a_vae_with_a_shift(models: dict[str, BaseModel], tmp_path: Path) -> None:
+def test_a_vae_with_a_shift(models: dict[str, LoadableModel], tmp_path: Path) -> None:
     folder = shutil.copytree(models["sd15"].path, tmp_path / "shifted")
     _edit(folder / "vae/config.json", shift_factor=0.5)
     pixels = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain, shifted = (
         StableDiffusion15().load_image_encoder(model, device=CPU)(pixels)
-        for model in (models["sd15"], find_base_model(str(folder), models_dirs=[]))
+        for model in (models["sd15"], find_loadable_model(str(folder), models_dirs=[]))
     )
     torch.testing.assert_close(shifted[0], plain[0] - 0.5 * 0.18215)
     torch.testing.assert_close(shifted[1], plain[1])
 
 
-def test_conditioning_is_the_pipelines(base: BaseModel, family: Family) -> None:
+def test_conditioning_is_the_pipelines(base: LoadableModel, family: Family) -> None:
     conditioner = family.load_conditioner(base, device=CPU, dtype=torch.float32)
     pipeline = family.pipeline(base, device=CPU, dtype=torch.float32)
     tokens = conditioner.tokenize(CAPTIONS)
@@ -92,10 +92,10 @@ def test_conditioning_is_the_pipelines(base: BaseModel, family: Family) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
-def test_a_short_tokenizer_decides_the_length(models: dict[str, BaseModel], tmp_path: Path) -> None:
+def test_a_short_tokenizer_decides_the_length(models: dict[str, LoadableModel], tmp_path: Path) -> None:
     folder = shutil.copytree(models["sd15"].path, tmp_path / "short")
     _edit(folder / "tokenizer/tokenizer_config.json", model_max_length=32)
-    short = find_base_model(str(folder), models_dirs=[])
+    short = find_loadable_model(str(folder), models_dirs=[])
     conditioner = StableDiffusion15().load_conditioner(short, device=CPU, dtype=torch.float32)
     assert conditioner.tokenize(CAPTIONS)["text_encoder"].shape == (3, 32)
     _edit(folder / "tokenizer/tokenizer_config.json", model_max_length=10**30)
@@ -103,7 +103,7 @@ def test_a_short_tokenizer_decides_the_length(models: dict[str, BaseModel], tmp_
     assert endless.tokenize(CAPTIONS)["text_encoder"].shape == (3, 77)
 
 
-def test_text_encoders_are_frozen_but_differentiable(base: BaseModel, family: Family) -> None:
+def test_text_encoders_are_frozen_but_differentiable(base: LoadableModel, family: Family) -> None:
     conditioner = family.load_conditioner(base, device=CPU, dtype=torch.float32)
     components = conditioner.components()
     assert tuple(components) == family.text_components
@@ -117,7 +117,7 @@ def test_text_encoders_are_frozen_but_differentiable(base: BaseModel, family: Fa
         assert first.grad.abs().sum() > 0
 
 
-def test_denoise_is_the_pipelines_call(base: BaseModel, family: Family) -> None:
+def test_denoise_is_the_pipelines_call(base: LoadableModel, family: Family) -> None:
     """What the pipeline's UNet answers to one of its own calls, non-square and with every size different."""
     calls: list[tuple[tuple[Any, ...], Tensor]] = []
     unet: Any = family.load_denoiser(base, device=CPU, dtype=torch.float32)
@@ -146,7 +146,7 @@ def test_denoise_is_the_pipelines_call(base: BaseModel, family: Family) -> None:
     assert len(calls) == 2
 
 
-def test_sizes_reach_sdxl_exactly_in_bfloat16(models: dict[str, BaseModel]) -> None:
+def test_sizes_reach_sdxl_exactly_in_bfloat16(models: dict[str, LoadableModel]) -> None:
     """1023 is 1024 in bfloat16; the sizes are kept in float32 for the embedding."""
     family, base = StableDiffusionXL(), models["sdxl"]
     unet = family.load_denoiser(base, device=CPU, dtype=torch.bfloat16)
@@ -167,13 +167,13 @@ def test_sizes_reach_sdxl_exactly_in_bfloat16(models: dict[str, BaseModel]) -> N
     assert (out.shape, out.dtype) == (noisy.shape, torch.bfloat16)
 
 
-def test_side_multiple(base: BaseModel, family: Family) -> None:
+def test_side_multiple(base: LoadableModel, family: Family) -> None:
     assert family.side_multiple(base) == {"sd15": 8 * 2, "sdxl": 4 * 4}[family.name]
     full_size = dataclasses.replace(base, configs=CONFIGS / family.name)
     assert family.side_multiple(full_size) == {"sd15": 64, "sdxl": 32}[family.name]
 
 
-def test_objective_follows_the_spec(base: BaseModel, family: Family) -> None:
+def test_objective_follows_the_spec(base: LoadableModel, family: Family) -> None:
     latents, noise = torch.randn(2, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     last = torch.tensor([999])
     v = family.objective(base, _spec(base, "v_prediction", zero_terminal_snr=True), device=CPU)
@@ -182,7 +182,7 @@ def test_objective_follows_the_spec(base: BaseModel, family: Family) -> None:
     assert torch.equal(epsilon.target(latents, noise, last), noise)
 
 
-def test_lora_targets_and_keys(base: BaseModel, family: Family) -> None:
+def test_lora_targets_and_keys(base: LoadableModel, family: Family) -> None:
     conditioner = family.load_conditioner(base, device=CPU, dtype=torch.float32)
     components = {"unet": family.empty_denoiser(base), **conditioner.components()}
     keys = []
@@ -201,7 +201,7 @@ def test_full_size_counts() -> None:
     """What sd-scripts trains by default: 192 modules of SD1.5's UNet, 722 of SDXL's."""
     for name, count in (("sd15", 192), ("sdxl", 722)):
         family = _family(name)
-        base = BaseModel(
+        base = LoadableModel(
             name=name,
             path=CONFIGS / name,
             layout="diffusers",
@@ -215,7 +215,7 @@ def test_full_size_counts() -> None:
         assert len(family.lora_targets("unet", unet, "transformer")) == count
 
 
-def test_gradient_checkpointing_changes_no_gradient(models: dict[str, BaseModel]) -> None:
+def test_gradient_checkpointing_changes_no_gradient(models: dict[str, LoadableModel]) -> None:
     family, base = StableDiffusion15(), models["sd15"]
     generator = torch.Generator().manual_seed(0)
     noisy = torch.randn(1, 4, 8, 8, generator=generator)
@@ -236,7 +236,7 @@ def test_gradient_checkpointing_changes_no_gradient(models: dict[str, BaseModel]
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-def test_pipeline_draws(base: BaseModel, family: Family) -> None:
+def test_pipeline_draws(base: LoadableModel, family: Family) -> None:
     unet = family.load_denoiser(base, device=CPU, dtype=torch.float32)
     pipeline = family.pipeline(base, device=CPU, dtype=torch.float32, unet=unet)
     assert pipeline.unet is unet
@@ -247,7 +247,7 @@ def test_pipeline_draws(base: BaseModel, family: Family) -> None:
     assert np.asarray(images[0]).std() > 1
 
 
-def test_pipeline_in_bfloat16_decodes_in_float32(base: BaseModel, family: Family) -> None:
+def test_pipeline_in_bfloat16_decodes_in_float32(base: LoadableModel, family: Family) -> None:
     """SDXL's VAE overflows in half precision, also when a caller has turned autocast on."""
     pipeline = family.pipeline(base, device=CPU, dtype=torch.bfloat16)
     assert pipeline.unet.dtype == torch.bfloat16
@@ -265,7 +265,7 @@ def test_pipeline_in_bfloat16_decodes_in_float32(base: BaseModel, family: Family
 )
 @pytest.mark.parametrize("steps", [10, 25])
 def test_sampler_follows_a_perfect_denoiser(
-    models: dict[str, BaseModel],
+    models: dict[str, LoadableModel],
     prediction_type: PredictionType,
     zero_terminal_snr: bool,
     limit: float,
@@ -293,7 +293,7 @@ def _family(name: str) -> Family:
     return families[name]
 
 
-def _spec(base: BaseModel, prediction_type: PredictionType, *, zero_terminal_snr: bool) -> ModelSpec:
+def _spec(base: LoadableModel, prediction_type: PredictionType, *, zero_terminal_snr: bool) -> ModelSpec:
     return ModelSpec(
         name=base.name,
         family=base.family,

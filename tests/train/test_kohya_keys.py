@@ -27,7 +27,7 @@ TARGETS: tuple[TargetModules, ...] = ("attention", "transformer", "all")
 
 
 def config(family: str, component: str) -> dict[str, Any]:
-    folder = resources.files("influencerai.train") / "configs" / family / component
+    folder = resources.files("influencerai.basemodel") / "configs" / family / component
     document: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return document
 

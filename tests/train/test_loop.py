@@ -12,9 +12,9 @@ from torch import Tensor
 
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.planning import BatchPlan
-from influencerai.train.base_model import find_base_model
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.family import load_family
+from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, write_dataset
@@ -43,7 +43,7 @@ def spec_of(config: LoraConfig, place: RunPlace) -> TrainingSpec:
 
 
 def make_loop(spec: TrainingSpec, place: RunPlace) -> TrainingLoop:
-    base = find_base_model(spec.model.name, models_dirs=())
+    base = find_loadable_model(spec.model.name, models_dirs=())
     family, plan = load_family(base.family), BatchPlan(spec)
     data = encode(spec, plan, place.context(), base=base, family=family)
     return build(spec, plan, base=base, family=family, data=data)[0]

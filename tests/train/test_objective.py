@@ -9,8 +9,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from influencerai.basemodel.components import CONFIGS, read_config
 from influencerai.domain.training_options import PredictionType
-from influencerai.train.model_components import CONFIGS, read_config
 from influencerai.train.objective import DiffusionObjective
 
 PREDICTIONS: tuple[PredictionType, ...] = ("epsilon", "v_prediction")

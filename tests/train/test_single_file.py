@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from influencerai.basemodel.components import COMPONENTS, CONFIGS, read_config
 from influencerai.errors import ModelError
-from influencerai.train.base_model import BaseModel, find_base_model
-from influencerai.train.model_components import COMPONENTS, CONFIGS, MODULES, empty_module, read_config
+from influencerai.train.loadable_model import LoadableModel, find_loadable_model
+from influencerai.train.model_components import MODULES, empty_module
 from tests.original_layout import original_tensors, save_hollow_file, save_single_file
 from tests.small_models import small_sd15, small_sdxl
 
@@ -33,7 +34,7 @@ def originals(configs: Path) -> dict[str, dict[str, Tensor]]:
     """The small models' tensors under their original names, by family."""
     found = {}
     for family in FAMILIES:
-        base = find_base_model(str(configs / family), models_dirs=[])
+        base = find_loadable_model(str(configs / family), models_dirs=[])
         modules = {name: base.load(name) for name in COMPONENTS[family] if name in MODULES}
         found[family] = original_tensors(family, modules)
     return found
@@ -60,8 +61,8 @@ def test_every_weight_arrives(
     family: str, configs: Path, originals: dict[str, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     path = save_single_file(originals[family], tmp_path / "model.safetensors")
-    folder = find_base_model(str(configs / family), models_dirs=[])
-    single = find_base_model(str(path), models_dirs=[], configs=configs)
+    folder = find_loadable_model(str(configs / family), models_dirs=[])
+    single = find_loadable_model(str(path), models_dirs=[], configs=configs)
     assert (single.layout, single.family) == ("single_file", family)
     assert (single.prediction_type, single.zero_terminal_snr) == ("epsilon", False)
     for component in COMPONENTS[family]:
@@ -79,8 +80,8 @@ def test_values_survive_in_half_precision(
 ) -> None:
     halves = {name: t.half() if t.is_floating_point() else t for name, t in originals["sdxl"].items()}
     path = save_single_file(halves, tmp_path / "model.safetensors")
-    single = find_base_model(str(path), models_dirs=[], configs=configs)
-    expected = find_base_model(str(configs / "sdxl"), models_dirs=[]).load("text_encoder_2")
+    single = find_loadable_model(str(path), models_dirs=[], configs=configs)
+    expected = find_loadable_model(str(configs / "sdxl"), models_dirs=[]).load("text_encoder_2")
     for dtype in (torch.float16, torch.float32):
         loaded = single.load("text_encoder_2", dtype=dtype)
         assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
@@ -90,8 +91,10 @@ def test_values_survive_in_half_precision(
 def test_old_text_encoder_names(configs: Path, originals: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     """Files from the time of transformers 4.18 have no `text_model.` in the names of CLIP."""
     old = {name.replace("transformer.text_model.", "transformer."): t for name, t in originals["sd15"].items()}
-    single = find_base_model(str(save_single_file(old, tmp_path / "old.safetensors")), models_dirs=[], configs=configs)
-    expected = find_base_model(str(configs / "sd15"), models_dirs=[]).load("text_encoder")
+    single = find_loadable_model(
+        str(save_single_file(old, tmp_path / "old.safetensors")), models_dirs=[], configs=configs
+    )
+    expected = find_loadable_model(str(configs / "sd15"), models_dirs=[]).load("text_encoder")
     _assert_equal_weights(single.load("text_encoder"), expected)
 
 
@@ -114,7 +117,7 @@ def test_prediction_markers(
     tmp_path: Path,
 ) -> None:
     path = save_single_file(originals["sdxl"] | extra, tmp_path / "model.safetensors", metadata)
-    base = find_base_model(str(path), models_dirs=[], configs=configs)
+    base = find_loadable_model(str(path), models_dirs=[], configs=configs)
     assert (base.prediction_type, base.zero_terminal_snr) == expected
 
 
@@ -141,7 +144,7 @@ def test_full_size_files(family: str, tensors: int, full_size: dict[str, dict[st
     """v1-5-pruned-emaonly and sd_xl_base_1.0 hold so many tensors; all of their names and shapes are understood."""
     assert len(full_size[family]) == tensors
     path = save_hollow_file(full_size[family], tmp_path / "model.safetensors")
-    base = find_base_model(str(path), models_dirs=[])
+    base = find_loadable_model(str(path), models_dirs=[])
     assert (base.family, base.configs) == (family, CONFIGS / family)
     assert base.load("tokenizer").model_max_length == 77
 
@@ -196,7 +199,7 @@ def test_other_families_are_refused(full_size: dict[str, dict[str, Tensor]], tmp
     for number, (text, tensors) in enumerate(cases):
         path = save_hollow_file(tensors, tmp_path / f"{number}.safetensors")
         with pytest.raises(ModelError, match=text) as caught:
-            find_base_model(str(path), models_dirs=[])
+            find_loadable_model(str(path), models_dirs=[])
         assert str(path) in caught.value.message
         assert caught.value.remedy
 
@@ -207,13 +210,13 @@ def test_truncated(full_size: dict[str, dict[str, Tensor]], tmp_path: Path) -> N
         with path.open("r+b") as file:
             file.truncate(size)
         with pytest.raises(ModelError, match=r"model\.safetensors") as caught:
-            find_base_model(str(path), models_dirs=[])
+            find_loadable_model(str(path), models_dirs=[])
         assert caught.value.remedy
 
 
 def test_cut_off_after_it_was_found(configs: Path, originals: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     path = save_single_file(originals["sd15"], tmp_path / "model.safetensors")
-    base = find_base_model(str(path), models_dirs=[], configs=configs)
+    base = find_loadable_model(str(path), models_dirs=[], configs=configs)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match=r"model\.safetensors cannot be used"):
         base.load("unet")
@@ -235,7 +238,7 @@ def _assert_equal_weights(ours: nn.Module, theirs: nn.Module) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
-def _assert_equal_outputs(ours: BaseModel, theirs: BaseModel) -> None:
+def _assert_equal_outputs(ours: LoadableModel, theirs: LoadableModel) -> None:
     """Buffers, which state_dict leaves out, decide outputs as well."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 500, (2, 77), generator=generator)

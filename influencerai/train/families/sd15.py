@@ -10,9 +10,9 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from influencerai.train import kohya_keys
-from influencerai.train.base_model import BaseModel
 from influencerai.train.families.unet_family import PROMPT_EMBEDS, ClipConditioner, UNetFamily
 from influencerai.train.family import Conditioning, Geometry
+from influencerai.train.loadable_model import LoadableModel
 
 
 class Sd15Conditioner(ClipConditioner):
@@ -41,6 +41,6 @@ class StableDiffusion15(UNetFamily):
     ) -> dict[str, Tensor] | None:
         return None
 
-    def _pipeline(self, base: BaseModel, components: dict[str, Any]) -> Any:
+    def _pipeline(self, base: LoadableModel, components: dict[str, Any]) -> Any:
         pipeline: Any = StableDiffusionPipeline
         return pipeline(**components, safety_checker=None, feature_extractor=None, requires_safety_checker=False)

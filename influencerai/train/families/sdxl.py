@@ -10,7 +10,6 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from influencerai.train import kohya_keys
-from influencerai.train.base_model import BaseModel
 from influencerai.train.families.unet_family import (
     POOLED_PROMPT_EMBEDS,
     PROMPT_EMBEDS,
@@ -18,6 +17,7 @@ from influencerai.train.families.unet_family import (
     UNetFamily,
 )
 from influencerai.train.family import Conditioning, Geometry
+from influencerai.train.loadable_model import LoadableModel
 
 
 class SdxlConditioner(ClipConditioner):
@@ -54,7 +54,7 @@ class StableDiffusionXL(UNetFamily):
         sizes = torch.cat([geometry.original, geometry.crop, geometry.target], dim=1)
         return {"text_embeds": pooled, "time_ids": sizes.to(pooled.device, torch.float32)}
 
-    def _pipeline(self, base: BaseModel, components: dict[str, Any]) -> Any:
+    def _pipeline(self, base: LoadableModel, components: dict[str, Any]) -> Any:
         zeros = base.pipeline_config.get("force_zeros_for_empty_prompt", True)
         pipeline: Any = StableDiffusionXLPipeline
         return pipeline(**components, force_zeros_for_empty_prompt=zeros, add_watermarker=False)

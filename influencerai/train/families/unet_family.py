@@ -10,12 +10,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
+from influencerai.basemodel import unet_size
+from influencerai.basemodel.components import TOKENIZERS
 from influencerai.domain import ModelSpec
 from influencerai.domain.training_options import TargetModules
 from influencerai.train import kohya_keys, lora_targets
-from influencerai.train.base_model import BaseModel
 from influencerai.train.family import Conditioning, Geometry
-from influencerai.train.model_components import TOKENIZERS, damage_errors, empty_module
+from influencerai.train.loadable_model import LoadableModel
+from influencerai.train.model_components import damage_errors, empty_module
 from influencerai.train.objective import DiffusionObjective
 
 PROMPT_EMBEDS = "prompt_embeds"
@@ -87,13 +89,13 @@ class UNetFamily(ABC):
     kohya_prefixes: ClassVar[Mapping[str, str]]
     """kohya's prefix of every text encoder."""
 
-    def load_image_encoder(self, base: BaseModel, *, device: torch.device) -> VaeEncoder:
+    def load_image_encoder(self, base: LoadableModel, *, device: torch.device) -> VaeEncoder:
         """See `Family`."""
         vae = base.load("vae")
         with damage_errors(base.configs / "vae"):
             return VaeEncoder(vae, device=device)
 
-    def load_conditioner(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype) -> ClipConditioner:
+    def load_conditioner(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype) -> ClipConditioner:
         """See `Family`. The text encoders are frozen."""
         conditioner = self.conditioner_class(
             {name: base.load(name, dtype=dtype) for name in self.text_components},
@@ -101,12 +103,12 @@ class UNetFamily(ABC):
         )
         return conditioner.requires_grad_(False).eval().to(device)
 
-    def load_denoiser(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    def load_denoiser(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """See `Family`. The UNet is frozen and in eval mode."""
         unet: nn.Module = base.load("unet", dtype=dtype)
         return unet.requires_grad_(False).to(device)
 
-    def empty_denoiser(self, base: BaseModel) -> nn.Module:
+    def empty_denoiser(self, base: LoadableModel) -> nn.Module:
         """See `Family`."""
         with damage_errors(base.configs / "unet"):
             return empty_module("unet", base.config("unet"))
@@ -116,23 +118,21 @@ class UNetFamily(ABC):
         unet: Any = denoiser
         unet.enable_gradient_checkpointing()
 
-    def side_multiple(self, base: BaseModel) -> int:
-        """See `Family`. The VAE's factor times the UNet's, so that no level rounds a side."""
-        levels = [len(base.config(component)["block_out_channels"]) - 1 for component in ("vae", "unet")]
-        return int(2 ** sum(levels))
-
-    def own_size(self, base: BaseModel) -> int:
+    def side_multiple(self, base: LoadableModel) -> int:
         """See `Family`."""
-        factor = 2 ** (len(base.config("vae")["block_out_channels"]) - 1)
-        return int(base.config("unet")["sample_size"] * factor)
+        return unet_size.side_multiple(base)
 
-    def caption_lengths(self, base: BaseModel, captions: Sequence[str]) -> tuple[int, list[int]]:
+    def own_size(self, base: LoadableModel) -> int:
+        """See `Family`."""
+        return unet_size.own_size(base)
+
+    def caption_lengths(self, base: LoadableModel, captions: Sequence[str]) -> tuple[int, list[int]]:
         """See `Family`. Without the marks that CLIP puts around a caption, for which it reserves two places."""
         tokenizer = base.load(TOKENIZERS[self.text_components[0]])
         lengths = [len(ids) for ids in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids]
         return int(tokenizer.model_max_length) - 2, lengths
 
-    def objective(self, base: BaseModel, spec: ModelSpec, *, device: torch.device) -> DiffusionObjective:
+    def objective(self, base: LoadableModel, spec: ModelSpec, *, device: torch.device) -> DiffusionObjective:
         """See `Family`."""
         with damage_errors(base.configs / "scheduler"):
             return DiffusionObjective(
@@ -173,7 +173,7 @@ class UNetFamily(ABC):
             return self._unet_key(path)
         return kohya_keys.text_encoder(self.kohya_prefixes[component], path)
 
-    def sampling_scheduler(self, base: BaseModel) -> Any:
+    def sampling_scheduler(self, base: LoadableModel) -> Any:
         """See `Family`. DPM-Solver++ 2M (arXiv:2211.01095) at Karras' noise levels (arXiv:2206.00364).
 
         With zero terminal SNR, where the levels have no upper end, timesteps are evenly spaced from the last one
@@ -189,7 +189,7 @@ class UNetFamily(ABC):
                 timestep_spacing="trailing",
             )
 
-    def pipeline(self, base: BaseModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
+    def pipeline(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:
         """See `Family`. Given components keep their precision; the base's VAE decodes in float32."""
         if "vae" not in components:
             components["vae"] = decoding_in_float32(base.load("vae"))
@@ -212,7 +212,7 @@ class UNetFamily(ABC):
     ) -> dict[str, Tensor] | None: ...
 
     @abstractmethod
-    def _pipeline(self, base: BaseModel, components: dict[str, Any]) -> Any: ...
+    def _pipeline(self, base: LoadableModel, components: dict[str, Any]) -> Any: ...
 
 
 def decoding_in_float32(vae: Any) -> Any:

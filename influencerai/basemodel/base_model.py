@@ -1,4 +1,4 @@
-"""BaseModel: where a base model's weights lie, what family they are, and how to load one component of it."""
+"""BaseModel: where a base model's weights lie, what family they are, and by which bytes to know them again."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
+from influencerai.basemodel import diffusers_folder, hub, search, single_file
+from influencerai.basemodel.components import CLASSES, COMPONENTS, CONFIGS, TOKENIZERS, read_config, read_json
+from influencerai.basemodel.weight_file import file_sha256
+from influencerai.domain import ModelSpec, TrainingOptions
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
-from influencerai.train import diffusers_folder, model_search, single_file
-from influencerai.train.clip_tokenizer import load_tokenizer
-from influencerai.train.model_components import (
-    COMPONENTS,
-    CONFIGS,
-    MODULES,
-    TOKENIZERS,
-    read_config,
-    read_json,
-)
-from influencerai.train.weight_file import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """A base model that was found and recognised; no weights are loaded yet."""
+    """A base model that was found and recognised; no weights are loaded."""
 
     name: str
     path: Path
@@ -38,21 +29,6 @@ class BaseModel:
     zero_terminal_snr: bool
     configs: Path
     """A diffusers folder with the components' configurations: `path` itself, or ours for single files."""
-
-    def load(self, component: str, *, dtype: torch.dtype = torch.float32) -> Any:
-        """One component ("unet", "vae", "text_encoder", "tokenizer", ...), in eval mode, on the CPU.
-
-        Raises:
-            ModelError: the family has no such component, or its files cannot be read or lack a tensor.
-        """
-        self._check_component(component)
-        if component not in MODULES:
-            return load_tokenizer(self.configs / component)
-        if self.layout == "diffusers":
-            return diffusers_folder.load_module(self.path, component, dtype=dtype)
-        return single_file.load_module(
-            self.path, component, family=self.family, configs=self.configs.parent, dtype=dtype
-        )
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's configuration ("scheduler" too), without loading weights.
@@ -77,25 +53,45 @@ class BaseModel:
             ModelError: the family has no such component, or its files are missing.
         """
         if component is not None:
-            self._check_component(component)
+            self.check_component(component)
         if self.layout == "single_file":
             return file_sha256(self.path)
         if component is None:
-            parts = [(name, self.fingerprint(name)) for name in COMPONENTS[self.family] if name in MODULES]
+            parts = [(name, self.fingerprint(name)) for name in COMPONENTS[self.family] if name in CLASSES]
             return _digest([parts, self.config("scheduler")])
-        if component not in MODULES:
+        if component not in CLASSES:
             files = sorted(path for path in (self.path / component).iterdir() if path.is_file())
             return _digest([(file.name, file_sha256(file)) for file in files])
         _, weights = diffusers_folder.weight_files(self.path, component)
         tokenizer = self.fingerprint(TOKENIZERS[component]) if component in TOKENIZERS else None
         return _digest([[file_sha256(file) for file in weights], self.config(component), tokenizer])
 
-    def _check_component(self, component: str) -> None:
+    def check_component(self, component: str) -> None:
+        """Refuse the name of a component that the family does not have.
+
+        Raises:
+            ModelError: names those that it has.
+        """
         if component not in COMPONENTS[self.family]:
             raise ModelError(
                 f"A model of the family {self.family} has no {component}.",
                 remedy=f"It has {', '.join(COMPONENTS[self.family])}.",
             )
+
+    def spec(self, options: TrainingOptions, *, side_multiple: int) -> ModelSpec:
+        """The model as a run freezes it, with what `options` say instead of it.
+
+        The weights are hashed, once per process.
+        """
+        asked = options.zero_terminal_snr
+        return ModelSpec(
+            name=self.name,
+            family=self.family,
+            fingerprint=self.fingerprint(),
+            prediction_type=options.prediction_type or self.prediction_type,
+            zero_terminal_snr=self.zero_terminal_snr if asked is None else asked,
+            side_multiple=side_multiple,
+        )
 
 
 def find_base_model(
@@ -115,25 +111,26 @@ def find_base_model(
 
     Raises:
         ModelError: not found, a pickle, truncated, incomplete, or of no supported family, with the remedy.
+        DependencyMissingError: a download needs huggingface_hub, which is not installed.
     """
-    if path := model_search.find_local(name, models_dirs, as_path=as_path):
+    if path := search.find_local(name, models_dirs, as_path=as_path):
         return _recognised(name, path, configs=configs)
-    hub_id = model_search.hub_id_of(name)
-    if hub_id and (path := model_search.find_cached(hub_id)):
+    hub_id = search.hub_id_of(name)
+    if hub_id and (path := hub.find_cached(hub_id)):
         try:
             return _recognised(name, path, configs=configs)
         except ModelError:
             if not allow_download:
                 raise
     if hub_id and allow_download:
-        return _recognised(name, model_search.download(hub_id, models_dirs=models_dirs), configs=configs)
-    looked = [str(path) for path in model_search.candidates(name, models_dirs, as_path=as_path)]
+        return _recognised(name, hub.download(hub_id, models_dirs=models_dirs), configs=configs)
+    looked = [str(path) for path in search.candidates(name, models_dirs, as_path=as_path)]
     if hub_id:
         looked.append(f"the Hugging Face cache ({hub_id})")
     searched = "Looked for:" if looked else "No path is taken here."
     raise ModelError(
         "\n  ".join([f"There is no base model '{name}'. {searched}", *looked]),
-        remedy=model_search.by_hand(hub_id, models_dirs),
+        remedy=search.by_hand(hub_id, models_dirs),
     )
 
 

@@ -1,0 +1,106 @@
+"""Single-file models: SD1.5 in the LDM layout, SDXL in the sgm layout, recognised by their tensors' names.
+
+The components' configurations come from us (configs/), since such a file holds none and no hub is asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from influencerai.basemodel.components import CLASSES, COMPONENTS, noise_schedule, read_config
+from influencerai.basemodel.weight_file import WeightHeader, adapter_error, read_header
+from influencerai.domain.training_options import PredictionType
+from influencerai.errors import ModelError
+
+PREFIXES = {
+    "sd15": {
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "cond_stage_model.transformer.",
+    },
+    "sdxl": {
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
+}
+"""Where a family's components lie in its single files."""
+
+_FAMILY_MARKS = {"conditioner.embedders.1.model.": "sdxl", "cond_stage_model.transformer.": "sd15"}
+_UNSUPPORTED_MARKS = {
+    "conditioner.embedders.0.model.": "the SDXL refiner",
+    "cond_stage_model.model.": "Stable Diffusion 2",
+    "double_blocks.": "FLUX or another flow-matching transformer",
+    "model.diffusion_model.double_blocks.": "FLUX or another flow-matching transformer",
+    "joint_blocks.": "Stable Diffusion 3",
+    "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
+    "control_model.": "a ControlNet",
+    "edm_mean": "an EDM model such as Playground v2.5",
+    "edm_vpred.sigma_max": "an EDM model such as CosXL",
+    "emb_params": "a textual inversion embedding",
+}
+_PARTS = {
+    "model.diffusion_model.": "only a UNet",
+    "input_blocks.": "only a UNet",
+    "first_stage_model.": "only a VAE",
+    "encoder.down.": "only a VAE",
+    "text_model.": "only a text encoder",
+}
+_DIFFUSERS_MARKS = ("down_blocks.", "encoder.down_blocks.")
+_INPUT_CHANNELS = {8: "an image-editing model (InstructPix2Pix)", 9: "an inpainting model"}
+SUPPORTED = "Supported single files are SD1.5 and SDXL base models with UNet, VAE and text encoders."
+
+
+def recognise(path: Path, *, configs: Path) -> tuple[str, PredictionType, bool]:
+    """Family, prediction type and zero terminal SNR of a single-file model; reads the file's header only.
+
+    `configs` holds a diffusers folder of component configurations per family.
+
+    Raises:
+        ModelError: truncated, a pickle, a LoRA, of no supported family, or lacking a component.
+    """
+    header = read_header(path)
+    family = _family(header)
+    _check_components(header, family, configs=configs / family)
+    prediction_type, zero_terminal_snr = noise_schedule(path, read_config(configs / family, "scheduler"))
+    # Markers that NoobAI and others add and ComfyUI reads; kohya's tools state it in the metadata.
+    if "v_pred" in header.shapes or header.metadata.get("modelspec.prediction_type", "").startswith("v"):
+        prediction_type = "v_prediction"
+    return family, prediction_type, zero_terminal_snr or "ztsnr" in header.shapes
+
+
+def _family(header: WeightHeader) -> str:
+    if header.is_adapter:
+        raise adapter_error(header.path)
+    for mark, what in _UNSUPPORTED_MARKS.items():
+        if header.has(mark):
+            raise ModelError(f"{header.path} is {what}, which is not supported.", remedy=SUPPORTED)
+    for mark, family in _FAMILY_MARKS.items():
+        if header.has(mark):
+            return family
+    if any(header.has(mark) for mark in _DIFFUSERS_MARKS):
+        raise ModelError(
+            f"{header.path} is one component of a diffusers folder.",
+            remedy="Give the folder that holds model_index.json.",
+        )
+    for mark, what in _PARTS.items():
+        if header.has(mark):
+            raise ModelError(f"{header.path} holds {what}, not a whole model.", remedy=SUPPORTED)
+    raise ModelError(f"{header.path} is of no known family.", remedy=SUPPORTED)
+
+
+def _check_components(header: WeightHeader, family: str, *, configs: Path) -> None:
+    for component in COMPONENTS[family]:
+        if component not in CLASSES:
+            continue
+        prefix = PREFIXES[family][component]
+        if not header.has(prefix):
+            raise ModelError(
+                f"{header.path} holds no {component} (no tensor '{prefix}*').",
+                remedy="Use a full checkpoint, with UNet, VAE and text encoders.",
+            )
+    first = header.shapes.get(PREFIXES[family]["unet"] + "input_blocks.0.0.weight", ())
+    if len(first) == 4 and first[1] != read_config(configs, "unet")["in_channels"]:
+        what = _INPUT_CHANNELS.get(first[1], f"a model with {first[1]} input channels")
+        raise ModelError(f"{header.path} is {what}, which is not supported.", remedy=SUPPORTED)

@@ -1,0 +1,46 @@
+"""How large a base model with a UNet is, by its configurations and its weights' headers."""
+
+from __future__ import annotations
+
+import math
+
+from influencerai.basemodel.base_model import BaseModel
+from influencerai.basemodel.diffusers_folder import weight_files
+from influencerai.basemodel.single_file import PREFIXES
+from influencerai.basemodel.weight_file import read_header
+
+
+def side_multiple(base: BaseModel) -> int:
+    """Pixels that every side of an image must be a multiple of, so that no level rounds a side.
+
+    The VAE's factor times the UNet's.
+    """
+    return int(2 ** (_halvings(base, "vae") + _halvings(base, "unet")))
+
+
+def own_size(base: BaseModel) -> int:
+    """Pixels of a side that the model was made to draw."""
+    return int(base.config("unet")["sample_size"]) * int(2 ** _halvings(base, "vae"))
+
+
+def count_parameters(base: BaseModel) -> int:
+    """Parameters of the UNet; no weights are read.
+
+    Raises:
+        ModelError: its files are missing or damaged.
+    """
+    if base.layout == "single_file":
+        files, prefix = [base.path], PREFIXES[base.family]["unet"]
+    else:
+        files, prefix = weight_files(base.path, "unet")[1], ""
+    return sum(
+        math.prod(shape)
+        for file in files
+        for name, shape in read_header(file).shapes.items()
+        if name.startswith(prefix)
+    )
+
+
+def _halvings(base: BaseModel, component: str) -> int:
+    """How often a component halves the sides of its input."""
+    return len(base.config(component)["block_out_channels"]) - 1

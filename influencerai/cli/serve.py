@@ -1,0 +1,170 @@
+"""`influencerai serve`: the REST API and its workers, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from influencerai.cli.common import output_options
+from influencerai.cli.outcome import print_json
+from influencerai.errors import DependencyMissingError, ValidationError
+from influencerai.settings import Settings
+
+if TYPE_CHECKING:
+    from influencerai.runner import InlineRunner
+
+Announce = Callable[[Settings, int], None]
+"""Says where the server listens."""
+
+
+@click.command(
+    short_help="Serve the REST API and train submitted jobs.",
+    epilog="""\b
+Examples:
+  influencerai serve
+  influencerai serve --no-ray --port 8080
+  influencerai serve --auth production --database-url postgresql://me@db/influencerai
+\b
+Everything else is a setting: see `influencerai doctor`. The API's page is at /api.""",
+)
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 3001]")
+@click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder that datasets and results are relative to.")
+@click.option("--auth", type=click.Choice(["development", "production"]), help="How requests prove their tenant.")
+@click.option(
+    "--runner",
+    type=click.Choice(["inline", "none"]),
+    default="inline",
+    show_default=True,
+    help="inline: workers on this machine; none: the API alone, for workers that report by PATCH.",
+)
+@click.option("--no-ray", is_flag=True, help="Serve from this process, without Ray.")
+@click.option("--trust-network", is_flag=True, help="Let development mode listen beyond this machine.")
+@output_options
+def serve(*, runner: str, no_ray: bool, trust_network: bool, as_json: bool, **given: Any) -> None:
+    """Serve the REST API, and train the jobs that are submitted to it.
+
+    In development every request says whose it is and is believed: that is for this machine alone.
+    """
+    settings = Settings.load(**given)
+    _check(settings, trust_network=trust_network)
+    _check_port(settings)
+    try:
+        from influencerai.logs import configure_logs
+        from influencerai.runner import InlineRunner
+    except ModuleNotFoundError as error:
+        raise DependencyMissingError(
+            f"The server needs the package '{error.name}', which is not installed.",
+            remedy="Run: pip install 'influencerai[train,serve]'.",
+        ) from error
+    configure_logs(settings)
+    workers = InlineRunner(settings) if runner == "inline" else None
+    announce = _announce_json if as_json else _announce
+    work = _serve_locally if no_ray else _serve_on_ray
+    asyncio.run(work(settings, workers, announce))
+
+
+async def _serve_locally(settings: Settings, workers: InlineRunner | None, announce: Announce) -> None:
+    from influencerai.serve.local_server import LocalServer
+    from influencerai.service import Service
+
+    service = Service(settings, needs_worker=workers is not None)
+    await service.store.database.check()
+    server = LocalServer(service, host=settings.host, port=settings.port)
+    if workers:
+        await workers.start()
+    try:
+        await asyncio.gather(server.serve(), _announce_when_started(server, settings, announce))
+    finally:
+        if workers:
+            await workers.stop()
+    if not server.started:
+        sys.exit(1)
+
+
+async def _announce_when_started(server: Any, settings: Settings, announce: Announce) -> None:
+    while not server.started and not server.should_exit:
+        await asyncio.sleep(0.05)
+    if server.started:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        announce(settings, port)
+
+
+async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announce: Announce) -> None:
+    from influencerai.serve.ray_server import RayServer
+    from influencerai.store import Store
+
+    store = Store(settings.database_url)
+    await store.database.check()
+    await store.database.close()
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    server = RayServer(settings, needs_worker=workers is not None)
+    if workers:
+        await workers.start()  # it imports the trainer while Ray starts
+    try:
+        starting = asyncio.create_task(asyncio.to_thread(server.start))
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await starting
+        if not stopping.is_set():
+            announce(settings, server.port)
+        await waiting
+        click.echo("Stopping.", err=True)
+    finally:
+        stops = [asyncio.to_thread(server.stop)]
+        await asyncio.gather(*stops, *([workers.stop()] if workers else []), return_exceptions=True)
+
+
+def _announce(settings: Settings, port: int) -> None:
+    url = _url(settings, port)
+    click.echo(f"InfluencerAI listens on {url} (its page: {url}/api). Ctrl-C stops it.")
+
+
+def _announce_json(settings: Settings, port: int) -> None:
+    print_json({"type": "ready", "url": _url(settings, port)})
+
+
+def _url(settings: Settings, port: int) -> str:
+    return f"http://[{settings.host}]:{port}" if ":" in settings.host else f"http://{settings.host}:{port}"
+
+
+def _check(settings: Settings, *, trust_network: bool) -> None:
+    """Refuse to let the network in where nobody has to prove anything."""
+    if settings.auth == "production" or trust_network or _is_loopback(settings.host):
+        return
+    raise ValidationError(
+        f"Development mode believes every request, and {settings.host} is not this machine alone.",
+        remedy="Use --auth production, or --trust-network where the network is yours.",
+    )
+
+
+def _check_port(settings: Settings) -> None:
+    """Refuse early what Serve would find out late."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ValidationError(
+                f"The server cannot listen on {settings.host}:{settings.port}: {error.strerror}.",
+                remedy="Stop what listens there, or choose another --port.",
+            ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,109 @@
+"""Attempt: what a training process is ordered to do, and what it and its supervisor say to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from influencerai.domain.event import Event
+from influencerai.domain.lora_config import LoraConfig
+from influencerai.domain.training_result import TrainingFailure, TrainingResult
+from influencerai.domain.training_spec import TrainingSpec
+from influencerai.domain.wire import WireModel
+
+
+class AttemptOrder(WireModel):
+    """One attempt at one job: everything that the training process needs to know."""
+
+    job_id: str = Field(min_length=1)
+    root: Path = Field(description="The tenant's root, absolute; datasets and results are relative to it.")
+    dataset: str = Field(description="The user's folder of images, relative to the root.")
+    config: LoraConfig
+    output_dir: str = Field(description="Folder that is reserved for the job, relative to the root.")
+    run_dir: Path = Field(description="Absolute; resumable state, the job's images and the log of its attempts.")
+    blobs_dir: Path = Field(description="Absolute; images by content, on the file system of `run_dir`.")
+    spec: TrainingSpec | None = Field(default=None, description="None at the first attempt, then the frozen spec.")
+    warnings: tuple[str, ...] = Field(default=(), description="Of the preparation that the frozen spec is from.")
+    backend: str = "diffusers"
+    models_dirs: tuple[Path, ...]
+    cache_dir: Path
+    cache_max_bytes: int | None = None
+    max_image_pixels: int = Field(ge=1)
+    allow_downloads: bool = False
+    as_path: bool = Field(default=False, description="Whether the model's name may be a path: not a stranger's.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(ge=1)
+    deterministic: bool = True
+
+    @property
+    def usable_threads(self) -> int:
+        """As in `Settings`, where the worker has counted them."""
+        return self.threads
+
+
+class Prepared(WireModel):
+    """The run is resolved, its images are safe; it waits for `Go`."""
+
+    type: Literal["prepared"] = "prepared"
+    spec: TrainingSpec
+    warnings: tuple[str, ...] = ()
+    output_dir: str = Field(description="Relative to the root; the folder that is really used.")
+    dataset_fingerprint: str
+
+
+class Progress(WireModel):
+    """Something happened; paths in it are relative to the root."""
+
+    type: Literal["progress"] = "progress"
+    event: Event
+
+
+class Completed(WireModel):
+    """The last message: the run is complete, its files lie in the output folder."""
+
+    type: Literal["completed"] = "completed"
+    result: TrainingResult
+
+
+class Stopped(WireModel):
+    """The last message: it was asked to stop, and a later attempt goes on from here."""
+
+    type: Literal["stopped"] = "stopped"
+    failure: TrainingFailure
+
+
+class Failed(WireModel):
+    """The last message: an error. `retryable`: it is not the user's, and another attempt may succeed."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    message: str
+    retryable: bool
+    failure: TrainingFailure
+
+
+class Go(WireModel):
+    """Train this spec, which may be one that another attempt has frozen first."""
+
+    type: Literal["go"] = "go"
+    spec: TrainingSpec
+
+
+class Stop(WireModel):
+    """Save the state at the next step boundary and end."""
+
+    type: Literal["stop"] = "stop"
+
+
+ChildMessage = Annotated[Prepared | Progress | Completed | Stopped | Failed, Field(discriminator="type")]
+WorkerMessage = Annotated[Go | Stop, Field(discriminator="type")]
+
+CHILD_MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+WORKER_MESSAGE: TypeAdapter[WorkerMessage] = TypeAdapter(WorkerMessage)
+
+
+def to_line(message: WireModel) -> bytes:
+    """The message as one line of JSON."""
+    return message.model_dump_json(by_alias=True).encode() + b"\n"

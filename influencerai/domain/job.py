@@ -1,0 +1,163 @@
+"""Job: one request to train, its states and what may follow what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, StrictInt
+
+from influencerai.domain.page import PageQuery, QueryBoolean, QueryText, query_integer
+from influencerai.domain.wire import Timestamp, WireModel
+
+JobStatus = Literal["pending", "running", "completed", "failed"]
+TERMINAL: frozenset[JobStatus] = frozenset({"completed", "failed"})
+TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
+    "pending": frozenset({"pending", "running", "completed", "failed"}),
+    "running": frozenset({"pending", "running", "completed", "failed"}),
+    "completed": frozenset(),
+    "failed": frozenset(),
+}
+"""`running` to `pending` is for a lost worker only. Nothing leaves a terminal state."""
+SERVER_FIELDS = frozenset(
+    {
+        "id",
+        "tenantId",
+        "status",
+        "result",
+        "costTok",
+        "startedAt",
+        "finishedAt",
+        "createdAt",
+        "updatedAt",
+        "waiting",
+        "cancelRequested",
+        "retryOf",
+        "attempts",
+        "training",
+        "warnings",
+    }
+)
+
+
+class JobPayload(WireModel):
+    """What to train on what."""
+
+    dataset_id: str = Field(min_length=1, max_length=64, description="Dataset to train on.")
+    lora_config_id: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Configuration; default: the tenant's default one."
+    )
+    priority: StrictInt = Field(default=5, ge=1, le=10, description="Within the tenant: 10 goes first.")
+
+
+class JobDraft(WireModel):
+    """What a user submits."""
+
+    server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS
+
+    type: Literal["lora-training"] = Field(description="Kind of job.")
+    payload: JobPayload
+
+
+class SubmitQuery(WireModel):
+    """How a job is submitted."""
+
+    dry_run: QueryBoolean = Field(default=False, description="Only say what would happen.")
+
+
+class JobChange(WireModel):
+    """What a worker reports."""
+
+    server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS - {"status", "result", "costTok"} | {"type", "payload"}
+
+    status: JobStatus | None = Field(default=None, description="The job's next state.")
+    result: dict[str, Any] | None = Field(default=None, description="Replaces the whole result.")
+    cost_tok: StrictInt | None = Field(default=None, ge=0, le=2**63 - 1, description="Cost in tokens.")
+
+
+class Job(WireModel):
+    """A job as its tenant sees it."""
+
+    id: str
+    tenant_id: str
+    type: str
+    status: JobStatus
+    payload: dict[str, Any]
+    result: dict[str, Any] | None = None
+    cost_tok: int | None = None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    created_at: Timestamp
+    updated_at: Timestamp
+    waiting: str | None = Field(default=None, description="Why a pending job is not running yet.")
+    cancel_requested: bool = False
+    retry_of: str | None = Field(default=None, description="The job whose training this one goes on with.")
+
+
+class Attempt(WireModel):
+    """One try at training a job."""
+
+    number: int = Field(description="The job's fence while this attempt held it; rises with every attempt.")
+    node: str
+    started_at: Timestamp
+    ended_at: Timestamp | None = None
+    outcome: str | None = Field(
+        default=None, description="completed, failed, cancelled, lost, broken or released; null while it runs."
+    )
+    error: str | None = None
+
+
+class JobTraining(WireModel):
+    """What a job trains, frozen when it was made."""
+
+    config: dict[str, Any] = Field(description="The configuration, with the dataset's trigger word.")
+    options: dict[str, Any] = Field(description="What the configuration's meta means, absent keys filled in.")
+    dataset: dict[str, Any] = Field(description="Path and fingerprint of the dataset when the job was made.")
+    seed: int
+    output_dir: str = Field(description="Folder of the job's files.")
+
+
+class JobDetail(Job):
+    """A job with what it trains and who has tried."""
+
+    training: JobTraining | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+class JobSeries(WireModel):
+    """Jobs per span of time."""
+
+    window: Literal["day", "week", "month"]
+    data: tuple[JobCount, ...]
+
+
+class JobCount(WireModel):
+    """Jobs of one span: ended ones by their end, others by their creation."""
+
+    date: str = Field(description="Last day of the span, in UTC.")
+    completed: int = 0
+    failed: int = 0
+    pending: int = 0
+    running: int = 0
+
+
+class SeriesQuery(WireModel):
+    """Which spans."""
+
+    window: Literal["day", "week", "month"] = Field(default="week", description="Width of a span.")
+    buckets: Annotated[int, Field(ge=1, le=366), BeforeValidator(query_integer)] | None = Field(
+        default=None, description="How many; default: 30 days, 12 weeks or 12 months."
+    )
+
+
+class JobQuery(PageQuery):
+    """Filters and order of the list of jobs."""
+
+    status: Literal["pending", "running", "completed", "failed", "cancelled"] | None = None
+    type: QueryText | None = Field(default=None, max_length=100, description="Only jobs of this type.")
+    sort_by: Literal["createdAt", "updatedAt"] = "createdAt"
+
+
+def first_progress(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What a running job shows until its worker reports."""
+    return {"currentEpoch": 0, "totalEpochs": snapshot["config"]["epochs"]}

@@ -1,0 +1,32 @@
+"""Findings: what a spec, or its options, allows but probably does not mean."""
+
+from __future__ import annotations
+
+from influencerai.domain import TrainingOptions, TrainingSpec
+
+
+def spec_warnings(spec: TrainingSpec, *, own_size: int) -> list[str]:
+    """What config, options and base model make of each other; `own_size` is what the model draws, in pixels."""
+    found = [*spec.config.warnings, *_option_warnings(spec.options)]
+    resolution = spec.config.resolution
+    if not 0.75 * own_size <= resolution <= 2 * own_size:
+        found.append(
+            f"'{spec.model.name}' draws {own_size} pixels a side: resolution {resolution} will train it badly."
+        )
+    if spec.model.zero_terminal_snr and spec.model.prediction_type == "epsilon":
+        found.append(
+            "zeroTerminalSnr leaves no noise to predict at the last timestep: set predictionType v_prediction."
+        )
+    return found
+
+
+def _option_warnings(options: TrainingOptions) -> list[str]:
+    found = []
+    if options.optimizer == "ScheduleFreeAdamW":
+        if options.lr_scheduler != "constant":
+            found.append(f"ScheduleFreeAdamW has no use for lrScheduler {options.lr_scheduler}: the rate is constant.")
+        if options.ema:
+            found.append("ScheduleFreeAdamW averages the weights itself: ema is off.")
+    if options.optimizer == "Prodigy" and options.text_encoder_learning_rate is not None:
+        found.append("Prodigy adapts one rate for all: textEncoderLearningRate has no effect.")
+    return found

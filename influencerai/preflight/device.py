@@ -1,0 +1,64 @@
+"""The device that a job will probably run on, by the settings and the driver's files: nothing asks the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from influencerai.domain.wire import WireModel
+from influencerai.planning.execution import DeviceFacts, DeviceKind
+
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver on Linux has a folder per GPU."""
+
+
+class AssumedDevice(WireModel):
+    """A device as a pre-flight takes it to be."""
+
+    kind: DeviceKind
+    name: str
+    has_bf16: bool = Field(default=True, description="Whether a GPU computes in bf16 itself.")
+    build: str = Field(default="assumed", description="Versions of the libraries that compute.")
+    basis: str = Field(description="Where this is known from, and what of it is only assumed.")
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> DeviceFacts:
+        return DeviceFacts(kind=self.kind, name=self.name, has_bf16=self.has_bf16, build=self.build)
+
+
+def assumed_device(setting: Literal["auto", "cpu", "cuda"], *, gpus: Path = NVIDIA_GPUS) -> AssumedDevice:
+    """The device of a job on this machine, where `setting` is the setting `device`."""
+    if setting == "cpu":
+        return AssumedDevice(kind="cpu", name="CPU", has_bf16=False, basis="The setting device is 'cpu'.")
+    if names := _gpu_names(gpus):
+        return AssumedDevice(
+            kind="cuda",
+            name=names[0],
+            basis="Assumed: the driver lists this GPU. That it computes in bf16, and that torch can use it, is not "
+            "checked here.",
+        )
+    if setting == "cuda":
+        return AssumedDevice(
+            kind="cuda",
+            name="NVIDIA GPU",
+            basis="Assumed: the setting device is 'cuda'. Name and bf16 of the GPU are not known here.",
+            warnings=("The setting device is 'cuda' and no NVIDIA GPU is seen on this machine: a job fails on it.",),
+        )
+    return AssumedDevice(
+        kind="cpu", name="CPU", has_bf16=False, basis="Assumed: no NVIDIA GPU is seen on this machine."
+    )
+
+
+def _gpu_names(gpus: Path) -> list[str]:
+    names = []
+    for file in sorted(gpus.glob("*/information")):
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        names.append(fields.get("Model", "").strip() or "NVIDIA GPU")
+    return names

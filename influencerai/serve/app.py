@@ -1,0 +1,104 @@
+"""The app: routes over a service, behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from influencerai import __version__
+from influencerai.serve.authentication import Authentication
+from influencerai.serve.errors import UnexpectedErrors, add_error_handlers
+from influencerai.serve.gate import Gate
+from influencerai.serve.observation import REQUEST_ID_HEADER, Figures, Observation
+from influencerai.serve.openapi import DOCUMENT_PATH, add_page, describe, operation_id
+from influencerai.serve.routes.dataset_images import dataset_image_routes
+from influencerai.serve.routes.datasets import dataset_routes
+from influencerai.serve.routes.health import health_routes
+from influencerai.serve.routes.job_log import job_log_routes
+from influencerai.serve.routes.jobs import job_routes
+from influencerai.serve.routes.lora_configs import lora_config_routes
+from influencerai.service import Service
+
+_DESCRIPTION = "Train LoRA adapters of a character: register a dataset, make a configuration, submit a job, watch it."
+_SHOWN_HEADERS = [
+    "location",
+    "x-total-count",
+    "x-take",
+    "x-skip",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "retry-after",
+    "etag",
+    "content-disposition",
+    REQUEST_ID_HEADER,
+]
+_TAKEN_HEADERS = [
+    "x-tenant-id",
+    "authorization",
+    "x-api-key",
+    "idempotency-key",
+    "content-type",
+    "last-event-id",
+    REQUEST_ID_HEADER,
+]
+"""Of web pages of other origins, which only those in the settings may be."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """The whole API as an ASGI app, which opens and closes `service` with its own lifespan.
+
+    Raises:
+        ValidationError: the settings' secret or keys cannot be used.
+    """
+    settings = service.settings
+    authentication = Authentication(service, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="InfluencerAI",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_url=DOCUMENT_PATH,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+    )
+    figures = Figures()
+    for router in (
+        dataset_routes(service),
+        dataset_image_routes(service),
+        lora_config_routes(service),
+        job_routes(service),
+        job_log_routes(service),
+        health_routes(service, figures),
+    ):
+        app.include_router(router)
+    add_page(app)
+    add_error_handlers(app)
+    describe(app, settings)
+    # The last one added is the first that a request meets.
+    app.add_middleware(UnexpectedErrors)
+    app.add_middleware(Gate, authentication=authentication, settings=settings)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=_TAKEN_HEADERS,
+        expose_headers=_SHOWN_HEADERS,
+    )
+    app.add_middleware(Observation, figures=figures)
+    return app

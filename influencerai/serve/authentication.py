@@ -1,0 +1,173 @@
+"""Authentication: from a request's headers to its principal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from typing import Any
+
+import jwt
+from starlette.datastructures import Headers
+
+from influencerai.errors import AuthenticationError, ValidationError
+from influencerai.serve.principal import Principal, Scope
+from influencerai.service import Service
+from influencerai.settings import Settings
+from influencerai.store.api_keys import PREFIX, ApiKey
+from influencerai.tenant_folders import is_tenant
+
+_TENANT_HEADER = "x-tenant-id"
+_REMEMBERED_SECONDS = 5.0
+"""A key that was found is trusted for so long without asking again; so long a revoked one still works."""
+_REMEMBERED_KEYS = 1000
+_SHORTEST_SECRET = 32
+_ALGORITHMS = {
+    "oct": ["HS256"],
+    "RSA": ["RS256", "RS384", "RS512", "PS256"],
+    "EC": ["ES256", "ES384"],
+    "OKP": ["EdDSA"],
+}
+"""Signatures that a kind of key may have made; a token does not choose."""
+
+
+class Authentication:
+    """Checks requests by the settings' mode."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._is_open = settings.auth == "development"
+        self._tokens = Tokens(settings)
+        self._found: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
+
+    async def principal(self, headers: Headers, *, needs_tenant: bool = True) -> Principal:
+        """Who sends a request with these headers; without `needs_tenant` a worker need not name one.
+
+        Raises:
+            AuthenticationError: it does not say, cannot prove it, or names another tenant than its credential's.
+        """
+        named = headers.get(_TENANT_HEADER)
+        if named is not None and not is_tenant(named):
+            raise AuthenticationError(
+                f"The header {_TENANT_HEADER} is no tenant's id", remedy="Use 1 to 64 letters, digits and _-."
+            )
+        if self._is_open:
+            if named is None:
+                raise AuthenticationError(f"The header {_TENANT_HEADER} is missing")
+            return Principal(tenant=named, scopes=frozenset({"tenant", "worker"}), actor=named)
+        tenant, scopes, actor = await self._credential(_secret(headers))
+        if tenant is None:
+            if named is None and needs_tenant:
+                raise AuthenticationError(f"A worker names its tenant by the header {_TENANT_HEADER}, which is missing")
+            return Principal(tenant=named or "", scopes=scopes, actor=actor)
+        if named not in (None, tenant):
+            raise AuthenticationError(f"The credential is not for the tenant that {_TENANT_HEADER} names")
+        return Principal(tenant=tenant, scopes=scopes, actor=actor)
+
+    async def _credential(self, secret: str) -> tuple[str | None, frozenset[Scope], str]:
+        if not secret.startswith(PREFIX):
+            return self._tokens.read(secret)
+        key = await self._key(secret)
+        return key.tenant_id, frozenset({key.scope}), key.name or key.prefix
+
+    async def _key(self, secret: str) -> ApiKey:
+        digest, now = hashlib.sha256(secret.encode()).digest(), time.monotonic()
+        known = self._found.get(digest)
+        if known and known[0] > now:
+            return known[1]
+        key = await self._service.keys.find(secret)
+        if key is None:
+            self._found.pop(digest, None)
+            raise AuthenticationError("The API key is unknown or was revoked")
+        self._found[digest] = now + _REMEMBERED_SECONDS, key
+        while len(self._found) > _REMEMBERED_KEYS:
+            self._found.popitem(last=False)
+        return key
+
+
+class Tokens:
+    """JWTs, signed with a secret of the settings or a key of a JWKS file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._secret = None if settings.jwt_secret is None else settings.jwt_secret.get_secret_value()
+        if self._secret is not None and len(self._secret.encode()) < _SHORTEST_SECRET:
+            raise ValidationError(field_errors={"jwt_secret": [f"It should have {_SHORTEST_SECRET} bytes at least"]})
+        self._keys = _read_keys(settings)
+
+    def read(self, token: str) -> tuple[str | None, frozenset[Scope], str]:
+        """Tenant (None for a worker's), scopes and subject of a token.
+
+        Raises:
+            AuthenticationError: it is no token of ours, or is not valid now.
+        """
+        try:
+            claims = self._claims(token)
+        except jwt.PyJWTError as error:
+            raise AuthenticationError(f"The token cannot be accepted: {error}") from error
+        except (ArithmeticError, RecursionError, TypeError, ValueError) as error:
+            raise AuthenticationError("The token cannot be read") from error
+        tenant = claims.get(self._settings.jwt_tenant_claim)
+        if tenant is not None and not (isinstance(tenant, str) and is_tenant(tenant)):
+            raise AuthenticationError(f"The token's claim {self._settings.jwt_tenant_claim} is no tenant's id")
+        is_worker = "worker" in str(claims.get("scope", "")).split()
+        if tenant is None and not is_worker:
+            raise AuthenticationError(f"The token has no claim {self._settings.jwt_tenant_claim}")
+        scopes: frozenset[Scope] = frozenset({"worker"} if is_worker else {"tenant"})
+        return tenant, scopes, _printable(str(claims.get("email") or claims.get("sub") or tenant or "worker"))
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        key, algorithms = self._key_for(token)
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key,
+            algorithms=algorithms,
+            audience=self._settings.jwt_audience,
+            issuer=self._settings.jwt_issuer,
+            leeway=30,
+            options={"require": ["exp"], "verify_aud": self._settings.jwt_audience is not None},
+        )
+        return claims
+
+    def _key_for(self, token: str) -> tuple[Any, list[str]]:
+        header = jwt.get_unverified_header(token)
+        if self._keys and not (self._secret and header.get("alg") in _ALGORITHMS["oct"]):
+            named = [key for key in self._keys if key.key_id == header.get("kid")]
+            if len(named) == 1 or len(self._keys) == 1:
+                key = (named or self._keys)[0]
+                return key.key, _ALGORITHMS[key.key_type or ""]
+            raise jwt.InvalidKeyError("its key is not known")
+        if self._secret is None:
+            raise jwt.InvalidKeyError("no API key, and tokens are not set up here")
+        return self._secret, _ALGORITHMS["oct"]
+
+
+def _printable(text: str) -> str:
+    """A name from elsewhere, fit to be stored and shown."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text[:200])
+
+
+def _secret(headers: Headers) -> str:
+    if key := headers.get("x-api-key"):
+        return key
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise AuthenticationError(
+            "There is no credential", remedy="Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+        )
+    return credential.strip()
+
+
+def _read_keys(settings: Settings) -> list[jwt.PyJWK]:
+    if settings.jwt_jwks_file is None:
+        return []
+    try:
+        keys = jwt.PyJWKSet.from_dict(json.loads(settings.jwt_jwks_file.read_text())).keys
+    except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
+        text = f"The file {settings.jwt_jwks_file} holds no keys: {error}"
+        raise ValidationError(field_errors={"jwt_jwks_file": [text]}) from error
+    if unknown := [key.key_type for key in keys if key.key_type not in _ALGORITHMS or key.key_type == "oct"]:
+        text = f"Keys of the kind {unknown[0]} cannot be used: name public keys"
+        raise ValidationError(field_errors={"jwt_jwks_file": [text]})
+    return keys

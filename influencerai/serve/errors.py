@@ -1,0 +1,146 @@
+"""The one table from errors to HTTP, and the one shape of an error's body."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from influencerai.domain.wire import WireModel
+from influencerai.errors import (
+    AuthenticationError,
+    ConflictError,
+    DatasetError,
+    InfluencerAIError,
+    ModelError,
+    NotFoundError,
+    PermissionDeniedError,
+    RefusedError,
+    StoreError,
+    TooManyError,
+    ValidationError,
+)
+
+STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
+    (ValidationError, 400),
+    (RefusedError, 400),
+    (DatasetError, 400),
+    (ModelError, 400),
+    (AuthenticationError, 401),
+    (PermissionDeniedError, 403),
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (TooManyError, 429),
+    (StoreError, 503),
+    (InfluencerAIError, 500),
+)
+"""The first class that an error belongs to decides."""
+UNEXPECTED = "Internal server error"
+SENTENCES = {404: "There is no such route", 405: "This route has no such method", 413: "The body is too large"}
+_NO_OBJECT = "The body should be a JSON object, sent as content-type: application/json"
+_RETRY_SECONDS = 5
+_log = logging.getLogger(__name__)
+
+
+class FieldErrors(WireModel):
+    """What is wrong with which field."""
+
+    field_errors: dict[str, list[str]] = Field(description="Messages by field; nested ones as `payload.datasetId`.")
+
+
+class ErrorBody(WireModel):
+    """Every error's body."""
+
+    status_code: int
+    message: str
+    errors: FieldErrors | None = None
+    remedy: str | None = Field(default=None, description="What to do about it.")
+    id: str | None = Field(default=None, description="What a conflict is with.")
+
+
+class UnexpectedErrors:
+    """ASGI middleware, the innermost: what no handler knows is answered too, with every header that others add."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting_send)
+        except Exception:
+            if has_begun or scope["type"] != "http":
+                raise
+            _log.exception("The request failed on an unexpected error.")
+            await plain_error(500, UNEXPECTED)(scope, receive, send)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error that routes raise in the one shape."""
+
+    @app.exception_handler(InfluencerAIError)
+    async def answer_ours(request: Request, error: InfluencerAIError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_validation(request: Request, error: RequestValidationError) -> Response:
+        return error_response(ValidationError(field_errors=_field_errors(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def answer_http(request: Request, error: HTTPException) -> Response:
+        message = SENTENCES.get(error.status_code, str(error.detail))
+        return plain_error(error.status_code, message, headers=error.headers)
+
+
+def error_response(error: InfluencerAIError) -> Response:
+    """The answer that an error of ours becomes."""
+    status = next(code for kind, code in STATUS if isinstance(error, kind))
+    headers = {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if status in (429, 503):
+        headers["retry-after"] = str(getattr(error, "retry_after", _RETRY_SECONDS))
+    fields: Mapping[str, list[str]] = getattr(error, "field_errors", {})
+    return plain_error(
+        status,
+        error.message,
+        headers=headers,
+        errors={"fieldErrors": dict(fields)} if fields else None,
+        remedy=error.remedy,
+        id=getattr(error, "existing_id", None),
+    )
+
+
+def plain_error(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    """An answer in the one shape."""
+    body = {"statusCode": status, "message": message, **{name: value for name, value in more.items() if value}}
+    # ASCII, since a message may repeat half a surrogate pair of its request.
+    return Response(json.dumps(body), status, headers, "application/json")
+
+
+def _field_errors(errors: Iterable[Any]) -> dict[str, list[str]]:
+    """FastAPI's report as {wire name: messages}; an error of the whole body stands under `_`."""
+    found: dict[str, list[str]] = {}
+    for item in errors:
+        if item["type"] == "json_invalid":
+            found["_"] = [f"The body is no JSON: {item['ctx']['error']}"]
+            continue
+        if item["loc"] == ("body",):
+            found["_"] = [_NO_OBJECT]
+            continue
+        name = ".".join(str(part) for part in item["loc"][1:])
+        found.setdefault(name or "_", []).append(item["msg"].removeprefix("Value error, "))
+    return found

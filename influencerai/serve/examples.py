@@ -1,0 +1,269 @@
+"""Examples of the API's document: a request and an answer per operation, the same story all the way through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DATASET = "0198f3a1-5c00-7000-8000-00000000000a"
+CONFIG = "0198f3a1-5c00-7000-8000-00000000000b"
+JOB = "0198f3a1-5c00-7000-8000-00000000000c"
+_TENANT = "tenant_demo"
+_LORA = "my-influencer-v1-final.safetensors"
+_SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+_DATASET_DRAFT = {
+    "kind": "lora-training",
+    "path": "data/datasets/my-influencer",
+    "meta": {"imageCount": 25, "resolution": "1024x1024", "triggerWord": "ohwx"},
+}
+_DATASET = {
+    "id": DATASET,
+    "tenantId": _TENANT,
+    **_DATASET_DRAFT,
+    "status": "ready",
+    "createdAt": "2025-01-15T10:30:00.000Z",
+    "updatedAt": "2025-01-15T10:30:00.000Z",
+}
+_CONFIG_DRAFT = {
+    "name": "My Influencer SDXL Balanced",
+    "description": "Balanced configuration for SDXL training with 20 epochs",
+    "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+    "epochs": 20,
+    "learningRate": 0.0001,
+    "batchSize": 2,
+    "resolution": 1024,
+    "networkDim": 16,
+    "networkAlpha": 8,
+    "outputPath": "data/loras/my-influencer-v1",
+    "meta": {"optimizer": "AdamW8bit", "lrScheduler": "cosine", "minSnrGamma": 5},
+    "isDefault": False,
+}
+_CONFIG_CHANGE = {"epochs": 30, "learningRate": 0.00005, "isDefault": True}
+_CONFIG = {
+    "id": CONFIG,
+    "tenantId": _TENANT,
+    **_CONFIG_DRAFT,
+    "createdAt": "2025-01-15T11:00:00.000Z",
+    "updatedAt": "2025-01-15T11:00:00.000Z",
+}
+_JOB_DRAFT = {"type": "lora-training", "payload": {"datasetId": DATASET, "loraConfigId": CONFIG}}
+_JOB_CHANGE = {
+    "status": "running",
+    "result": {"progress": {"currentEpoch": 5, "totalEpochs": 20, "loss": 0.0456}},
+}
+_PENDING = {
+    "id": JOB,
+    "tenantId": _TENANT,
+    **_JOB_DRAFT,
+    "status": "pending",
+    "result": None,
+    "costTok": None,
+    "startedAt": None,
+    "finishedAt": None,
+    "createdAt": "2025-01-15T11:30:00.000Z",
+    "updatedAt": "2025-01-15T11:30:00.000Z",
+    "waiting": None,
+    "cancelRequested": False,
+    "retryOf": None,
+}
+_RUNNING = {
+    **_PENDING,
+    **_JOB_CHANGE,
+    "startedAt": "2025-01-15T11:31:00.000Z",
+    "updatedAt": "2025-01-15T11:45:00.000Z",
+}
+_COMPLETED = {
+    **_RUNNING,
+    "status": "completed",
+    "result": {
+        "loraPath": f"data/loras/my-influencer-v1/{_LORA}",
+        "checkpoints": [
+            "my-influencer-v1-epoch-5.safetensors",
+            "my-influencer-v1-epoch-10.safetensors",
+            "my-influencer-v1-epoch-15.safetensors",
+            _LORA,
+        ],
+        "finalLoss": 0.0123,
+        "trainingTimeMinutes": 95,
+    },
+    "finishedAt": "2025-01-15T13:06:00.000Z",
+    "updatedAt": "2025-01-15T13:06:00.000Z",
+}
+_CANCELLED = {
+    **_RUNNING,
+    "status": "failed",
+    "result": {"error": "Cancelled", "cancelled": True, "epoch": 3, "partialCheckpoints": []},
+    "finishedAt": "2025-01-15T11:45:00.000Z",
+    "cancelRequested": True,
+}
+_ATTEMPT = {
+    "number": 1,
+    "node": "gpu-1",
+    "startedAt": "2025-01-15T11:31:00.000Z",
+    "endedAt": "2025-01-15T13:06:00.000Z",
+    "outcome": "completed",
+    "error": None,
+}
+_IMAGE = {
+    "path": "01.png",
+    "width": 1024,
+    "height": 1024,
+    "caption": "ohwx woman, smiling, red dress",
+    "captionSource": "txt",
+    "usable": True,
+    "errors": [],
+    "warnings": [],
+    "thumbnail": f"/datasets/{DATASET}/images/01.png/thumbnail",
+}
+_IMAGE_REPORT = {
+    "path": "01.png",
+    "sha256": _SHA256,
+    "format": "PNG",
+    "width": 1024,
+    "height": 1024,
+    "caption": "ohwx woman, smiling, red dress",
+    "captionSource": "txt",
+    "repeats": 1,
+    "hasTrigger": True,
+    "duplicateOf": None,
+    "errors": [],
+    "warnings": [],
+}
+_REPORT = {
+    "folder": "",
+    "status": "ready",
+    "images": [_IMAGE_REPORT],
+    "errors": [],
+    "warnings": [],
+    "notes": [],
+    "imageCount": 1,
+    "usableCount": 1,
+    "captionedCount": 1,
+    "errorCount": 0,
+    "warningCount": 0,
+}
+_ARTIFACT = {
+    "name": _LORA,
+    "kind": "lora",
+    "path": f"data/loras/my-influencer-v1/{_LORA}",
+    "size": 85_000_000,
+    "sha256": _SHA256,
+    "step": 260,
+    "epoch": 20,
+    "createdAt": "2025-01-15T13:06:00.000Z",
+    "url": f"/jobs/{JOB}/artifacts/{_LORA}",
+}
+_METRIC = {
+    "step": 65,
+    "epoch": 5,
+    "loss": 0.0456,
+    "learningRate": 0.000096,
+    "imagesPerSecond": 1.1,
+    "validationLoss": None,
+}
+_EVENT = {"seq": 2, "type": "progress", "data": _JOB_CHANGE["result"], "createdAt": "2025-01-15T11:45:00.000Z"}
+_SPANS = [
+    {"date": "2025-01-08", "completed": 12, "failed": 2, "pending": 1, "running": 3},
+    {"date": "2025-01-15", "completed": 18, "failed": 1, "pending": 0, "running": 2},
+]
+_DELETED = {"success": True, "warnings": []}
+
+
+def _page(item: Any) -> dict[str, Any]:
+    return {"data": [item], "total": 1, "take": 20, "skip": 0}
+
+
+def _warned(item: dict[str, Any], *warnings: str) -> dict[str, Any]:
+    return {**item, "warnings": list(warnings)}
+
+
+REQUESTS: dict[str, Any] = {
+    "create_dataset": _DATASET_DRAFT,
+    "update_dataset": {"meta": {"imageCount": 26, "triggerWord": "ohwx"}},
+    "update_dataset_status": {"status": "ready"},
+    "write_caption": {"caption": "ohwx woman, smiling, red dress"},
+    "create_lora_config": _CONFIG_DRAFT,
+    "update_lora_config": _CONFIG_CHANGE,
+    "create_job": _JOB_DRAFT,
+    "update_job": _JOB_CHANGE,
+}
+"""By operation, the body of a request."""
+ANSWERS: dict[str, Any] = {
+    "create_dataset": _warned(_DATASET),
+    "list_datasets": [_DATASET],
+    "get_dataset": _DATASET,
+    "update_dataset": _warned({**_DATASET, **{"meta": {"imageCount": 26, "triggerWord": "ohwx"}}}),
+    "update_dataset_status": _warned({**_DATASET, "meta": {**_DATASET_DRAFT["meta"], "lastUpdatedBy": "user@example.com"}}),
+    "get_dataset_report": _REPORT,
+    "delete_dataset": _DELETED,
+    "upload_images": {"added": ["01.png"], "replaced": [], "unchanged": [], "captions": 0, "status": "ready"},
+    "list_images": _page(_IMAGE),
+    "write_caption": _IMAGE,
+    "create_lora_config": _warned(_CONFIG),
+    "list_lora_configs": _page(_CONFIG),
+    "get_lora_config": _CONFIG,
+    "update_lora_config": _warned({**_CONFIG, **_CONFIG_CHANGE}),
+    "delete_lora_config": {
+        "success": True,
+        "warnings": ["Deleted the default LoRA configuration. Consider setting a new default."],
+    },
+    "create_job": _warned(_PENDING),
+    "list_jobs": _page(_COMPLETED),
+    "get_job_series": {"window": "week", "data": _SPANS},
+    "get_job": {**_COMPLETED, "training": None, "attempts": [_ATTEMPT]},
+    "update_job": _warned(_RUNNING),
+    "cancel_job": _CANCELLED,
+    "retry_job": _warned({**_PENDING, "retryOf": JOB}),
+    "delete_job": _DELETED,
+    "get_job_events": {"data": [_EVENT], "lastSeq": 2},
+    "get_job_metrics": {"data": [_METRIC]},
+    "list_job_artifacts": {"data": [_ARTIFACT]},
+    "get_health": {"status": "ok"},
+    "get_readiness": {
+        "status": "ready",
+        "checks": {"database": {"status": "ok", "latencyMs": 1.5, "detail": "SQLite"}},
+    },
+}
+"""By operation, the JSON that it answers when all is well."""
+ERRORS: dict[str, Any] = {
+    "400": {
+        "statusCode": 400,
+        "message": "Validation failed",
+        "errors": {"fieldErrors": {"learningRate": ["Input should be greater than or equal to 0.000001"]}},
+    },
+    "401": {"statusCode": 401, "message": "The header x-tenant-id is missing"},
+    "403": {
+        "statusCode": 403,
+        "message": "This needs a tenant's credential.",
+        "remedy": "Send an API key or a JWT with the scope 'tenant'.",
+    },
+    "405": {"statusCode": 405, "message": "This route has no such method"},
+    "409": {
+        "statusCode": 409,
+        "message": "LoRA config with name 'My Influencer SDXL Balanced' already exists",
+        "id": CONFIG,
+    },
+    "413": {"statusCode": 413, "message": "The body is too large"},
+    "416": {"statusCode": 416, "message": "The range is not in the file"},
+    "429": {"statusCode": 429, "message": "Too many requests in this minute"},
+    "500": {"statusCode": 500, "message": "Internal server error"},
+    "503": {
+        "statusCode": 503,
+        "message": "The database does not answer",
+    },
+}
+"""By status, an error's body."""
+MISSING: dict[str, Any] = {
+    "Datasets": {"statusCode": 404, "message": f"Dataset {DATASET} not found"},
+    "LoRA configs": {"statusCode": 404, "message": f"LoRA config {CONFIG} not found"},
+    "Jobs": {"statusCode": 404, "message": f"Job {JOB} not found"},
+}
+"""By tag, the body of 404."""
+PATH_PARAMETERS: dict[tuple[str, str], tuple[str, str]] = {
+    ("Datasets", "id"): ("The dataset's id.", DATASET),
+    ("Datasets", "image"): ("The image's path in the dataset's folder.", "01.png"),
+    ("LoRA configs", "id"): ("The configuration's id.", CONFIG),
+    ("Jobs", "id"): ("The job's id.", JOB),
+    ("Jobs", "name"): ("The file's name.", _LORA),
+}
+"""By tag and name, what a path's parameter means, and an example."""

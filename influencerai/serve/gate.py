@@ -1,0 +1,66 @@
+"""Gate: every request passes here before its route is looked for; who sends it, and whether it is one too many."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from influencerai.errors import InfluencerAIError, TooManyError
+from influencerai.serve.authentication import Authentication
+from influencerai.serve.errors import SENTENCES, error_response, plain_error
+from influencerai.serve.rate_limits import RateLimits
+from influencerai.settings import Settings
+
+OPEN_PATHS = ("/healthz", "/readyz")
+METRICS_PATH = "/metrics"
+
+
+class Gate:
+    """ASGI middleware: puts the principal into the request's state, or answers 401 or 429 itself."""
+
+    def __init__(self, app: ASGIApp, *, authentication: Authentication, settings: Settings) -> None:
+        self._app = app
+        self._authentication = authentication
+        self._limits = RateLimits(settings) if settings.limits_requests else None
+        self._is_development = settings.auth == "development"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        try:
+            principal = await self._authentication.principal(
+                Headers(scope=scope), needs_tenant=scope["path"] != METRICS_PATH
+            )
+        except InfluencerAIError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["principal"] = principal
+        if "\0" in scope["path"]:  # which no id can hold, and not every database takes
+            await plain_error(404, SENTENCES[404])(scope, receive, send)
+            return
+        if self._limits is None or not principal.is_limited:
+            await self._app(scope, receive, send)
+            return
+        allowance = await self._limits.take(principal.tenant, scope["method"], scope["path"])
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(allowance.headers)
+            await send(message)
+
+        if allowance.is_exceeded:
+            refusal = TooManyError("Too many requests in this minute", retry_after=allowance.retry_after)
+            await error_response(refusal)(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return (
+            scope["method"] == "OPTIONS"
+            or path in OPEN_PATHS
+            or path == "/api"
+            or path.startswith("/api/")
+            or (path == METRICS_PATH and self._is_development)
+        )

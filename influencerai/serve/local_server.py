@@ -1,0 +1,36 @@
+"""The API in this process, by uvicorn: for development, notebooks and tests."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from influencerai.serve.app import create_app
+from influencerai.service import Service
+
+_GRACE_SECONDS = 10
+
+
+class LocalServer(uvicorn.Server):
+    """uvicorn's server, which ends event streams before it waits for connections to close."""
+
+    def __init__(self, service: Service, *, host: str, port: int) -> None:
+        config = uvicorn.Config(
+            create_app(service),
+            host=host,
+            port=port,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+            server_header=False,
+            date_header=True,
+        )
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then wait for the other requests."""
+        await self._service.event_streams.close()
+        await super().shutdown(sockets)

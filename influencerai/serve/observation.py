@@ -1,0 +1,92 @@
+"""Observation: every request gets an id, a line in the log, and its place in the figures for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from influencerai.serve.errors import UNEXPECTED, plain_error
+
+REQUEST_ID_HEADER = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_JOB_PATH = re.compile(r"/jobs/([A-Za-z0-9_-]{1,64})(?:/|$)")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Any other word would be a series of its own."""
+_log = logging.getLogger("influencerai.requests")
+
+
+class Figures:
+    """What Prometheus is told of this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ("method", "route", "status")
+        self.requests = Counter("influencerai_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram(
+            "influencerai_request_seconds", "Time to the end of an answer.", labels[:2], registry=self.registry
+        )
+        self.streams = Gauge("influencerai_event_streams", "Open event streams.", registry=self.registry)
+        self.jobs = Gauge("influencerai_jobs", "Jobs of all tenants.", ("status",), registry=self.registry)
+        self.workers = Gauge("influencerai_workers", "Workers seen lately.", registry=self.registry)
+
+
+class Observation:
+    """ASGI middleware, the outermost: nothing leaves without an id, and no error without an answer."""
+
+    def __init__(self, app: ASGIApp, *, figures: Figures) -> None:
+        self._app = app
+        self._figures = figures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        begun, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id, **_job_of(scope["path"])):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                _log.exception("The request failed on an unexpected error.")
+                if not status:
+                    await plain_error(500, UNEXPECTED)(scope, receive, send_with_id)
+            finally:
+                self._note(scope, status, time.perf_counter() - begun)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._figures.requests.labels(method, route, str(status)).inc()
+        self._figures.seconds.labels(method, route).observe(seconds)
+        principal = scope.get("state", {}).get("principal")
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "milliseconds": round(seconds * 1000, 1),
+        }
+        if principal is not None:
+            fields["tenant"] = principal.tenant
+        _log.info("request", extra=fields)
+
+
+def _job_of(path: str) -> dict[str, str]:
+    found = _JOB_PATH.match(path)
+    return {"job_id": found[1]} if found else {}

@@ -1,0 +1,148 @@
+"""The API on Ray Serve: started or joined, waited for, and stopped with nothing left running."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from influencerai.errors import InfluencerAIError
+from influencerai.logs import configure_logs
+from influencerai.service import Service
+from influencerai.settings import Settings
+
+APP_NAME = "influencerai"
+_DEPLOYMENT = "Api"
+MAX_ONGOING_REQUESTS = 1000
+"""An open event stream holds a slot."""
+READY_SECONDS = 60.0
+_DRAIN_SECONDS = 10.0
+_OBJECT_STORE_BYTES = 100 * 2**20
+"""Ray's least and more; nothing of ours is put there."""
+_QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
+"""Of Serve itself; requests are logged by the app."""
+_log = logging.getLogger(__name__)
+
+
+class Api:
+    """The deployment: one service, one app, per replica."""
+
+    def __init__(self, document: dict[str, Any], needs_worker: bool) -> None:
+        settings = Settings(**document)
+        configure_logs(settings)
+        self._service = Service(settings, needs_worker=needs_worker)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        from influencerai.serve.app import create_app
+
+        return create_app(self._service)
+
+    async def end_streams(self) -> None:
+        """End every event stream, so that the replica can be stopped at once."""
+        await self._service.event_streams.close()
+
+
+class RayServer:
+    """Ray and Serve for as long as it runs; a Ray that was there before is joined, and stays."""
+
+    def __init__(self, settings: Settings, *, needs_worker: bool) -> None:
+        self._settings = settings
+        self._needs_worker = needs_worker
+        self._joined = False
+        self.port = settings.port or _free_port(settings.host)
+
+    def start(self) -> None:
+        """Start Ray, or join the one that RAY_ADDRESS names, and deploy the API.
+
+        Raises:
+            InfluencerAIError: it is not ready in time; says what is missing.
+        """
+        for name in ("ray", "ray.serve", "ray._private.worker"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        address = os.environ.get("RAY_ADDRESS")
+        self._joined = address is not None
+        local: dict[str, Any] = (
+            {} if self._joined else {"_node_ip_address": "127.0.0.1", "object_store_memory": _OBJECT_STORE_BYTES}
+        )
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=False,
+                log_to_driver=True,
+                configure_logging=False,
+                namespace=APP_NAME,
+                **local,
+            )
+            serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
+        except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+            raise InfluencerAIError(f"Ray cannot be started: {error}") from error
+        document = self._settings.to_document()
+        deployment = serve.deployment(
+            name=_DEPLOYMENT,
+            max_ongoing_requests=MAX_ONGOING_REQUESTS,
+            ray_actor_options={"num_cpus": 0},
+            graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+            graceful_shutdown_wait_loop_s=0.2,
+            logging_config=_QUIET,
+        )(serve.ingress()(Api))
+        # Not `serve.run`, which would wait without a deadline of ours.
+        serve._run(deployment.bind(document, self._needs_worker), name=APP_NAME, route_prefix="/", _blocking=False)
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """End the event streams, then the API, then the Ray that was started here."""
+        with suppress(Exception):
+            handle = serve.get_app_handle(APP_NAME)
+            handle.end_streams.remote().result(timeout_s=_DRAIN_SECONDS)
+        with suppress(Exception):
+            serve.delete(APP_NAME)
+        ray.shutdown()
+
+    def _answers(self) -> bool:
+        host = "127.0.0.1" if self._settings.host in ("0.0.0.0", "::") else self._settings.host
+        connection = http.client.HTTPConnection(host, self.port, timeout=2)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            status = serve.status().applications.get(APP_NAME)
+            if status is not None and status.status == "RUNNING" and self._answers():
+                return
+            if status is not None and status.status == "DEPLOY_FAILED":
+                raise InfluencerAIError(f"The API cannot be deployed: {status.message}")
+            time.sleep(0.1)
+        raise InfluencerAIError(
+            f"The API was not ready after {READY_SECONDS:g} s: {_missing()}", remedy="Look into Ray's logs."
+        )
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _missing() -> str:
+    status = serve.status().applications.get(APP_NAME)
+    if status is None:
+        return "Serve does not know the application."
+    deployments = {name: str(found.message or found.status) for name, found in status.deployments.items()}
+    return json.dumps(deployments)

@@ -1,0 +1,81 @@
+"""/datasets/:id/images."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+
+from influencerai.domain.dataset import CaptionChange, DatasetImage, ImageQuery, UploadAnswer
+from influencerai.domain.page import QueryBoolean
+from influencerai.errors import ValidationError
+from influencerai.serve.bodies import answer, answer_page, strict_route
+from influencerai.serve.documents import ImagePage, Responses, errors, page
+from influencerai.serve.principal import Owner, Reader
+from influencerai.service import Service
+
+_THUMBNAIL: Responses = {
+    200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "WebP."}
+}
+_CAPTIONS_BYTES = 2**23
+
+
+def dataset_image_routes(service: Service) -> APIRouter:
+    """Routes over `service.dataset_images`."""
+    images, settings = service.dataset_images, service.settings
+    max_bytes = settings.max_upload_mib * 2**20 + _CAPTIONS_BYTES
+    router = APIRouter(prefix="/datasets/{id}/images", tags=["Datasets"], route_class=strict_route(max_bytes))
+
+    @router.post(
+        "",
+        response_model=UploadAnswer,
+        responses=errors(400, 404, 409, 413),
+        form_limits={
+            "max_files": 2 * settings.max_upload_files + 10,
+            "max_fields": 10,
+            "max_part_size": _CAPTIONS_BYTES,
+        },
+    )
+    async def upload_images(
+        tenant: Owner,
+        id: str,
+        files: Annotated[
+            list[UploadFile], File(description="JPEG, PNG or WebP images, caption files (.txt), or one zip of these.")
+        ],
+        captions: Annotated[str, Form(description='Captions as JSON: {"cat.png": "a cat"}.')] = "{}",
+        replace: Annotated[QueryBoolean, Form(description="Replace files of the same name.")] = False,
+    ) -> Response:
+        """Put images into the dataset's folder: all of them, or none if anything is wrong with one."""
+        named = [(file.filename or "", file.file) for file in files]
+        report, dataset = await images.upload(tenant, id, named, captions=_captions(captions), replace=replace)
+        changed = {name: getattr(report, name) for name in ("added", "replaced", "unchanged")}
+        return answer(UploadAnswer(**changed, captions=report.caption_count, status=dataset.status))
+
+    @router.get("", responses=page(ImagePage) | errors(400, 404))
+    async def list_images(tenant: Reader, id: str, query: Annotated[ImageQuery, Query()]) -> Response:
+        """The dataset's images with their captions, as its folder was last looked at."""
+        return answer_page(await images.list(tenant, id, query))
+
+    @router.get("/{image:path}/thumbnail", response_class=Response, responses=_THUMBNAIL | errors(404))
+    async def get_thumbnail(tenant: Reader, id: str, image: str) -> Response:
+        """A small picture of one image."""
+        picture = await images.thumbnail(tenant, id, image)
+        return Response(picture, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
+
+    @router.put("/{image:path}/caption", response_model=DatasetImage, responses=errors(400, 404, 413))
+    async def write_caption(tenant: Owner, id: str, image: str, change: CaptionChange) -> Response:
+        """Set the caption of one image; an empty one removes it."""
+        return answer(await images.write_caption(tenant, id, image, change.caption))
+
+    return router
+
+
+def _captions(text: str) -> dict[str, str]:
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValidationError(field_errors={"captions": ["Input should be a JSON object"]}) from error
+    if not isinstance(found, dict) or not all(isinstance(caption, str) for caption in found.values()):
+        raise ValidationError(field_errors={"captions": ["Input should be a JSON object of texts"]})
+    return found

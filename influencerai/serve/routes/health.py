@@ -1,0 +1,47 @@
+"""/healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from influencerai.serve.bodies import answer, answer_document
+from influencerai.serve.documents import Responses, errors
+from influencerai.serve.observation import Figures
+from influencerai.serve.principal import MaybePrincipal
+from influencerai.service import Service
+from influencerai.service.health import Readiness
+
+_METRICS: Responses = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."}
+}
+
+
+def health_routes(service: Service, figures: Figures) -> APIRouter:
+    """Routes for those who run the server."""
+    router = APIRouter(tags=["Operation"])
+
+    @router.get("/healthz")
+    async def get_health() -> Response:
+        """Whether this process answers; it asks nothing else."""
+        return answer_document({"status": "ok"})
+
+    @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not ready."}})
+    async def get_readiness() -> Response:
+        """Whether database, disk and runner are there, and how fast each answers."""
+        found = await service.health.readiness()
+        return answer(found, status=200 if found.status == "ready" else 503)
+
+    @router.get("/metrics", response_class=Response, responses=_METRICS | errors())
+    async def get_metrics(principal: MaybePrincipal) -> Response:
+        """Figures for Prometheus; in production for workers' credentials only."""
+        if principal is not None:
+            principal.require("worker")
+        figures.jobs.clear()
+        for status, count in (await service.health.jobs_by_status()).items():
+            figures.jobs.labels(status).set(count)
+        figures.workers.set(await service.health.workers())
+        figures.streams.set(service.event_streams.open_streams)
+        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,128 @@
+"""The images of a dataset: uploaded, listed with thumbnails, and captioned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from influencerai.domain.dataset import Dataset, DatasetImage, ImageQuery
+from influencerai.domain.page import Page
+from influencerai.domain.relative_path import normalized
+from influencerai.errors import DatasetError, NotFoundError
+from influencerai.imageset import ImageReport
+from influencerai.imageset.thumbnail import thumbnail
+from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
+from influencerai.imageset.uploaded_files import write_caption
+from influencerai.service.datasets import DatasetService
+from influencerai.settings import Settings
+
+_ZIP = b"PK\x03\x04"
+
+
+class DatasetImageService:
+    """Images of one tenant's datasets, per call."""
+
+    def __init__(self, settings: Settings, datasets: DatasetService) -> None:
+        self._datasets = datasets
+        self._max_pixels = settings.max_image_pixels
+        self._limits = UploadLimits(
+            max_files=settings.max_upload_files,
+            max_total_bytes=settings.max_upload_mib * 2**20,
+            max_pixels=settings.max_image_pixels,
+        )
+
+    async def upload(
+        self,
+        tenant: str,
+        id: str,
+        files: Sequence[tuple[str, BinaryIO]],
+        *,
+        captions: Mapping[str, str],
+        replace: bool = False,
+    ) -> tuple[UploadReport, Dataset]:
+        """Put images, caption files and zips of them into the dataset's folder: all, or none.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            ValidationError: what is wrong with each file.
+        """
+        dataset = await self._datasets.get(tenant, id)
+        folder = self._datasets.folder(tenant, dataset)
+
+        def put() -> UploadReport:
+            with Upload(folder, limits=self._limits) as upload:
+                for name, file in files:
+                    head = file.read(len(_ZIP))
+                    file.seek(0)
+                    if head == _ZIP:
+                        upload.add_archive(file, name=name)
+                    else:
+                        upload.add(name, file)
+                for name, text in captions.items():
+                    upload.caption(name, text)
+                return upload.commit(replace=replace)
+
+        report = await asyncio.to_thread(put)
+        return report, await self._datasets.look_again(tenant, dataset, always=True)
+
+    async def list(self, tenant: str, id: str, query: ImageQuery) -> Page[DatasetImage]:
+        """A slice of the dataset's images, as its folder was last looked at.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            DatasetError: its folder is not there.
+        """
+        report = await self._datasets.report(tenant, id)
+        images = list(report.images) if query.sort_order == "asc" else list(reversed(report.images))
+        chosen = images[query.skip : query.skip + query.take]
+        items = tuple(_image(id, image) for image in chosen)
+        return Page(items=items, total=len(images), take=query.take, skip=query.skip)
+
+    async def thumbnail(self, tenant: str, id: str, image: str) -> bytes:
+        """A small WebP of one image.
+
+        Raises:
+            NotFoundError: there is no such dataset or image.
+        """
+        folder, path = await self._place(tenant, id, image)
+        try:
+            return await asyncio.to_thread(thumbnail, folder / path, inside=folder, max_pixels=self._max_pixels)
+        except DatasetError as error:
+            raise NotFoundError(f"Image {path} has no thumbnail: {error.message}") from error
+
+    async def write_caption(self, tenant: str, id: str, image: str, text: str) -> DatasetImage:
+        """Set the caption of one image; an empty one removes its caption file.
+
+        Raises:
+            NotFoundError: there is no such dataset or image.
+            ValidationError: the text cannot be a caption.
+        """
+        folder, path = await self._place(tenant, id, image)
+        await asyncio.to_thread(write_caption, folder, path, text)
+        return _image(id, await self._datasets.note_caption(tenant, id, path, text))
+
+    async def _place(self, tenant: str, id: str, image: str) -> tuple[Path, str]:
+        """The dataset's folder, and the image's path in it."""
+        dataset = await self._datasets.get(tenant, id)
+        try:
+            path = normalized(image)
+        except ValueError as error:
+            raise NotFoundError(f"Image {image!a} not found") from error
+        return self._datasets.folder(tenant, dataset), path
+
+
+def _image(id: str, image: ImageReport) -> DatasetImage:
+    return DatasetImage(
+        path=image.path,
+        width=image.width,
+        height=image.height,
+        caption=image.caption,
+        caption_source=image.caption_source,
+        usable=image.usable,
+        errors=image.errors,
+        warnings=image.warnings,
+        thumbnail=f"/datasets/{id}/images/{quote(image.path)}/thumbnail",
+    )

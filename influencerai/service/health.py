@@ -1,0 +1,93 @@
+"""Health: whether what the service stands on is there, and how fast it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from pydantic import Field
+
+from influencerai.domain.wire import WireModel
+from influencerai.errors import InfluencerAIError
+from influencerai.settings import Settings
+from influencerai.store import Store
+
+_DEADLINE_SECONDS = 5.0
+_MIB = 2**20
+
+
+class Check(WireModel):
+    """One thing that the service stands on."""
+
+    status: Literal["ok", "failed"]
+    latency_ms: float
+    detail: str = Field(default="", description="What was found, or what is wrong and what to do.")
+
+
+class Readiness(WireModel):
+    """Whether requests can be served."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, Check]
+
+
+class HealthService:
+    """Checks that never raise."""
+
+    def __init__(self, store: Store, settings: Settings, *, needs_worker: bool) -> None:
+        self._store = store
+        self._settings = settings
+        self._needs_worker = needs_worker
+
+    async def readiness(self) -> Readiness:
+        """Ask database, disk and runner, each with a deadline."""
+        names = {"database": self._database, "disk": self._disk, "runner": self._runner}
+        found = await asyncio.gather(*(_checked(check) for check in names.values()))
+        checks = dict(zip(names, found, strict=True))
+        ready = all(check.status == "ok" for check in checks.values())
+        return Readiness(status="ready" if ready else "not ready", checks=checks)
+
+    async def jobs_by_status(self) -> dict[str, int]:
+        """Jobs of all tenants; cancelled ones are a status of their own."""
+        async with self._store.read() as transaction:
+            return await transaction.counts.overall("job")
+
+    async def workers(self) -> int:
+        """Workers seen lately."""
+        async with self._store.read() as transaction:
+            return len(await transaction.workers.seen(within_seconds=self._settings.lease_seconds))
+
+    async def _database(self) -> str:
+        await self._store.database.ping()
+        return "SQLite" if self._store.database.is_sqlite else "Postgres"
+
+    async def _disk(self) -> str:
+        root = self._settings.root
+        free = (await asyncio.to_thread(shutil.disk_usage, root)).free // _MIB
+        if free < self._settings.min_free_mib:
+            raise InfluencerAIError(f"{free} MiB are free.", remedy="Free space on the root's disk.")
+        return f"{free} MiB are free."
+
+    async def _runner(self) -> str:
+        if not self._needs_worker:
+            return "Jobs are trained by external workers."
+        async with self._store.read() as transaction:
+            seen = await transaction.workers.seen(within_seconds=self._settings.lease_seconds)
+        if not seen:
+            raise InfluencerAIError("No worker has been seen lately.", remedy="Look into the server's log.")
+        return f"{len(seen)} {'worker is' if len(seen) == 1 else 'workers are'} there."
+
+
+async def _checked(check: Callable[[], Awaitable[str]]) -> Check:
+    begun = time.perf_counter()
+    try:
+        detail, ok = await asyncio.wait_for(check(), _DEADLINE_SECONDS), True
+    except TimeoutError:
+        detail, ok = f"There was no answer within {_DEADLINE_SECONDS:g} s.", False
+    except (InfluencerAIError, OSError) as error:
+        detail, ok = str(error), False
+    latency = round((time.perf_counter() - begun) * 1000, 1)
+    return Check(status="ok" if ok else "failed", latency_ms=latency, detail=detail)

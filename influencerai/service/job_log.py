@@ -1,0 +1,88 @@
+"""The log of a job: its events, its figures and its files."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import quote
+
+from influencerai.domain.job_log import EventQuery, JobArtifact, JobEvent, JobMetric, MetricQuery
+from influencerai.errors import NotFoundError, ValidationError
+from influencerai.service.jobs import not_found
+from influencerai.store import Store, Transaction
+from influencerai.store.events import StoredEvent
+from influencerai.store.jobs import StoredArtifact
+from influencerai.store.times import to_datetime
+from influencerai.tenant_folders import TenantFolders
+
+
+class JobLogService:
+    """What one tenant's jobs left, per call."""
+
+    def __init__(self, store: Store, folders: TenantFolders) -> None:
+        self._store = store
+        self._folders = folders
+
+    async def events(self, tenant: str, id: str, query: EventQuery) -> tuple[list[JobEvent], int]:
+        """Events after a number, and the number of the job's last one.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        async with self._store.read() as transaction:
+            await self._check(transaction, tenant, id)
+            found = await transaction.events.after(id, query.after, limit=query.take)
+            numbers = await transaction.events.last_numbers([id])
+        return [event_of(event) for event in found], numbers[id][0]
+
+    async def metrics(self, tenant: str, id: str, query: MetricQuery) -> list[JobMetric]:
+        """The curve of losses and rates, thinned.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        async with self._store.read() as transaction:
+            await self._check(transaction, tenant, id)
+            figures = await transaction.events.figures(id, points=query.points)
+        return [JobMetric(**asdict(item)) for item in figures]
+
+    async def artifacts(self, tenant: str, id: str) -> list[JobArtifact]:
+        """The files that the job has published, in the order of training.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        async with self._store.read() as transaction:
+            await self._check(transaction, tenant, id)
+            found = await transaction.jobs.artifacts(tenant, id)
+        return [_artifact(id, file) for file in found]
+
+    async def artifact(self, tenant: str, id: str, name: str) -> tuple[JobArtifact, Path]:
+        """One published file, and where it lies.
+
+        Raises:
+            NotFoundError: there is no such job, or no such file of it.
+        """
+        for artifact in await self.artifacts(tenant, id):
+            if artifact.name == name:
+                with suppress(ValidationError):  # a link that leads out of the root by now
+                    place = self._folders.resolve(tenant, artifact.path)
+                    if place.is_file():
+                        return artifact, place
+        raise NotFoundError(f"Artifact {name} of job {id} not found")
+
+    @staticmethod
+    async def _check(transaction: Transaction, tenant: str, id: str) -> None:
+        if await transaction.jobs.get(tenant, id) is None:
+            raise not_found(id)
+
+
+def event_of(event: StoredEvent) -> JobEvent:
+    """The event as its users see it."""
+    return JobEvent.model_validate(asdict(event))
+
+
+def _artifact(job_id: str, file: StoredArtifact) -> JobArtifact:
+    fields = {**asdict(file), "created_at": to_datetime(file.created_at)}
+    return JobArtifact.model_validate({**fields, "url": f"/jobs/{job_id}/artifacts/{quote(file.name)}"})

@@ -1,0 +1,144 @@
+"""Job runs: trying a failed job again from where it stopped, and deleting an ended one with its files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from influencerai.artifacts import RUN_MARKER
+from influencerai.domain import LoraConfig
+from influencerai.domain.job import TERMINAL, Job
+from influencerai.domain.output_path import output_path
+from influencerai.domain.relative_path import normalized
+from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
+from influencerai.service.answer import Answer, answer_once
+from influencerai.service.jobs import check_active, not_found
+from influencerai.settings import Settings
+from influencerai.store import Store, Transaction
+from influencerai.store.idempotency import RequestKey
+from influencerai.store.jobs import NewJob, StoredArtifact, StoredJob
+from influencerai.tenant_folders import TenantFolders
+
+_APPENDED = "history.jsonl"
+"""The one file of a run that grows: it is copied, where the others, written once, are linked."""
+
+
+class JobRunService:
+    """What a job left on the disk, for one tenant per call."""
+
+    def __init__(self, store: Store, settings: Settings, folders: TenantFolders) -> None:
+        self._store = store
+        self._settings = settings
+        self._folders = folders
+
+    async def retry(self, tenant: str, id: str, *, request: RequestKey | None = None) -> Answer[Job]:
+        """A new job that goes on from the last checkpoint of a failed or cancelled one.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: the job has not ended, or was completed.
+            TooManyError: too many of the tenant's jobs are active.
+        """
+
+        async def make(transaction: Transaction) -> Answer[Job]:
+            await check_active(transaction, tenant, self._settings)
+            stored = await transaction.jobs.stored(tenant, id)
+            if stored is None:
+                raise not_found(id)
+            if stored.job.status != "failed":
+                raise ConflictError(f"Job {id} is {stored.job.status}: only a failed or cancelled job is tried again")
+            dataset_id = str(stored.snapshot["dataset"]["id"])
+            dataset = await transaction.datasets.get(tenant, dataset_id)
+            new = NewJob(
+                type=stored.job.type,
+                payload=stored.job.payload,
+                snapshot=stored.snapshot,
+                plan=stored.plan,
+                dataset_id=dataset_id if dataset is not None else None,
+                config_id=None,
+                priority=int(stored.job.payload.get("priority") or 5),
+                output_dir=normalized(output_path(LoraConfig.parse(stored.snapshot["config"]))),
+                retry_of=id,
+            )
+            run_dir = self._folders.run_dir(tenant, new.id)
+            has_state = await asyncio.to_thread(copy_run, self._folders.run_dir(tenant, id), run_dir)
+            try:
+                job = (await transaction.jobs.add(tenant, new)).job
+            except BaseException:
+                await asyncio.to_thread(shutil.rmtree, run_dir, True)
+                raise
+            return Answer(value=job, warnings=() if has_state else ("There is no checkpoint: it starts anew.",))
+
+        return await answer_once(self._store, tenant, request, Job, make)
+
+    async def delete(self, tenant: str, id: str) -> None:
+        """Delete an ended job with its files. Files go first: where that fails, the job is still there to try again.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: the job has not ended.
+            InfluencerAIError: a file cannot be removed.
+        """
+
+        def check(stored: StoredJob) -> None:
+            if stored.job.status not in TERMINAL:
+                raise ConflictError(f"Job {id} is {stored.job.status}: cancel it before it is deleted")
+
+        async with self._store.read() as transaction:
+            stored = await transaction.jobs.stored(tenant, id)
+            if stored is None:
+                raise not_found(id)
+            check(stored)
+            files = await transaction.jobs.artifacts(tenant, id)
+        await asyncio.to_thread(self._remove_files, tenant, stored, files)
+        async with self._store.write() as transaction:
+            await transaction.jobs.remove(tenant, id, check=check)
+
+    def _remove_files(self, tenant: str, stored: StoredJob, files: list[StoredArtifact]) -> None:
+        try:
+            for file in files:
+                self._folders.resolve(tenant, file.path).unlink(missing_ok=True)
+            self._remove_output(tenant, stored)
+            shutil.rmtree(self._folders.run_dir(tenant, stored.job.id), ignore_errors=True)
+        except (OSError, ValidationError) as error:
+            raise InfluencerAIError(
+                f"The files of job {stored.job.id} cannot be removed: {error}.", remedy="Mend that and try again."
+            ) from error
+
+    def _remove_output(self, tenant: str, stored: StoredJob) -> None:
+        """The folder, if it was reserved for this job and nothing of anybody else's is in it."""
+        folder = self._folders.resolve(tenant, stored.output_dir)
+        marker = folder / RUN_MARKER
+        if not marker.is_file() or marker.read_text() != stored.job.id:
+            return
+        for file in folder.glob("*.safetensors"):
+            file.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
+        for place in (folder / "samples", folder):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+def copy_run(source: Path, target: Path) -> bool:
+    """Give a new run the states and images of another; whether there was a state.
+
+    Raises:
+        InfluencerAIError: a file cannot be linked.
+    """
+    has_state = False
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for file in sorted(source.glob("state-*.safetensors")):
+            os.link(file, target / file.name)
+            has_state = True
+        if (history := source / _APPENDED).is_file():
+            shutil.copyfile(history, target / _APPENDED)
+        if (images := source / "dataset").is_dir():
+            shutil.copytree(images, target / "dataset", copy_function=os.link)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise InfluencerAIError(f"The checkpoint of {source.name} cannot be taken over: {error.strerror}.") from error
+    return has_state

@@ -1,0 +1,283 @@
+"""Jobs: submitted, looked at, reported on, cancelled, tried again and deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from influencerai.domain import LoraConfig
+from influencerai.domain.dataset import Dataset
+from influencerai.domain.job import (
+    TERMINAL,
+    Attempt,
+    Job,
+    JobChange,
+    JobDetail,
+    JobDraft,
+    JobPayload,
+    JobQuery,
+    JobSeries,
+    JobTraining,
+    SeriesQuery,
+    first_progress,
+)
+from influencerai.domain.output_path import output_path
+from influencerai.domain.page import Page
+from influencerai.domain.relative_path import normalized
+from influencerai.errors import ConflictError, NotFoundError, TooManyError, ValidationError
+from influencerai.service.answer import Answer, answer_once
+from influencerai.service.datasets import DatasetService, trigger_word
+from influencerai.service.series import DEFAULT_BUCKETS, count_spans, days_since_1970, spans, utc_today
+from influencerai.settings import Settings
+from influencerai.store import Store, Transaction
+from influencerai.store.idempotency import RequestKey
+from influencerai.store.jobs import NewJob, StoredJob
+from influencerai.store.queue import Report
+from influencerai.store.times import to_datetime
+
+
+class JobService:
+    """One tenant's jobs per call."""
+
+    def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
+        self._store = store
+        self._settings = settings
+        self._datasets = datasets
+
+    async def create(
+        self, tenant: str, draft: JobDraft, payload: dict[str, Any], *, request: RequestKey | None = None
+    ) -> Answer[Job]:
+        """Submit a training. `payload` is the draft's as it was sent, and is shown as that.
+
+        Raises:
+            NotFoundError: dataset or configuration are not there.
+            ValidationError: no configuration is named, and the tenant has no default one.
+            TooManyError: too many of the tenant's jobs are active.
+        """
+        await self._look_at_dataset(tenant, draft.payload.dataset_id)
+
+        async def make(transaction: Transaction) -> Answer[Job]:
+            await check_active(transaction, tenant, self._settings)
+            dataset, config_id, config = await resolve_draft(transaction, tenant, draft)
+            resolved = with_trigger_word(config, dataset)
+            report = await transaction.datasets.report(tenant, dataset.id)
+            new = NewJob(
+                type=draft.type,
+                payload={**_own_words(payload), "datasetId": dataset.id, "loraConfigId": config_id},
+                snapshot=_snapshot(resolved, dataset, report),
+                dataset_id=dataset.id,
+                config_id=config_id,
+                priority=draft.payload.priority,
+                output_dir=normalized(output_path(config)),
+            )
+            stored = await transaction.jobs.add(tenant, new)
+            return Answer(value=stored.job, warnings=tuple(_warnings(draft, payload, dataset, resolved)))
+
+        return await answer_once(self._store, tenant, request, Job, make)
+
+    async def list(self, tenant: str, query: JobQuery) -> Page[Job]:
+        """A slice of the tenant's jobs."""
+        async with self._store.read() as transaction:
+            return await transaction.jobs.page(tenant, query)
+
+    async def get(self, tenant: str, id: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        async with self._store.read() as transaction:
+            found = await transaction.jobs.get(tenant, id)
+        if found is None:
+            raise not_found(id)
+        return found
+
+    async def detail(self, tenant: str, id: str) -> JobDetail:
+        """One job with what it trains and every attempt at it.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        async with self._store.read() as transaction:
+            found = await transaction.jobs.detail(tenant, id)
+            if found is None:
+                raise not_found(id)
+            attempts = await transaction.jobs.attempts(tenant, id)
+        job, snapshot, output_dir = found
+        # Of what the database holds nothing needs to be validated again.
+        return JobDetail.model_construct(
+            **job.__dict__,
+            training=JobTraining.model_construct(
+                config=snapshot["config"],
+                options=snapshot["options"],
+                dataset=snapshot["dataset"],
+                seed=snapshot["seed"],
+                output_dir=output_dir,
+            ),
+            attempts=tuple(_attempt(row) for row in attempts),
+        )
+
+    async def update(self, tenant: str, id: str, change: JobChange) -> Job:
+        """What a worker that is not ours reports; to `running` it takes a pending job, and each report keeps it.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: the job has ended, is one of our workers', or cannot go to that status.
+        """
+
+        def decide(stored: StoredJob) -> Report:
+            _check_report(stored, change)
+            result = change.result
+            if change.status == "running" and stored.job.status == "pending" and result is None:
+                result = {"progress": first_progress(stored.snapshot)}
+            status = change.status or ("running" if stored.job.status == "running" else None)
+            return Report(status=status, result=result, cost_tok=change.cost_tok)
+
+        async with self._store.write() as transaction:
+            stored = await transaction.queue.report(tenant, id, decide, seconds=self._settings.external_lease_seconds)
+        if stored is None:
+            raise not_found(id)
+        return stored.job
+
+    async def cancel(self, tenant: str, id: str) -> Job:
+        """End a job that has not ended; our workers see it at the next step.
+
+        Raises:
+            NotFoundError: there is no such job.
+            ConflictError: the job has ended by itself.
+        """
+
+        def decide(stored: StoredJob) -> bool:
+            job = stored.job
+            if job.status in TERMINAL and not (job.result or {}).get("cancelled"):
+                raise ConflictError(f"Job {id} has ended: it is {job.status}")
+            return job.status not in TERMINAL and not job.cancel_requested
+
+        async with self._store.write() as transaction:
+            stored = await transaction.queue.cancel(tenant, id, decide)
+        if stored is None:
+            raise not_found(id)
+        return stored.job
+
+    async def series(self, tenant: str, query: SeriesQuery) -> JobSeries:
+        """Jobs per day, week or month."""
+        found = spans(query.window, buckets=query.buckets or DEFAULT_BUCKETS[query.window], today=utc_today())
+        async with self._store.read() as transaction:
+            per_day = await transaction.jobs.per_day(tenant, since=days_since_1970(found[0][0]))
+        return JobSeries(window=query.window, data=count_spans(found, per_day))
+
+    async def _look_at_dataset(self, tenant: str, id: str) -> None:
+        """A folder that was not there may be there by now; whether the dataset exists is decided later."""
+        async with self._store.read() as transaction:
+            dataset = await transaction.datasets.get(tenant, id)
+        if dataset is not None and dataset.status == "pending":
+            await self._datasets.look_again(tenant, dataset)
+
+
+async def check_active(transaction: Transaction, tenant: str, settings: Settings) -> None:
+    """Refuse one more job of a tenant that has as many active ones as it may have, where requests are limited.
+
+    Raises:
+        TooManyError: it has.
+    """
+    if not settings.limits_requests:
+        return
+    await transaction.lock_tenant(tenant)
+    limit = settings.active_jobs_per_tenant
+    if await transaction.jobs.active(tenant) >= limit:
+        raise TooManyError(
+            f"There are {limit} active jobs, which is the limit",
+            remedy="Wait until one has ended, or cancel one.",
+            retry_after=30,
+        )
+
+
+def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:
+    """The configuration as it trains on this dataset; its own trigger word wins."""
+    word = trigger_word(dataset.meta)
+    if word is None or config.options.trigger_word:
+        return config
+    meta = {name: value for name, value in config.meta.items() if name not in ("triggerWord", "trigger_word")}
+    return LoraConfig.parse({**config.to_wire(), "meta": {**meta, "triggerWord": word[:2000]}})
+
+
+def _own_words(payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload as it was sent, its fields by their names on the wire."""
+    names = dict(zip(JobPayload.model_fields, JobPayload.wire_names(), strict=True))
+    return {names.get(name, name): value for name, value in payload.items()}
+
+
+def not_found(id: str) -> NotFoundError:
+    """The contract's sentence about a job."""
+    return NotFoundError.of("Job", id)
+
+
+async def resolve_draft(transaction: Transaction, tenant: str, draft: JobDraft) -> tuple[Dataset, str, LoraConfig]:
+    """What the draft names, or means by naming no configuration."""
+    payload = draft.payload
+    dataset = await transaction.datasets.get(tenant, payload.dataset_id)
+    if dataset is None:
+        raise NotFoundError.of("Dataset", payload.dataset_id, field="payload.datasetId")
+    if payload.lora_config_id is None:
+        record = await transaction.lora_configs.default(tenant)
+        if record is None:
+            text = "Required, since the tenant has no default configuration"
+            raise ValidationError(field_errors={"payload.loraConfigId": [text]})
+    else:
+        record = await transaction.lora_configs.get(tenant, payload.lora_config_id)
+        if record is None:
+            raise NotFoundError.of("LoRA config", payload.lora_config_id, field="payload.loraConfigId")
+    return dataset, record.id, record.config
+
+
+def _snapshot(config: LoraConfig, dataset: Dataset, report: dict[str, Any] | None) -> dict[str, Any]:
+    options = config.options
+    return {
+        "config": config.to_wire(),
+        "options": options.to_wire(),
+        "dataset": {"id": dataset.id, "path": dataset.path, "fingerprint": _fingerprint(report)},
+        "seed": options.seed,
+    }
+
+
+def _fingerprint(report: dict[str, Any] | None) -> str | None:
+    """SHA-256 over paths and bytes of the images as the folder was last looked at."""
+    images = [(image["path"], image["sha256"]) for image in (report or {}).get("images", []) if image.get("sha256")]
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest() if images else None
+
+
+def _warnings(draft: JobDraft, payload: dict[str, Any], dataset: Dataset, config: LoraConfig) -> list[str]:
+    found = [f"Unknown field 'payload.{name}' is ignored." for name in type(draft.payload).unknown_fields(payload)]
+    if dataset.status != "ready":
+        found.append(f"The dataset is {dataset.status}: the job waits, and fails if its folder cannot be used then.")
+    if dataset.kind != "lora-training":
+        found.append(f"The dataset was registered for {dataset.kind}.")
+    return [*found, *config.warnings]
+
+
+def _check_report(stored: StoredJob, change: JobChange) -> None:
+    job = stored.job
+    if job.status in TERMINAL:
+        if change.status not in (None, job.status):
+            raise ConflictError(f"Job {job.id} has ended: it is {job.status} and cannot become {change.status}")
+        if change.result is not None and change.result != job.result:
+            raise ConflictError(f"Job {job.id} has ended: its result stays as it is")
+    elif stored.owner == "ours":
+        raise ConflictError(
+            f"Job {job.id} is being trained by attempt {stored.fence}, which alone reports on it",
+            remedy="To end it, cancel it.",
+        )
+    elif job.status == "running" and change.status == "pending":
+        raise ConflictError(f"Job {job.id} is running and cannot become pending")
+
+
+def _attempt(row: dict[str, Any]) -> Attempt:
+    return Attempt(
+        number=row["fence"],
+        node=row["node"],
+        started_at=to_datetime(row["started_at"]),
+        ended_at=None if row["ended_at"] is None else to_datetime(row["ended_at"]),
+        outcome=row["outcome"],
+        error=row["error"],
+    )

@@ -1,0 +1,133 @@
+"""LoRA configs: made, changed, listed and deleted by their tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from influencerai.domain import LoraConfig
+from influencerai.domain.lora_config_record import NULLABLE, LoraConfigQuery, LoraConfigRecord
+from influencerai.domain.output_path import output_path
+from influencerai.domain.page import Page
+from influencerai.domain.relative_path import normalized
+from influencerai.errors import InUseError, NotFoundError, RefusedError, ValidationError
+from influencerai.planning import BucketPlan
+from influencerai.service.answer import Answer, answer_once
+from influencerai.store import Store, Transaction
+from influencerai.store.idempotency import RequestKey
+
+_DEFAULT_DELETED = "Deleted the default LoRA configuration. Consider setting a new default."
+
+
+class LoraConfigService:
+    """One tenant's configurations per call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(
+        self, tenant: str, config: LoraConfig, *, unknown: tuple[str, ...] = (), request: RequestKey | None = None
+    ) -> Answer[LoraConfigRecord]:
+        """A new configuration; as the default it takes the place of the one before.
+
+        Raises:
+            ValidationError: its output path leaves the root.
+            ConflictError: the name is taken.
+        """
+        _check(config)
+
+        async def make(transaction: Transaction) -> Answer[LoraConfigRecord]:
+            record = await transaction.lora_configs.add(tenant, config)
+            return Answer(value=record, warnings=(*unknown, *_warnings(config)))
+
+        return await answer_once(self._store, tenant, request, LoraConfigRecord, make)
+
+    async def list(self, tenant: str, query: LoraConfigQuery) -> Page[LoraConfigRecord]:
+        """A slice of the tenant's configurations."""
+        async with self._store.read() as transaction:
+            return await transaction.lora_configs.page(tenant, query)
+
+    async def get(self, tenant: str, id: str) -> LoraConfigRecord:
+        """One configuration.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
+        async with self._store.read() as transaction:
+            found = await transaction.lora_configs.get(tenant, id)
+        if found is None:
+            raise _not_found(id)
+        return found
+
+    async def update(self, tenant: str, id: str, changes: Mapping[str, Any]) -> Answer[LoraConfigRecord]:
+        """Change the fields that `changes`, by wire name, names; `meta` is replaced whole, null clears a text.
+
+        Raises:
+            NotFoundError: there is no such configuration.
+            ValidationError: a value cannot be used, or is null where there must be one.
+            ConflictError: the new name is taken.
+        """
+        aliases = dict(zip(LoraConfig.model_fields, LoraConfig.wire_names(), strict=True))
+        own = {
+            aliases.get(name, name): value for name, value in changes.items() if name not in LoraConfig.server_fields
+        }
+        if bad := [name for name in aliases.values() if name not in NULLABLE and own.get(name, "") is None]:
+            raise ValidationError(field_errors={name: ["Input should not be null"] for name in bad})
+
+        def change(config: LoraConfig) -> LoraConfig:
+            changed = LoraConfig.parse({**config.to_wire(), **own})
+            _check(changed)
+            return changed
+
+        async with self._store.write() as transaction:
+            record = await transaction.lora_configs.edit(tenant, id, change)
+        if record is None:
+            raise _not_found(id)
+        unknown = tuple(unknown_field_warnings(LoraConfig.unknown_fields(changes)))
+        return Answer(value=record, warnings=(*unknown, *_warnings(record.config)))
+
+    async def delete(self, tenant: str, id: str) -> tuple[str, ...]:
+        """Delete a configuration that no active job uses; returns what its user should know.
+
+        Raises:
+            NotFoundError: there is no such configuration.
+            RefusedError: pending or running jobs use it.
+        """
+        async with self._store.write() as transaction:
+            try:
+                removed = await transaction.lora_configs.remove(tenant, id)
+            except InUseError as error:
+                raise RefusedError(f"Cannot delete configuration: {users(error.jobs)} using it") from error
+        if removed is None:
+            raise _not_found(id)
+        return (_DEFAULT_DELETED,) if removed.is_default else ()
+
+
+def users(count: int) -> str:
+    """Such as "3 active jobs (pending/running) are"."""
+    return f"{count} active {'job (pending/running) is' if count == 1 else 'jobs (pending/running) are'}"
+
+
+def unknown_field_warnings(names: list[str]) -> list[str]:
+    """What a request said that nothing reads."""
+    return [f"Unknown field '{name}' is ignored." for name in names]
+
+
+def _not_found(id: str) -> NotFoundError:
+    return NotFoundError.of("LoRA config", id)
+
+
+def _check(config: LoraConfig) -> None:
+    """Refuse what no training could do with the configuration, beyond what it says of itself."""
+    BucketPlan(resolution=config.resolution, options=config.options)
+    texts = {"name": config.name, "modelName": config.model_name}
+    if bad := [name for name, text in texts.items() if "\0" in text]:
+        raise ValidationError(field_errors={name: ["Input should hold no NUL"] for name in bad})
+    try:
+        normalized(output_path(config))
+    except ValueError as error:
+        raise ValidationError(field_errors={"outputPath": [str(error)]}) from error
+
+
+def _warnings(config: LoraConfig) -> list[str]:
+    return [*config.warnings, *BucketPlan(resolution=config.resolution, options=config.options).warnings]

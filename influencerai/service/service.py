@@ -1,0 +1,55 @@
+"""Service: all that users can do, by noun."""
+
+from __future__ import annotations
+
+from influencerai.service.dataset_images import DatasetImageService
+from influencerai.service.datasets import DatasetService
+from influencerai.service.event_streams import EventStreams
+from influencerai.service.health import HealthService
+from influencerai.service.job_log import JobLogService
+from influencerai.service.job_runs import JobRunService
+from influencerai.service.jobs import JobService
+from influencerai.service.keys import KeyService
+from influencerai.service.lora_configs import LoraConfigService
+from influencerai.service.pre_flights import PreFlightService
+from influencerai.service.upkeep import Upkeep
+from influencerai.settings import Settings
+from influencerai.store import Store
+from influencerai.tenant_folders import TenantFolders
+
+
+class Service:
+    """The rules, over one database and one root. `open` before use, `close` at the end."""
+
+    def __init__(self, settings: Settings, *, needs_worker: bool = True) -> None:
+        self.settings = settings
+        self.store = Store(settings.database_url)
+        self.folders = TenantFolders(settings)
+        self.lora_configs = LoraConfigService(self.store)
+        self.datasets = DatasetService(self.store, settings, self.folders)
+        self.dataset_images = DatasetImageService(settings, self.datasets)
+        self.jobs = JobService(self.store, settings, self.datasets)
+        self.job_runs = JobRunService(self.store, settings, self.folders)
+        self.job_log = JobLogService(self.store, self.folders)
+        self.pre_flights = PreFlightService(self.store, settings, self.datasets)
+        self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
+        self.keys = KeyService(self.store)
+        self._upkeep = Upkeep(self.store, settings, self.datasets)
+        self.health = HealthService(self.store, settings, needs_worker=needs_worker)
+
+    async def open(self) -> None:
+        """Check the database, and begin the upkeep.
+
+        Raises:
+            SchemaError: its schema is not of this version.
+            StoreError: it does not answer.
+        """
+        await self.store.database.check()
+        self._upkeep.start()
+
+    async def close(self) -> None:
+        """End event streams first, then let go of everything."""
+        await self.event_streams.close()
+        await self._upkeep.stop()
+        await self.datasets.close()
+        await self.store.database.close()

@@ -1,0 +1,65 @@
+"""Upkeep: what must happen though nobody asks; lost jobs go back to the queue, late folders are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from influencerai.errors import InfluencerAIError
+from influencerai.service.datasets import DatasetService
+from influencerai.settings import Settings
+from influencerai.store import Store
+from influencerai.store.queue import Budgets
+
+_SECONDS = 2.0
+_UNSEEN_SECONDS = 24 * 3600
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """A task of the serving process; several processes do it side by side without harm."""
+
+    def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
+        self._store = store
+        self._settings = settings
+        self._datasets = datasets
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        await self._guarded(self._datasets.resume_looking)
+        while True:
+            await self._guarded(self._once)
+            await asyncio.sleep(_SECONDS)
+
+    async def _once(self) -> None:
+        budgets = Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)
+        async with self._store.write() as transaction:
+            await transaction.queue.reap(budgets=budgets)
+            waited_for = await transaction.queue.explain_waiting(
+                dataset_wait_seconds=self._settings.dataset_wait_seconds
+            )
+            await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)
+        for tenant, dataset_id in waited_for:
+            # One that cannot be looked at must not keep the others from it.
+            await self._guarded(partial(self._datasets.get, tenant, dataset_id))
+
+    @staticmethod
+    async def _guarded(work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except InfluencerAIError as error:
+            _log.warning("Upkeep waits: %s", error)
+        except Exception:
+            _log.exception("Upkeep failed and goes on.")

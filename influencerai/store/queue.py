@@ -1,0 +1,440 @@
+"""The queue: which job is next, who holds it, and what a holder may write.
+
+A claim raises the job's fence and starts an attempt. Every write of an attempt names its fence and token; one that was
+taken over touches nothing and gets a FencedOffError. Leases are on the database's clock: nothing else decides that a
+holder is lost.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Row, and_, func, insert, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from influencerai.domain.job import TERMINAL, JobStatus, first_progress
+from influencerai.errors import ConflictError, FencedOffError
+from influencerai.store.counts import Counts
+from influencerai.store.dialect import insert_or_set, now, take_turn
+from influencerai.store.events import StepFigures, append_events, write_figures
+from influencerai.store.jobs import StoredJob, stored_job, write_job
+from influencerai.store.schema import artifacts, attempts, datasets, jobs, tenants
+from influencerai.store.tenants import lock_tenant
+
+Ending = Literal["completed", "failed", "cancelled"]
+Return = Literal["lost", "broken", "released"]
+"""How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
+_CANDIDATES = 20
+# Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
+_PENDING = jobs.c.status == literal_column("'pending'")
+_RUNNING = jobs.c.status == literal_column("'running'")
+_NOT_READY = ("pending", "processing")
+_LONGEST_DELAY_SECONDS = 300
+WAITING_FOR_WORKER = "It waits for a free worker."
+_WAITING_FOR_DATASET = "Its dataset is {status}; it fails when that does not change."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to write to a job until the lease expires."""
+
+    job_id: str
+    tenant_id: str
+    fence: int
+    token: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """How many attempts at a job may end without its user's fault before the job fails."""
+
+    lost: int = 5
+    broken: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRules:
+    """What a claim obeys."""
+
+    seconds: float
+    """Length of the lease."""
+    running_per_tenant: int
+    dataset_wait_seconds: float
+    """How long a job waits for a dataset that is not ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A file that lies where it is named, written to the disk."""
+
+    name: str
+    kind: Literal["lora", "sample"]
+    path: str
+    size: int
+    sha256: str
+    step: int
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a worker that is not ours says of a job; None where it says nothing."""
+
+    status: JobStatus | None = None
+    result: Mapping[str, Any] | None = None
+    cost_tok: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What is said, by column."""
+        said = {"status": self.status, "result": self.result, "cost_tok": self.cost_tok}
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class Queue:
+    """Jobs of all tenants, for those who train them."""
+
+    def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
+        self._connection = connection
+        self._counts = counts
+
+    async def claim(
+        self, *, node: str, rules: ClaimRules, progress: Mapping[str, Any] | None = None
+    ) -> tuple[Lease, StoredJob] | None:
+        """Take the next pending job that may run, or None.
+
+        Tenants take turns: the one served least recently goes first, with its job of the highest priority, then the
+        oldest. `progress` is what the job shows until its attempt reports.
+        """
+        row = await self._next(rules)
+        if row is None:
+            return None
+        token = secrets.token_hex(16)
+        values = {
+            "status": "running",
+            "owner": "ours",
+            "fence": row.fence + 1,
+            "lease_token": token,
+            "lease_expires_at": now() + round(rules.seconds * 1000),
+            "result": {"progress": dict(progress or first_progress(row.snapshot))},
+            "waiting": None,
+        }
+        claimed = await write_job(self._connection, self._counts, row, values)
+        await start_attempt(self._connection, claimed, node=node)
+        served = update(tenants).where(tenants.c.id == row.tenant_id).values(served_at=now())
+        await self._connection.execute(served)
+        lease = Lease(job_id=row.id, tenant_id=row.tenant_id, fence=claimed.fence, token=token)
+        return lease, stored_job(claimed)
+
+    async def record(
+        self,
+        lease: Lease,
+        *,
+        seconds: float,
+        progress: Mapping[str, Any] | None = None,
+        events: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        figures: Sequence[StepFigures] = (),
+        files: Sequence[PublishedFile] = (),
+    ) -> bool:
+        """Keep the lease for `seconds` from now, and write what has happened; whether the job is to be cancelled.
+
+        Raises:
+            FencedOffError: the lease is another's.
+        """
+        values: dict[str, Any] = {"lease_expires_at": now() + round(seconds * 1000)}
+        if progress is not None:
+            values |= {"result": {"progress": dict(progress)}, "updated_at": now()}
+        row = await self._guarded(lease, values)
+        await write_figures(self._connection, lease.job_id, figures)
+        for file in files:
+            fields = {name: getattr(file, name) for name in PublishedFile.__dataclass_fields__}
+            statement = insert_or_set(self._connection, artifacts, *(name for name in fields if name != "name"))
+            await self._connection.execute(statement.values(job_id=lease.job_id, created_at=now(), **fields))
+        await append_events(self._connection, lease.job_id, events)
+        return row.cancel_requested_at is not None
+
+    async def freeze(self, lease: Lease, *, plan: Mapping[str, Any], output_dir: str) -> Mapping[str, Any]:
+        """The execution plan of the first attempt, which later ones keep; and the folder that it writes to.
+
+        Raises:
+            FencedOffError: the lease is another's.
+        """
+        row = await self._guarded(lease, {"output_dir": output_dir})
+        if row.plan is None:
+            row = await self._guarded(lease, {"plan": dict(plan)})
+        frozen: Mapping[str, Any] = row.plan
+        return frozen
+
+    async def finish(
+        self,
+        lease: Lease,
+        *,
+        ending: Ending,
+        result: Mapping[str, Any],
+        error: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        """End the attempt and the job.
+
+        Raises:
+            FencedOffError: the lease is another's.
+        """
+        row = await self._guarded(lease, {})
+        status = "completed" if ending == "completed" else "failed"
+        values = {
+            "status": status,
+            "cancelled": ending == "cancelled",
+            "result": dict(result),
+            "error_code": code,
+        }
+        await write_job(self._connection, self._counts, row, values)
+        await end_attempt(self._connection, row, ending, error)
+        await append_events(self._connection, lease.job_id, [("status", _status(status, ending, error))])
+
+    async def give_back(self, lease: Lease, how: Return, *, error: str | None, budgets: Budgets) -> None:
+        """Return the job to the queue, or end it where the budget for this is spent or it is to be cancelled.
+
+        Raises:
+            FencedOffError: the lease is another's.
+        """
+        row = await self._guarded(lease, {})
+        await self._return(row, how, error=error, budgets=budgets)
+
+    async def has_work(self, rules: ClaimRules) -> bool:
+        """Whether a claim, or taking back lost jobs, would find something; a look that locks nothing."""
+        expired = select(jobs.c.id).where(jobs.c.status == "running", jobs.c.lease_expires_at < now()).limit(1)
+        if (await self._connection.execute(expired)).first() is not None:
+            return True
+        return bool(await self._candidates(rules))
+
+    async def reap(self, *, budgets: Budgets, limit: int = 100) -> int:
+        """Take back jobs whose lease has expired. Returns how many."""
+        statement = (
+            select(jobs)
+            .where(_RUNNING, jobs.c.lease_expires_at < now())
+            .order_by(jobs.c.lease_expires_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        rows = (await self._connection.execute(statement)).all()
+        for row in rows:
+            await self._return(row, "lost", error="The worker was lost.", budgets=budgets)
+        return len(rows)
+
+    async def report(
+        self, tenant: str, id: str, decide: Callable[[StoredJob], Report], *, seconds: float
+    ) -> StoredJob | None:
+        """Write what a worker that is not ours says of a job; None where there is no such job.
+
+        `decide` sees the locked job and raises what the sender did wrong. While the sender holds the job, its lease is
+        kept for `seconds` from now; a job that it sets to `pending` is given back.
+
+        Raises:
+            ConflictError: the job has ended, and its status would change.
+        """
+        row = await self._locked(tenant, id)
+        if row is None:
+            return None
+        said = decide(stored_job(row))
+        values = said.columns()
+        claims = said.status == "running" and row.status == "pending"
+        holds = row.status == "running" and row.owner == "external" and said.status in (None, "running")
+        if claims or holds:
+            values |= {"owner": "external", "lease_expires_at": now() + round(seconds * 1000), "waiting": None}
+        if claims:
+            values["fence"] = row.fence + 1
+        if not values:
+            return stored_job(row)
+        if row.status == "running" and said.status == "pending":
+            return stored_job(await self._return(row, "released", error=None, budgets=Budgets()))
+        written = await write_job(self._connection, self._counts, row, values)
+        if claims:
+            await start_attempt(self._connection, written, node="external")
+        elif written.status != row.status:
+            await end_attempt(self._connection, row, written.status, None)
+            data = _status(written.status, written.status, None)
+            await append_events(self._connection, id, [("status", data)])
+        progress = (said.result or {}).get("progress")
+        if written.status == "running" and isinstance(progress, Mapping):  # a stranger's result may hold anything
+            await append_events(self._connection, id, [("progress", progress)])
+        return stored_job(written)
+
+    async def cancel(self, tenant: str, id: str, decide: Callable[[StoredJob], bool]) -> StoredJob | None:
+        """Ask for the end of a job, if `decide` says so or does not raise; None where there is no such job.
+
+        What no attempt of ours holds ends at once; an attempt hears of it with its next write. What was asked for
+        before is not asked for again.
+
+        Raises:
+            ConflictError: the job has ended.
+        """
+        row = await self._locked(tenant, id)
+        if row is None:
+            return None
+        if not decide(stored_job(row)) or row.cancelled or row.cancel_requested_at is not None:
+            return stored_job(row)
+        if row.status in TERMINAL:
+            raise ConflictError(f"Job {id} has ended: it is {row.status}")
+        if row.status == "running" and row.owner == "ours":
+            statement = update(jobs).where(jobs.c.id == id).values(cancel_requested_at=now(), updated_at=now())
+            asked = (await self._connection.execute(statement.returning(jobs))).one()
+            await append_events(self._connection, id, [("cancel", {})])
+            return stored_job(asked)
+        result = {"error": "Cancelled", "cancelled": True}
+        values = {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
+        ended = await write_job(self._connection, self._counts, row, values)
+        await end_attempt(self._connection, row, "cancelled", None)
+        await append_events(self._connection, id, [("status", _status("failed", "cancelled", None))])
+        return stored_job(ended)
+
+    async def explain_waiting(self, *, dataset_wait_seconds: float) -> list[tuple[str, str]]:
+        """Write why pending jobs wait whose dataset is not ready; returns (tenant, dataset) of those.
+
+        A reason that is no longer true is taken back.
+        """
+        waits = datasets.c.status.in_(_NOT_READY) & ~_waited_long(dataset_wait_seconds)
+        reasons = [_WAITING_FOR_DATASET.format(status=status) for status in _NOT_READY]
+        statement = (
+            select(jobs.c.id, jobs.c.waiting, jobs.c.tenant_id, datasets.c.id.label("dataset"), datasets.c.status)
+            .add_columns(waits.label("waits"))
+            .join(datasets, datasets.c.id == jobs.c.active_dataset_id)
+            .where(_PENDING, waits | jobs.c.waiting.in_(reasons))
+        )
+        found = set()
+        rows = (await self._connection.execute(statement)).all()
+        for row in sorted(rows, key=lambda row: str(row.id)):  # two processes lock in the same order
+            if row.waits:
+                found.add((row.tenant_id, row.dataset))
+            reason = _WAITING_FOR_DATASET.format(status=row.status) if row.waits else WAITING_FOR_WORKER
+            if row.waiting != reason:
+                change = update(jobs).where(jobs.c.id == row.id, _PENDING)
+                await self._connection.execute(change.values(waiting=reason))
+        return sorted(found)
+
+    async def _locked(self, tenant: str, id: str) -> Row[Any] | None:
+        statement = select(jobs).where(jobs.c.tenant_id == tenant, jobs.c.id == id).with_for_update()
+        return (await self._connection.execute(statement)).one_or_none()
+
+    async def _next(self, rules: ClaimRules) -> Row[Any] | None:
+        """The job whose turn it is, locked, and its tenant's row too.
+
+        One claim at a time counts who runs how much. The tenant goes before the job, as in every transaction, and the
+        job is never waited for: so nothing waits in a circle.
+        """
+        await take_turn(self._connection, "claim")
+        for id, tenant in await self._candidates(rules):
+            await lock_tenant(self._connection, tenant)
+            locked = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
+            row = (await self._connection.execute(locked)).one_or_none()
+            if row is not None:
+                return row
+        return None
+
+    async def _candidates(self, rules: ClaimRules) -> list[tuple[str, str]]:
+        """(job, tenant), best first."""
+        others = jobs.alias()
+        running = (
+            select(func.count())
+            .select_from(others)
+            .where(others.c.tenant_id == jobs.c.tenant_id, others.c.status == "running")
+            .scalar_subquery()
+        )
+        turn = func.row_number().over(
+            partition_by=jobs.c.tenant_id, order_by=(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
+        )
+        waited = _waited_long(rules.dataset_wait_seconds)
+        eligible = (
+            select(jobs.c.id, jobs.c.tenant_id, jobs.c.created_at, turn.label("turn"))
+            .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
+            .where(
+                _PENDING,
+                jobs.c.not_before <= now(),
+                running < rules.running_per_tenant,
+                func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | waited,
+            )
+            .subquery()
+        )
+        statement = (
+            select(eligible.c.id, eligible.c.tenant_id)
+            .outerjoin(tenants, tenants.c.id == eligible.c.tenant_id)
+            .order_by(func.coalesce(tenants.c.served_at, 0), eligible.c.turn, eligible.c.created_at, eligible.c.id)
+            .limit(_CANDIDATES)
+        )
+        return [(row.id, row.tenant_id) for row in await self._connection.execute(statement)]
+
+    async def _return(self, row: Row[Any], how: Return, *, error: str | None, budgets: Budgets) -> Row[Any]:
+        lost = row.lost_attempts + (how == "lost")
+        broken = row.broken_attempts + (how == "broken")
+        values: dict[str, Any] = {
+            "owner": None,
+            "lease_token": None,
+            "lease_expires_at": None,
+            "lost_attempts": lost,
+            "broken_attempts": broken,
+            # The fence rises here too: from now on the old holder's writes touch nothing.
+            "fence": row.fence + 1,
+        }
+        if row.cancel_requested_at is not None:
+            values |= {"status": "failed", "cancelled": True, "result": {"error": "Cancelled", "cancelled": True}}
+        elif lost > budgets.lost or broken > budgets.broken:
+            values |= {"status": "failed", "error_code": how, "result": _given_up(row, how, error)}
+        else:
+            delay = 0 if how == "released" else min(_LONGEST_DELAY_SECONDS, 2 ** (lost + broken - 1))
+            values |= {"status": "pending", "result": None, "not_before": now() + 1000 * delay}
+            values["waiting"] = error or WAITING_FOR_WORKER
+        returned = await write_job(self._connection, self._counts, row, values)
+        await end_attempt(self._connection, row, how, error)
+        data = _status(returned.status, how, error)
+        await append_events(self._connection, row.id, [("status", data)])
+        return returned
+
+    async def _guarded(self, lease: Lease, values: Mapping[str, Any]) -> Row[Any]:
+        """Write to the job if the lease still holds it; the row as it is now, locked.
+
+        Raises:
+            FencedOffError: another attempt, or the end, came in between.
+        """
+        mine = and_(
+            jobs.c.id == lease.job_id,
+            jobs.c.fence == lease.fence,
+            jobs.c.lease_token == lease.token,
+            jobs.c.status == "running",
+        )
+        statement = update(jobs).where(mine).values({"fence": lease.fence, **values}).returning(jobs)
+        row: Row[Any] | None = (await self._connection.execute(statement)).one_or_none()
+        if row is None:
+            raise FencedOffError(f"Job {lease.job_id} is not held by attempt {lease.fence} any more.")
+        return row
+
+
+async def start_attempt(connection: AsyncConnection, job: Row[Any], *, node: str) -> None:
+    """The row of the attempt that holds `job` from now on, and the event of it."""
+    attempt = {"job_id": job.id, "fence": job.fence, "node": node, "started_at": now()}
+    await connection.execute(insert(attempts).values(attempt))
+    await append_events(connection, job.id, [("status", {"status": "running", "attempt": job.fence, "node": node})])
+
+
+async def end_attempt(connection: AsyncConnection, job: Row[Any], outcome: str, error: str | None) -> None:
+    """How the attempt that held `job` ended; nothing where it has ended before."""
+    statement = update(attempts).where(
+        attempts.c.job_id == job.id, attempts.c.fence == job.fence, attempts.c.ended_at.is_(None)
+    )
+    await connection.execute(statement.values(ended_at=now(), outcome=outcome, error=error))
+
+
+def _waited_long(seconds: float) -> ColumnElement[bool]:
+    return jobs.c.created_at < now() - round(seconds * 1000)
+
+
+def _status(status: str, outcome: str, error: str | None) -> dict[str, Any]:
+    data = {"status": status, "outcome": outcome}
+    return data if error is None else {**data, "error": error}
+
+
+def _given_up(row: Row[Any], how: Return, error: str | None) -> dict[str, Any]:
+    progress = (row.result or {}).get("progress", {})
+    times = row.lost_attempts + row.broken_attempts + 1
+    text = f"Given up after {times} attempts that ended without your fault, the last one so: {error or how}"
+    return {"error": text, "epoch": progress.get("currentEpoch", 0), "partialCheckpoints": []}

@@ -1,0 +1,318 @@
+"""One attempt at one job, in a process of its own: prepare, snapshot, train, and tell the worker how it ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydantic
+import torch
+
+from influencerai import artifacts
+from influencerai.domain import (
+    CheckpointEvent,
+    Event,
+    SampleEvent,
+    StageEvent,
+    TrainingFailure,
+    TrainingSpec,
+    WarningEvent,
+)
+from influencerai.domain.attempt import (
+    AttemptOrder,
+    ChildMessage,
+    Completed,
+    Failed,
+    Prepared,
+    Progress,
+    Stop,
+    Stopped,
+    WorkerMessage,
+)
+from influencerai.domain.wire import field_errors
+from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.train.backend import RunContext, load_backend
+from influencerai.train.device import device_facts
+from influencerai.train.failure import describe_failure
+from influencerai.train.loadable_model import find_loadable_model
+from influencerai.train.preparation import prepare
+from influencerai.train.quiet import quiet_libraries
+from influencerai.train.snapshot import DATASET_FOLDER, restore_snapshot, take_snapshot
+
+LEFTOVER_SECONDS = 900.0
+"""A temporary file that nobody touched for so long is no other attempt's."""
+
+_INFRASTRUCTURE = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EROFS,
+        errno.ESTALE,
+    }
+)
+"""What a machine runs out of or loses, and no user can mend."""
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_?KEY|DATABASE_URL|DSN")
+_SHORTEST_SECRET = 8
+_URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
+
+
+def run_attempt(
+    order: AttemptOrder,
+    *,
+    send: Callable[[ChildMessage], None],
+    receive: Callable[[], WorkerMessage],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Carry out `order`. The last message that is sent is Completed, Stopped or Failed; nothing is raised.
+
+    The run's states stay, so that another attempt can go on until the result is safe (`discard_states`).
+
+    Args:
+        send: takes a message to the worker.
+        receive: blocks until the worker says something; asked once, after Prepared.
+        stop_requested: whether the worker has said Stop; asked at every step and between images.
+    """
+    quiet_libraries()
+    attempt = _Attempt(order, send=send, receive=receive, stop_requested=stop_requested)
+    try:
+        outcome: ChildMessage = attempt.run()
+    except StoppedError as error:
+        outcome = Stopped(failure=attempt.describe(error))
+    except Exception as error:
+        outcome = attempt.failed(error)
+    send(outcome)
+
+
+class _Attempt:
+    def __init__(
+        self,
+        order: AttemptOrder,
+        *,
+        send: Callable[[ChildMessage], None],
+        receive: Callable[[], WorkerMessage],
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._order = order
+        self._send = send
+        self._receive = receive
+        self._stop_requested = stop_requested
+        self._run: tuple[TrainingSpec, RunContext] | None = None
+
+    def run(self) -> Completed:
+        order = self._order
+        backend = load_backend(order.backend)
+        self._emit(StageEvent(stage="checking"))
+        artifacts.remove_leftovers(order.run_dir, older_than=LEFTOVER_SECONDS)
+        if order.spec is None:
+            spec, warnings = self._first_spec()
+            output_dir = self._reserve_output(warnings)
+        else:
+            spec, warnings = order.spec, list(order.warnings)
+            output_dir = self._reserve_output(warnings)
+            self._run = spec, self._context(output_dir)  # where an earlier attempt may have left files
+            self._make_ready(spec)
+        spec = self._agree(spec, warnings, output_dir)
+        context = self._context(output_dir)
+        self._run = spec, context
+        for message in warnings:
+            if message not in order.warnings:
+                self._emit(WarningEvent(message=message))
+        result = backend.train(spec, context)
+        return Completed(result=result.model_copy(update={"warnings": (*warnings, *result.warnings)}))
+
+    def describe(self, error: InfluencerAIError) -> TrainingFailure:
+        """The contract's result of a failed job."""
+        failure = TrainingFailure(error=str(error), epoch=0)
+        if self._run:
+            try:
+                failure = describe_failure(error, *self._run)
+            except (InfluencerAIError, OSError):
+                traceback.print_exc()  # the folder that failed may be the one to be described
+        return failure.model_copy(update={"error": self._shown(failure.error)})
+
+    def failed(self, error: Exception) -> Failed:
+        known = isinstance(error, InfluencerAIError)
+        retryable = not known or is_infrastructure(error)
+        if retryable:
+            sys.stderr.write(self._shown("".join(traceback.format_exception(error))))
+        named = error if isinstance(error, InfluencerAIError) else InfluencerAIError(_last_line(error))
+        code = error.code if isinstance(error, InfluencerAIError) else "internal"
+        failure = self.describe(named)
+        return Failed(code=code, message=failure.error, retryable=retryable, failure=failure)
+
+    def _first_spec(self) -> tuple[TrainingSpec, list[str]]:
+        """Resolve the run from the user's folder, and copy its images."""
+        order = self._order
+        _check_device(order.device)
+        source = _inside(order.root, order.dataset, error=DatasetError)
+        try:
+            preparation = prepare(order.config, source, settings=order, as_path=order.as_path)
+        except pydantic.ValidationError as error:
+            raise ValidationError(field_errors=field_errors(error)) from error
+        take_snapshot(
+            preparation.spec,
+            source,
+            run_dir=order.run_dir,
+            blobs_dir=order.blobs_dir,
+            check=lambda: self._check_stop("copying the images"),
+        )
+        return preparation.spec, list(preparation.warnings)
+
+    def _make_ready(self, spec: TrainingSpec) -> None:
+        """See to it that this machine has what a run that was resolved elsewhere needs."""
+        order = self._order
+        restore_snapshot(spec, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
+        find_loadable_model(
+            spec.model.name,
+            models_dirs=order.models_dirs,
+            allow_download=order.allow_downloads,
+            as_path=order.as_path,
+        )
+
+    def _reserve_output(self, warnings: list[str]) -> Path:
+        order = self._order
+        requested = _inside(order.root, order.output_dir, error=ExportError)
+        output_dir = artifacts.reserve_output(requested, order.job_id, suffix=order.job_id)
+        artifacts.remove_leftovers(output_dir, older_than=LEFTOVER_SECONDS)
+        if output_dir != requested:
+            _add(warnings, f"{order.output_dir} holds other files: the job writes to {self._relative(output_dir)}.")
+        return output_dir
+
+    def _agree(self, spec: TrainingSpec, warnings: list[str], output_dir: Path) -> TrainingSpec:
+        """Report what would be trained, and hear from the worker what is."""
+        order = self._order
+        self._check_stop("checking")
+        self._send(
+            Prepared(
+                spec=spec,
+                warnings=tuple(warnings),
+                output_dir=self._relative(output_dir),
+                dataset_fingerprint=spec.dataset_fingerprint,
+            )
+        )
+        answer = self._receive()
+        if isinstance(answer, Stop):
+            raise _stopped("waiting")
+        frozen = answer.spec
+        _check_device(frozen.plan.device)
+        if frozen != spec:
+            restore_snapshot(frozen, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
+        here = device_facts(frozen.plan.device)
+        for then, now in ((frozen.plan.build, here.build), (frozen.plan.device_name, here.name)):
+            if then != now:
+                _add(warnings, f"The run was started with {then} and goes on with {now}: its last bits may differ.")
+        return frozen
+
+    def _context(self, output_dir: Path) -> RunContext:
+        order = self._order
+        return RunContext(
+            dataset_dir=order.run_dir / DATASET_FOLDER,
+            run_dir=order.run_dir,
+            output_dir=output_dir,
+            root=order.root,
+            models_dirs=order.models_dirs,
+            cache_dir=order.cache_dir,
+            cache_max_bytes=order.cache_max_bytes,
+            max_image_pixels=order.max_image_pixels,
+            emit=self._emit,
+            should_stop=self._stop_requested,
+        )
+
+    def _emit(self, event: Event) -> None:
+        """Send the event; before the training, whose steps ask themselves, end here when that is wanted."""
+        if isinstance(event, StageEvent) and event.stage not in ("training", "exporting"):
+            self._check_stop(event.stage)
+        self._send(Progress(event=self._as_seen_from_root(event)))
+
+    def _check_stop(self, what: str) -> None:
+        if self._stop_requested():
+            raise _stopped(what)
+
+    def _as_seen_from_root(self, event: Event) -> Event:
+        match event:
+            case CheckpointEvent():
+                return event.model_copy(update={"path": self._relative(Path(event.path))})
+            case SampleEvent():
+                return event.model_copy(update={"paths": tuple(self._relative(Path(path)) for path in event.paths)})
+            case WarningEvent():
+                return event.model_copy(update={"message": self._shown(event.message)})
+        return event
+
+    def _relative(self, path: Path) -> str:
+        root = self._order.root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+    def _shown(self, text: str) -> str:
+        """The text as a tenant may read it: paths from the tenant's root on, no secret of this process."""
+        for secret in _secrets():
+            text = text.replace(secret, "***")
+        for root in {self._order.root, self._order.root.resolve()}:
+            text = text.replace(f"{root}/", "")
+        return _URL_CREDENTIALS.sub("://***@", text)
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Whether a full disk, a lost device or the like is behind the error, so that it is worth another attempt."""
+    return any(isinstance(cause, OSError) and cause.errno in _INFRASTRUCTURE for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from, each once."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        current = waiting.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            waiting += [cause for cause in (current.__cause__, current.__context__) if cause is not None]
+
+
+def _stopped(what: str) -> StoppedError:
+    return StoppedError(f"Stopped while {what}; what was done so far is kept.")
+
+
+def _check_device(device: str) -> None:
+    """Refuse to be the machine without the GPU: users do not choose devices."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OSError(errno.ENODEV, "This machine has no CUDA device")
+
+
+def _inside(root: Path, relative: str, *, error: type[InfluencerAIError]) -> Path:
+    """The folder below `root`; looked at again here, since links may have changed since the job was made."""
+    path = root / relative
+    try:
+        leaves = not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as failure:
+        raise error(f"{relative} cannot be opened: {failure}.") from failure
+    if leaves:
+        raise error(f"{relative} leads out of the root.", remedy="Name a folder below it, without links out of it.")
+    return path
+
+
+def _add(warnings: list[str], message: str) -> None:
+    if message not in warnings:
+        warnings.append(message)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def _secrets() -> list[str]:
+    """Values of the environment that should not be read by anybody, longest first."""
+    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
+    return sorted((value for value in found if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -1,0 +1,1 @@
+"""The worker: one attempt at one job, trained in a process of its own."""

@@ -1,0 +1,38 @@
+"""A worker as a process: `python -m influencerai.worker`, its settings as JSON in the first line of standard input.
+
+It ends, its job saved and given back, on SIGTERM, and when standard input closes: then whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+
+from influencerai.logs import configure_logs
+from influencerai.settings import Settings
+from influencerai.worker.worker import Worker
+
+
+async def _work(settings: Settings) -> None:
+    worker = Worker(settings)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    loop.add_reader(sys.stdin.fileno(), worker.stop)  # nothing more is sent: readable means closed
+    try:
+        await worker.run()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+
+
+def main() -> None:
+    """Read the settings and work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    settings = Settings(**json.loads(sys.stdin.readline()))
+    configure_logs(settings)
+    asyncio.run(_work(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Worker: takes one job after the other from the queue, until it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from contextlib import suppress
+
+from influencerai.errors import FencedOffError, InfluencerAIError
+from influencerai.settings import Settings
+from influencerai.store import Store
+from influencerai.store.jobs import StoredJob
+from influencerai.store.queue import Budgets, ClaimRules, Lease
+from influencerai.worker.attempt import JobAttempt
+from influencerai.worker.child import ForkServer
+
+_GREETINGS_PER_LEASE = 6
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Claims and trains, one job at a time."""
+
+    def __init__(self, settings: Settings, *, node: str | None = None) -> None:
+        self._settings = settings
+        self._store = Store(settings.database_url)
+        self._fork_server = ForkServer()
+        self._stopping = asyncio.Event()
+        self.id = secrets.token_hex(8)
+        self.node = node or f"{socket.gethostname()}:{os.getpid()}"
+        self._job_id: str | None = None
+
+    def stop(self) -> None:
+        """End after the job in hand has saved its state and gone back to the queue."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until `stop` is called.
+
+        Raises:
+            SchemaError: the database is not of this version.
+        """
+        await self._store.database.check()
+        self._fork_server.warm()
+        greeting = asyncio.create_task(self._greet())
+        try:
+            while not self._stopping.is_set():
+                if not await self._work():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._stopping.wait(), self._settings.poll_seconds)
+        finally:
+            greeting.cancel()
+            await asyncio.gather(greeting, return_exceptions=True)
+            with suppress(InfluencerAIError):
+                async with self._store.write() as transaction:
+                    await transaction.workers.leave(self.id)
+            self._fork_server.close()
+            await self._store.database.close()
+
+    async def _work(self) -> bool:
+        """One job, if there is one."""
+        try:
+            claimed = await self._claim()
+        except InfluencerAIError as error:
+            _log.warning("No job can be claimed: %s", error)
+            return False
+        if claimed is None:
+            return False
+        lease, job = claimed
+        self._job_id = lease.job_id
+        _log.info("Attempt %s begins.", lease.fence, extra={"job_id": lease.job_id, "tenant": lease.tenant_id})
+        try:
+            attempt = JobAttempt(
+                lease,
+                job,
+                store=self._store,
+                settings=self._settings,
+                fork_server=self._fork_server,
+                stopping=self._stopping,
+            )
+            await attempt.run()
+        except Exception as error:
+            _log.exception("The attempt broke.", extra={"job_id": lease.job_id})
+            with suppress(FencedOffError, InfluencerAIError):
+                await self._give_up(lease, error)
+        finally:
+            self._job_id = None
+        return True
+
+    async def _claim(self) -> tuple[Lease, StoredJob] | None:
+        settings = self._settings
+        rules = ClaimRules(
+            seconds=settings.lease_seconds,
+            running_per_tenant=settings.running_jobs_per_tenant,
+            dataset_wait_seconds=settings.dataset_wait_seconds,
+        )
+        async with self._store.read() as transaction:  # the usual answer costs no lock
+            if not await transaction.queue.has_work(rules):
+                return None
+        async with self._store.write() as transaction:
+            await transaction.queue.reap(budgets=self._budgets)
+            return await transaction.queue.claim(node=self.node, rules=rules)
+
+    async def _give_up(self, lease: Lease, error: Exception) -> None:
+        text = f"The worker failed: {type(error).__name__}: {error}"
+        async with self._store.write() as transaction:
+            await transaction.queue.give_back(lease, "broken", error=text, budgets=self._budgets)
+
+    async def _greet(self) -> None:
+        while True:
+            try:
+                async with self._store.write() as transaction:
+                    await transaction.workers.greet(self.id, node=self.node, job_id=self._job_id)
+            except InfluencerAIError as error:
+                _log.warning("The database does not hear this worker: %s", error)
+            await asyncio.sleep(self._settings.lease_seconds / _GREETINGS_PER_LEASE)
+
+    @property
+    def _budgets(self) -> Budgets:
+        return Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)

@@ -1,0 +1,212 @@
+"""The schema: what a migration makes, who may open which, and that it is brought up to date once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+
+from influencerai.errors import SchemaError, StoreError
+from influencerai.store import Store, database
+from influencerai.store.schema import metadata
+from tests.databases import KINDS, Databases
+from tests.store.rows import add_config, add_dataset, add_job
+
+pytestmark = pytest.mark.anyio
+HEAD = "0001"
+
+
+@pytest.fixture(params=KINDS)
+def empty_url(request: pytest.FixtureRequest, databases: Databases) -> str:
+    """A database in which there is nothing at all."""
+    return databases.new(request.param, schema=False)
+
+
+@pytest.fixture
+async def bare(empty_url: str) -> AsyncIterator[Store]:
+    """A store over `empty_url`."""
+    opened = Store(empty_url)
+    yield opened
+    await opened.database.close()
+
+
+async def stamp(store: Store, revision: str) -> None:
+    async with store.database.write() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+
+
+async def test_migrating_makes_exactly_the_tables_of_the_schema(bare: Store) -> None:
+    assert await bare.database.upgrade() == (None, HEAD)
+
+    def differences(connection: Connection) -> list[Any]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    def partial_indexes(connection: Connection) -> set[str | None]:
+        return {
+            index["name"]
+            for table in metadata.tables
+            for index in inspect(connection).get_indexes(table)
+            if any(name.endswith("_where") for name in index.get("dialect_options", {}))
+        }
+
+    async with bare.database.read() as connection:
+        assert await connection.run_sync(differences) == []
+        expected = {
+            index.name
+            for table in metadata.tables.values()
+            for index in table.indexes
+            if index.dialect_options["sqlite"]["where"] is not None
+        }
+        assert await connection.run_sync(partial_indexes) == expected
+    await bare.database.check()
+    await add_config(bare)
+
+
+@pytest.mark.parametrize("rows", [
+    "UPDATE datasets SET status = 'odd'",
+    "UPDATE jobs SET status = 'odd'",
+    "UPDATE jobs SET owner = 'odd'",
+    "UPDATE jobs SET cost_tok = -1",
+    "UPDATE jobs SET active_dataset_id = 'none'",
+    "UPDATE lora_configs SET is_default = true",
+    "UPDATE lora_configs SET name = 'same'",
+    "INSERT INTO outputs (tenant_id, path, job_id) SELECT 'ann', 'data/loras/face', id FROM jobs",
+])  # fmt: skip
+async def test_the_database_itself_refuses_what_must_not_be(store: Store, rows: str) -> None:
+    await add_job(store)
+    await add_dataset(store)
+    await add_config(store, name="a")
+    await add_config(store, name="b")
+    with pytest.raises(Exception, match=r"(?i)constraint"):
+        async with store.database.write() as connection:
+            await connection.execute(text(rows))
+
+
+async def test_upgrading_again_changes_nothing(bare: Store) -> None:
+    await bare.database.upgrade()
+    await add_config(bare)
+    assert await bare.database.upgrade() == (HEAD, HEAD)
+    async with bare.read() as transaction:
+        assert await transaction.counts.total("ann", "lora_config") == 1
+
+
+async def test_processes_may_make_the_schema_at_once(empty_url: str) -> None:
+    code = f"""if True:
+        import asyncio, sys
+        from influencerai.store import Store
+        store = Store(sys.argv[1])
+        print("ready", flush=True)
+        sys.stdin.readline()
+        asyncio.run(store.database.{"check" if empty_url.startswith("sqlite") else "upgrade"}())
+    """
+    pipe = asyncio.subprocess.PIPE
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, empty_url, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    found = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
+    assert [process.returncode for process in processes] == [0] * 3, found
+
+
+async def test_many_stores_may_make_the_schema_at_once(empty_url: str) -> None:
+    stores = [Store(empty_url) for _ in range(8)]
+    await asyncio.gather(
+        *(store.database.check() if store.database.is_sqlite else store.database.upgrade() for store in stores)
+    )
+    await asyncio.gather(*(add_config(store, name=str(index)) for index, store in enumerate(stores)))
+    for store in stores:
+        await store.database.close()
+
+
+async def test_a_new_file_is_made_in_a_new_folder(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'a' / 'b' / 'data.db'}")
+    await store.database.check()
+    await add_config(store)
+    await store.database.close()
+    assert (tmp_path / "a" / "b" / "data.db").is_file()
+
+
+async def test_an_empty_server_is_refused_with_the_remedy_and_an_empty_file_is_filled(bare: Store) -> None:
+    if bare.database.is_sqlite:
+        await bare.database.check()
+        await add_config(bare)
+    else:
+        with pytest.raises(SchemaError, match=r"is empty.*influencerai db upgrade"):
+            await bare.database.check()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:
+    await stamp(store, "9999")
+    for entry in (store.database.check, store.database.upgrade):
+        with pytest.raises(SchemaError, match="newer than this version"):
+            await entry()
+    await stamp(store, HEAD)
+
+
+async def test_an_older_schema_is_refused_until_it_is_upgraded(
+    bare: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bare.database.upgrade()
+    await add_config(bare)
+    migrations = shutil.copytree(database.MIGRATIONS, tmp_path / "mig%rations")
+    (migrations / "versions" / "0002_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f'revision, down_revision, branch_labels, depends_on = "0002", "{HEAD}", None, None\n'
+        'def upgrade():\n    op.add_column("lora_configs", sa.Column("colour", sa.String(9)))\n'
+    )
+    monkeypatch.setattr(database, "MIGRATIONS", migrations)
+    with pytest.raises(SchemaError, match=r"older than this version.*Back it up"):
+        await bare.database.check()
+    assert await bare.database.upgrade() == (HEAD, "0002")
+    await bare.database.check()
+    async with bare.database.read() as connection:
+        assert (await connection.execute(text("SELECT name, colour FROM lora_configs"))).all() == [("face", None)]
+
+
+async def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(
+    bare: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bare.database.upgrade()
+    migrations = shutil.copytree(database.MIGRATIONS, tmp_path / "migrations")
+    (migrations / "versions" / "0002_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f'revision, down_revision, branch_labels, depends_on = "0002", "{HEAD}", None, None\n'
+        'def upgrade():\n    op.add_column("lora_configs", sa.Column("colour", sa.String(9)))\n    1 / 0\n'
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", migrations)
+        with pytest.raises(ZeroDivisionError):
+            await bare.database.upgrade()
+    await bare.database.check()
+    async with bare.database.read() as connection:
+        columns = await connection.run_sync(lambda found: inspect(found).get_columns("lora_configs"))
+    assert "colour" not in [column["name"] for column in columns]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("mysql://host/name", "'mysql' is no database"),
+        ("nonsense", "cannot be read"),
+        ("postgresql://host:port/name", "cannot be read"),
+        ("sqlite://", "needs a file"),
+        ("sqlite:///:memory:", "needs a file"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_refused_in_words(url: str, words: str) -> None:
+    with pytest.raises(StoreError, match=words):
+        Store(url)
