@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Invoke, json_lines
+
+
+@pytest.fixture
+def keys(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
+    """The command, over a database of the test's own."""
+    monkeypatch.setenv("INFLUENCERAI_DATABASE_URL", f"sqlite:///{tmp_path / 'keys.db'}")
+    return lambda *arguments: invoke("keys", *arguments)
+
+
+def test_a_key_is_shown_once_on_standard_output_alone(keys: Invoke) -> None:
+    made = keys("create", "--tenant", "studio", "--name", "laptop")
+    assert made.exit_code == 0
+    secret = made.stdout.strip()
+    assert secret.startswith("iak_")
+    assert "studio" in made.stderr
+    listed = keys("list").stdout
+    assert secret[:12] in listed
+    assert secret not in listed
+    assert "laptop" in listed
+
+
+def test_a_revoked_key_stays_in_the_list(keys: Invoke) -> None:
+    key = json_lines(keys("create", "--worker", "--json").stdout)[-1]
+    assert key["scope"] == "worker"
+    assert key["tenantId"] is None
+    assert keys("revoke", key["id"]).exit_code == 0
+    (listed,) = json_lines(keys("list", "--json").stdout)[-1]["keys"]
+    assert listed["id"] == key["id"]
+    assert listed["revokedAt"] is not None
+    assert "key" not in listed
+
+
+def test_the_list_of_one_tenant_has_no_others(keys: Invoke) -> None:
+    for tenant in ("one", "two"):
+        keys("create", "--tenant", tenant)
+    listed = json_lines(keys("list", "--tenant", "two", "--json").stdout)[-1]["keys"]
+    assert [key["tenantId"] for key in listed] == ["two"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--tenant", "a", "--worker"), ("--tenant", "a/b"), ("--tenant", "..")])
+def test_a_key_is_for_one_tenant_or_for_a_worker(keys: Invoke, arguments: tuple[str, ...]) -> None:
+    assert keys("create", *arguments).exit_code == 2
+    assert json_lines(keys("list", "--json").stdout)[-1]["keys"] == []
+
+
+def test_an_unknown_key_cannot_be_revoked(keys: Invoke) -> None:
+    result = keys("revoke", "nothing")
+    assert result.exit_code == 1
+    assert "API key nothing not found" in result.output

@@ -1,0 +1,127 @@
+"""`influencerai serve`, as a process: on Ray Serve and alone, to the end of a job, and to its own end."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from influencerai.demo.characters import write_character
+from tests.cli.conftest import Invoke
+from tests.databases import Databases
+from tests.servers import Server, serve
+
+CONFIG = {
+    "name": "Portrait",
+    "modelName": "influencerai/tiny-avatars",
+    "epochs": 2,
+    "batchSize": 10,
+    "resolution": 128,
+    "networkDim": 4,
+    "networkAlpha": 2,
+}
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of running processes whose environment holds `marker`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and marker.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [command for command in found if command]
+
+
+def submit(server: Server) -> str:
+    """A job on the sample character; its id."""
+    write_character("ava", server.root / "data" / "datasets" / "ava")
+    dataset = server.ask("POST", "/datasets", {"kind": "lora-training", "path": "data/datasets/ava"}).document
+    config = server.ask("POST", "/lora-configs", CONFIG).document
+    payload = {"datasetId": dataset["id"], "loraConfigId": config["id"]}
+    return str(server.ask("POST", "/jobs", {"type": "lora-training", "payload": payload}).document["id"])
+
+
+def follow(server: Server, job: str) -> socket.socket:
+    """An open event stream of a job."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    lines = [f"GET /jobs/{job}/events HTTP/1.1", "host: x", "x-tenant-id: tenant_demo", "accept: text/event-stream"]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    seen = b""
+    while b"id: 1\n" not in seen:
+        seen += connection.recv(65536)
+    return connection
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ray", [True, False], ids=["on ray", "alone"])
+def test_a_submitted_job_is_trained_and_nothing_is_left_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: bool
+) -> None:
+    with monkeypatch.context() as marked:
+        marked.setenv("TEST_MARK", mark := f"{tmp_path.name}-{ray}")
+        with serve(tmp_path, runner="inline", ray=ray, log_format="json") as server:
+            found = server.wait_for_job(submit(server), seconds=240)
+            assert found["status"] == "completed", found
+            assert (tmp_path / found["result"]["loraPath"]).is_file()
+            stream = follow(server, submit_again(server))
+            assert processes_of(f"TEST_MARK={mark}")
+    stream.settimeout(10)
+    while stream.recv(65536):
+        pass  # a stream that the server had not ended would time out here
+    stream.close()
+    deadline = time.monotonic() + 30
+    while (left := processes_of(f"TEST_MARK={mark}")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def submit_again(server: Server) -> str:
+    """Another job like the first one, on what is there."""
+    jobs = server.ask("GET", "/jobs").document["data"]
+    body = {"type": "lora-training", "payload": jobs[0]["payload"]}
+    return str(server.ask("POST", "/jobs", body).document["id"])
+
+
+def test_development_mode_stays_on_this_machine(invoke: Invoke) -> None:
+    result = invoke("serve", "--host", "0.0.0.0", "--port", "0")
+    assert result.exit_code == 2
+    assert "--auth production" in result.output
+
+
+def test_a_port_that_is_taken_is_named(invoke: Invoke) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = invoke("serve", "--no-ray", "--port", port)
+    assert result.exit_code == 2
+    assert f"127.0.0.1:{port}" in result.output
+    assert "--port" in result.output
+
+
+def test_an_empty_postgres_is_said_with_the_command_that_helps(
+    tmp_path: Path, databases: Databases, invoke: Invoke
+) -> None:
+    url = databases.new("postgres", schema=False)
+    result = invoke("serve", "--no-ray", "--port", 0, "--root", tmp_path, "--database-url", url)
+    assert result.exit_code == 1
+    assert "influencerai db upgrade" in result.output
+
+
+def test_ready_is_one_json_line_where_it_was_asked_for(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("influencerai"))
+    command = [program, "serve", "--no-ray", "--runner", "none", "--port", "0", "--root", str(tmp_path), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert line.startswith('{"type": "ready", "url": "http://127.0.0.1:')
