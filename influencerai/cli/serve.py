@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -101,6 +102,7 @@ async def _announce_when_started(server: Any, settings: Settings, announce: Anno
 
 
 async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announce: Announce) -> None:
+    _use_ray_token()
     from influencerai.serve.ray_server import RayServer
     from influencerai.store import Store
 
@@ -125,6 +127,13 @@ async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announ
     finally:
         stops = [asyncio.to_thread(server.stop)]
         await asyncio.gather(*stops, *([workers.stop()] if workers else []), return_exceptions=True)
+
+
+def _use_ray_token() -> None:
+    """Ray sends a token to a cluster that it joins only where the mode was set before Ray is imported."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if "RAY_ADDRESS" in os.environ and (given or (Path.home() / ".ray" / "auth_token").exists()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -60,6 +61,7 @@ class RayServer:
         self._settings = settings
         self._needs_worker = needs_worker
         self._joined = False
+        self._owns_serve = True
         self.port = settings.port or _free_port(settings.host)
 
     def start(self) -> None:
@@ -84,9 +86,11 @@ class RayServer:
                 namespace=APP_NAME,
                 **local,
             )
+            self._owns_serve = not self._joined or not _is_serve_running()
             serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
-            raise InfluencerAIError(f"Ray cannot be started: {error}") from error
+            remedy = "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one." if address else None
+            raise InfluencerAIError(f"Ray cannot be used: {str(error).splitlines()[0]}", remedy=remedy) from error
         document = self._settings.to_document()
         deployment = serve.deployment(
             name=_DEPLOYMENT,
@@ -107,6 +111,8 @@ class RayServer:
             handle.end_streams.remote().result(timeout_s=_DRAIN_SECONDS)
         with suppress(Exception):
             serve.delete(APP_NAME)
+            if self._joined and self._owns_serve:
+                serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
 
     def _answers(self) -> bool:
@@ -138,6 +144,11 @@ def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _is_serve_running() -> bool:
+    """Whether the cluster has a Serve already, whose port is what it was started with."""
+    return any(actor["name"] == SERVE_CONTROLLER_NAME for actor in ray.util.list_named_actors(all_namespaces=True))
 
 
 def _missing() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from influencerai.domain import LoraConfig
+from influencerai.domain.dataset import Dataset
 from influencerai.domain.job import JobDraft
 from influencerai.preflight import Preflight, preflight
 from influencerai.service.datasets import DatasetService
@@ -18,7 +20,7 @@ class PreFlightService:
 
     def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
         self._store = store
-        self._settings = settings
+        self._settings = settings.model_copy(update={"allow_downloads": settings.serves_downloads})
         self._datasets = datasets
 
     async def check(self, tenant: str, draft: JobDraft) -> Preflight:
@@ -31,14 +33,26 @@ class PreFlightService:
         async with self._store.read() as transaction:
             dataset, _, config = await resolve_draft(transaction, tenant, draft)
             speed = await self._speed(transaction, tenant, config)
-        return await asyncio.to_thread(
+        folder = self._datasets.folder(tenant, dataset)
+        found = await asyncio.to_thread(
             preflight,
             with_trigger_word(config, dataset),
-            self._datasets.folder(tenant, dataset),
+            folder,
             settings=self._settings,
             as_path=False,
             throughput=speed,
         )
+        return found.model_copy(
+            update={
+                "errors": tuple(self._shown(text, folder, dataset) for text in found.errors),
+                "warnings": tuple(self._shown(text, folder, dataset) for text in found.warnings),
+                "dataset": found.dataset.model_copy(update={"folder": dataset.path}),
+            }
+        )
+
+    def _shown(self, text: str, folder: Path, dataset: Dataset) -> str:
+        """A sentence without the server's own folders."""
+        return text.replace(str(folder), dataset.path).replace(f"{self._settings.root}/", "")
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:
         """Images per second of the tenant's last completed job that trained alike."""

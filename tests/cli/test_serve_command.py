@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import sys
@@ -125,3 +126,29 @@ def test_ready_is_one_json_line_where_it_was_asked_for(tmp_path: Path) -> None:
         process.terminate()
         process.wait(30)
     assert line.startswith('{"type": "ready", "url": "http://127.0.0.1:')
+
+
+HEAD = """
+import sys, ray
+context = ray.init(include_dashboard=False, num_cpus=2, _node_ip_address="127.0.0.1")
+print(context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_that_was_there_is_joined_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    command = [sys.executable, "-c", HEAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        monkeypatch.setenv("RAY_ADDRESS", address := head.stdout.readline().strip())
+        for _ in range(2):  # the second server finds no trace of the first
+            with serve(tmp_path, ray=True) as server:
+                assert server.ask("GET", "/jobs").status == 200
+        look = "import ray; ray.init(log_to_driver=False); print(len(ray.nodes()))"
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
+        assert done.stdout.strip().endswith("1"), (address, done.stderr)
+        head.stdin.close()
