@@ -49,6 +49,8 @@ class TenantFolders:
             place = (root / normalized(path)).resolve()
             if not place.is_relative_to(root.resolve()):
                 raise ValueError("Path must not leave the root by a link")
+            if OWN_FOLDER in (part.lower() for part in place.relative_to(root.resolve()).parts):
+                raise ValueError(f"Path must not lead into {OWN_FOLDER} by a link")
         except (ValueError, RuntimeError) as error:  # a circle of links is a RuntimeError until Python 3.13
             raise ValidationError(field_errors={field: [str(error)]}) from error
         except OSError as error:

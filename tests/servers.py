@@ -101,7 +101,8 @@ def serve(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    command = [Path(sys.executable).with_name("influencerai"), "serve", "--runner", runner, *(() if ray else ("--no-ray",))]
+    command = [str(Path(sys.executable).with_name("influencerai")), "serve", "--runner", runner]
+    command += [] if ray else ["--no-ray"]
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, "--port", str(port), "--root", str(folder)],
@@ -144,7 +145,8 @@ def _announced_port(process: subprocess.Popen[bytes], log: Path) -> int:
     deadline = time.monotonic() + START_SECONDS
     while not (found := _ANNOUNCED.search(log.read_text(errors="replace"))):
         text = f"The server has not started (exit code {process.poll()}):\n{log.read_text(errors='replace')}"
-        assert process.poll() is None and time.monotonic() < deadline, text
+        assert process.poll() is None, text
+        assert time.monotonic() < deadline, text
         time.sleep(0.05)
     return int(found[1])
 

@@ -26,6 +26,7 @@ class AttemptOrder(WireModel):
     blobs_dir: Path = Field(description="Absolute; images by content, on the file system of `run_dir`.")
     spec: TrainingSpec | None = Field(default=None, description="None at the first attempt, then the frozen spec.")
     warnings: tuple[str, ...] = Field(default=(), description="Of the preparation that the frozen spec is from.")
+    published: tuple[str, ...] = Field(default=(), description="Names of the files that earlier attempts told of.")
     backend: str = "diffusers"
     models_dirs: tuple[Path, ...]
     cache_dir: Path

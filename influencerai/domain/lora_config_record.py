@@ -10,7 +10,6 @@ from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.page import PageQuery, QueryBoolean, QueryText
 from influencerai.domain.wire import Timestamp, WireModel
 
-
 NULLABLE = frozenset({"description", "outputPath"})
 """Fields that a change may clear by null."""
 

@@ -78,17 +78,18 @@ def create_app(service: Service) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     figures = Figures()
-    for router in (
+    routers = (
         dataset_routes(service),
         dataset_image_routes(service),
         lora_config_routes(service),
         job_routes(service),
         job_log_routes(service),
         health_routes(service, figures),
-    ):
+    )
+    for router in routers:
         app.include_router(router)
     add_page(app)
-    add_error_handlers(app)
+    add_error_handlers(app, [route for router in routers for route in router.routes])
     describe(app, settings)
     # The last one added is the first that a request meets.
     app.add_middleware(UnexpectedErrors)

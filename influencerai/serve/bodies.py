@@ -75,6 +75,7 @@ async def request_key(
         Header(
             alias="Idempotency-Key",
             description="Sent again with the same body within 24 hours, it gets the same answer and makes nothing new.",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[ -~\u00a1-\u00ac\u00ae-\u00ff]+$"},
         ),
     ] = None,
 ) -> RequestKey | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from influencerai.domain.wire import WireModel
@@ -43,7 +44,12 @@ STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
 )
 """The first class that an error belongs to decides."""
 UNEXPECTED = "Internal server error"
-SENTENCES = {404: "There is no such route", 405: "This route has no such method", 413: "The body is too large"}
+SENTENCES = {
+    404: "There is no such route",
+    405: "This route has no such method",
+    413: "The body is too large",
+    416: "The range is not in the file",
+}
 _NO_OBJECT = "The body should be a JSON object, sent as content-type: application/json"
 _RETRY_SECONDS = 5
 _log = logging.getLogger(__name__)
@@ -88,12 +94,15 @@ class UnexpectedErrors:
             await plain_error(500, UNEXPECTED)(scope, receive, send)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error that routes raise in the one shape."""
+def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Answer every error that `routes` raise in the one shape."""
 
     @app.exception_handler(InfluencerAIError)
     async def answer_ours(request: Request, error: InfluencerAIError) -> Response:
-        return error_response(error)
+        response = error_response(error)
+        if response.status_code >= 500:  # which its sender cannot mend
+            _log.error("The request failed: %s", error)
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation(request: Request, error: RequestValidationError) -> Response:
@@ -102,7 +111,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def answer_http(request: Request, error: HTTPException) -> Response:
         message = SENTENCES.get(error.status_code, str(error.detail))
-        return plain_error(error.status_code, message, headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(routes, request.url.path)
+        return plain_error(error.status_code, message, headers=headers)
 
 
 def error_response(error: InfluencerAIError) -> Response:
@@ -129,6 +141,13 @@ def plain_error(status: int, message: str, *, headers: Mapping[str, str] | None 
     body = {"statusCode": status, "message": message, **{name: value for name, value in more.items() if value}}
     # ASCII, since a message may repeat half a surrogate pair of its request.
     return Response(json.dumps(body), status, headers, "application/json")
+
+
+def _allowed(routes: Iterable[BaseRoute], path: str) -> str:
+    """The methods of every route to a path; Starlette names those of the first one only."""
+    found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    exact = [route for route in found if route.path == path]  # `series` is no job's id
+    return ", ".join(sorted({method for route in exact or found for method in route.methods or ()}))
 
 
 def _field_errors(errors: Iterable[Any]) -> dict[str, list[str]]:

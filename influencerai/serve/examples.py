@@ -11,7 +11,7 @@ _TENANT = "tenant_demo"
 _LORA = "my-influencer-v1-final.safetensors"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-_DATASET_DRAFT = {
+_DATASET_DRAFT: dict[str, Any] = {
     "kind": "lora-training",
     "path": "data/datasets/my-influencer",
     "meta": {"imageCount": 25, "resolution": "1024x1024", "triggerWord": "ohwx"},
@@ -192,8 +192,10 @@ ANSWERS: dict[str, Any] = {
     "create_dataset": _warned(_DATASET),
     "list_datasets": [_DATASET],
     "get_dataset": _DATASET,
-    "update_dataset": _warned({**_DATASET, **{"meta": {"imageCount": 26, "triggerWord": "ohwx"}}}),
-    "update_dataset_status": _warned({**_DATASET, "meta": {**_DATASET_DRAFT["meta"], "lastUpdatedBy": "user@example.com"}}),
+    "update_dataset": _warned({**_DATASET, "meta": {"imageCount": 26, "triggerWord": "ohwx"}}),
+    "update_dataset_status": _warned(
+        {**_DATASET, "meta": {**_DATASET_DRAFT["meta"], "lastUpdatedBy": "user@example.com"}}
+    ),
     "get_dataset_report": _REPORT,
     "delete_dataset": _DELETED,
     "upload_images": {"added": ["01.png"], "replaced": [], "unchanged": [], "captions": 0, "status": "ready"},

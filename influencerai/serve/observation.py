@@ -17,7 +17,7 @@ from influencerai.serve.errors import UNEXPECTED, plain_error
 
 REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_JOB_PATH = re.compile(r"/jobs/([A-Za-z0-9_-]{1,64})(?:/|$)")
+_JOB_PATH = re.compile(r"/jobs/([0-9a-f-]{36})(?:/|$)")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Any other word would be a series of its own."""
 _log = logging.getLogger("influencerai.requests")

@@ -113,6 +113,7 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
             _complete_parameters(operation)
             _complete_body(operation, components["schemas"])
             _complete_responses(operation, components["responses"])
+    _add_links(document["paths"])
     for schema in _dictionaries(components["schemas"]):
         _correct(schema)
     text = json.dumps(document)
@@ -178,9 +179,27 @@ def _complete_responses(operation: dict[str, Any], shared: dict[str, Any]) -> No
             assert content is not None
             content["example"] = MISSING[tag] if status == "404" else ERRORS[status]
             name = f"{tag.replace(' ', '')}{ERROR_NAMES[status]}" if status == "404" else ERROR_NAMES[status]
-            shared[name] = dict(response)
+            shared.setdefault(name, dict(response))  # the first ones are limited; /metrics is last
             response.clear()
             response["$ref"] = f"#/components/responses/{name}"
+
+
+def _add_links(paths: dict[str, Any]) -> None:
+    """Say of everything that is made or shown what can be done with its id."""
+    for path, operations in paths.items():
+        collection, _, rest = path.removeprefix("/").partition("/")
+        uses = [
+            operation["operationId"]
+            for other, found in paths.items()
+            for operation in found.values()
+            if other.startswith(f"/{collection}/{{id}}")
+        ]
+        for method, operation in operations.items():
+            responses = operation["responses"]
+            answer = responses.get("201") or (responses["200"] if (method, rest) == ("get", "{id}") else None)
+            if answer is not None:
+                parameters = {"id": "$response.body#/id"}
+                answer["links"] = {name: {"operationId": name, "parameters": parameters} for name in uses}
 
 
 def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:

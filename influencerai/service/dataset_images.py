@@ -11,7 +11,7 @@ from urllib.parse import quote
 from influencerai.domain.dataset import Dataset, DatasetImage, ImageQuery
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
-from influencerai.errors import DatasetError, NotFoundError
+from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset import ImageReport
 from influencerai.imageset.thumbnail import thumbnail
 from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
@@ -101,7 +101,11 @@ class DatasetImageService:
             ValidationError: the text cannot be a caption.
         """
         folder, path = await self._place(tenant, id, image)
-        await asyncio.to_thread(write_caption, folder, path, text)
+        try:
+            await asyncio.to_thread(write_caption, folder, path, text)
+        except ValidationError as error:
+            texts = [text for texts in error.field_errors.values() for text in texts]
+            raise ValidationError(field_errors={"caption": texts}) from error
         return _image(id, await self._datasets.note_caption(tenant, id, path, text))
 
     async def _place(self, tenant: str, id: str, image: str) -> tuple[Path, str]:

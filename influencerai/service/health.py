@@ -35,7 +35,7 @@ class Readiness(WireModel):
 
 
 class HealthService:
-    """Checks that never raise."""
+    """Checks, which report what is wrong and do not raise it, and figures over all tenants."""
 
     def __init__(self, store: Store, settings: Settings, *, needs_worker: bool) -> None:
         self._store = store

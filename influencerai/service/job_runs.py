@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
-from influencerai.domain.output_path import output_path
+from influencerai.domain.output_path import output_name, output_path
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
 from influencerai.service.answer import Answer, answer_once
@@ -109,12 +110,13 @@ class JobRunService:
             ) from error
 
     def _remove_output(self, tenant: str, stored: StoredJob) -> None:
-        """The folder, if it was reserved for this job and nothing of anybody else's is in it."""
+        """What the job wrote into its folder, if that is its own; and the folder, if nothing else is in it."""
         folder = self._folders.resolve(tenant, stored.output_dir)
         marker = folder / RUN_MARKER
         if not marker.is_file() or marker.read_text() != stored.job.id:
             return
-        for file in folder.glob("*.safetensors"):
+        stem = output_name(LoraConfig.parse(stored.snapshot["config"]))
+        for file in folder.glob(f"{glob.escape(stem)}-*.safetensors"):
             file.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)
         for place in (folder / "samples", folder):

@@ -49,7 +49,7 @@ def make_engine(url: str) -> AsyncEngine:
     parsed = _with_driver(url)
     if parsed.get_backend_name() == "postgresql":
         return _postgres_engine(parsed)
-    engine = create_async_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_async_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _let_go_of_sqlite)
@@ -155,7 +155,10 @@ def _postgres_engine(url: URL) -> AsyncEngine:
     async def connect() -> Any:
         return await asyncpg.connect(address, timeout=_CONNECT_SECONDS, server_settings=settings)
 
-    return create_async_engine(url, async_creator=connect, pool_pre_ping=True, pool_size=10, max_overflow=10)
+    # Without `hide_parameters` an error that is logged would name the values of a row.
+    return create_async_engine(
+        url, async_creator=connect, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=10
+    )
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:

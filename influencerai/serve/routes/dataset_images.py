@@ -41,7 +41,8 @@ def dataset_image_routes(service: Service) -> APIRouter:
         tenant: Owner,
         id: str,
         files: Annotated[
-            list[UploadFile], File(description="JPEG, PNG or WebP images, caption files (.txt), or one zip of these.")
+            list[UploadFile],
+            File(min_length=1, description="JPEG, PNG or WebP images, caption files (.txt), or one zip of these."),
         ],
         captions: Annotated[str, Form(description='Captions as JSON: {"cat.png": "a cat"}.')] = "{}",
         replace: Annotated[QueryBoolean, Form(description="Replace files of the same name.")] = False,

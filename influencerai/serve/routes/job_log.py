@@ -6,6 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
 
 from influencerai.domain.job import TERMINAL
 from influencerai.domain.job_log import EventQuery, MetricQuery
@@ -13,6 +15,7 @@ from influencerai.errors import ValidationError
 from influencerai.serve import event_source
 from influencerai.serve.bodies import answer, answer_document, strict_route
 from influencerai.serve.documents import Artifacts, EventPage, Metrics, Responses, errors
+from influencerai.serve.errors import SENTENCES, plain_error
 from influencerai.serve.principal import Reader
 from influencerai.service import Service
 
@@ -32,6 +35,28 @@ _FILE: Responses = {
     206: {"description": "The range asked for."},
     304: {"description": "The file is the one that If-None-Match names."},
 }
+
+
+class Download(FileResponse):
+    """A file, in ranges where they are asked for; one that cannot be given is refused in the one shape of errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused: Message | None = None
+
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = message
+            elif refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_unless_refused)
+        if refused is not None:
+            status = refused["status"]
+            sentence = SENTENCES[416] if status == 416 else "The header Range is no range of bytes"
+            extent = Headers(raw=refused["headers"]).get("content-range")
+            headers = {} if extent is None else {"content-range": extent}
+            await plain_error(status, sentence, headers=headers)(scope, receive, send)
 
 
 def job_log_routes(service: Service) -> APIRouter:
@@ -74,7 +99,7 @@ def job_log_routes(service: Service) -> APIRouter:
         return answer_document({"data": [item.to_wire() for item in await log.artifacts(tenant, id)]})
 
     @router.head("/artifacts/{name}", include_in_schema=False)
-    @router.get("/artifacts/{name}", response_class=FileResponse, responses=_FILE | errors(404, 416))
+    @router.get("/artifacts/{name}", response_class=FileResponse, responses=_FILE | errors(400, 404, 416))
     async def download_job_artifact(
         tenant: Reader,
         id: str,
@@ -88,7 +113,7 @@ def job_log_routes(service: Service) -> APIRouter:
         if if_none_match and {etag, "*"} & {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
             return Response(status_code=304, headers=headers)
         media_type = "image/png" if artifact.kind == "sample" else "application/octet-stream"
-        return FileResponse(place, filename=artifact.name, media_type=media_type, headers=headers)
+        return Download(place, filename=artifact.name, media_type=media_type, headers=headers)
 
     return router
 

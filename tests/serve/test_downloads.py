@@ -1,0 +1,89 @@
+"""Downloads of published files: ranges, ETags, and names that nobody should break anything with."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from influencerai.store.queue import PublishedFile
+from tests.serve.running import Api, checked_error
+
+pytestmark = pytest.mark.anyio
+
+DATA = bytes(range(256)) * 40
+
+
+async def publish(api: Api, *names: str) -> tuple[str, Path]:
+    """A job with these files; its id and their folder."""
+    job = await api.job()
+    lease, stored = await api.claim()
+    folder = api.root / stored.output_dir
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_bytes(DATA)
+    files = [
+        PublishedFile(
+            name=name, kind="sample" if name.endswith("png") else "lora", path=f"{stored.output_dir}/{name}",
+            size=len(DATA), sha256=hashlib.sha256(DATA).hexdigest(), step=1, epoch=1,
+        )
+        for name in names
+    ]  # fmt: skip
+    async with api.service.store.write() as transaction:
+        await transaction.queue.record(lease, seconds=60, files=files)
+    return job["id"], folder
+
+
+async def test_a_file_and_its_ranges(api: Api) -> None:
+    id, _ = await publish(api, "a.safetensors", "b.png")
+    listed = (await api.get(f"/jobs/{id}/artifacts")).json()["data"]
+    assert {file["name"]: file["kind"] for file in listed} == {"a.safetensors": "lora", "b.png": "sample"}
+    (url,) = [file["url"] for file in listed if file["kind"] == "lora"]
+    whole = await api.get(url)
+    assert whole.content == DATA
+    assert whole.headers["content-type"] == "application/octet-stream"
+    assert whole.headers["x-content-type-options"] == "nosniff"
+    assert whole.headers["content-disposition"] == 'attachment; filename="a.safetensors"'
+    etag = whole.headers["etag"]
+    assert etag == f'"{listed[0]["sha256"]}"'
+    part = await api.get(url, headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, DATA[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(DATA)}"
+    assert (await api.get(url, headers={"range": "bytes=-5"})).content == DATA[-5:]
+    assert (await api.get(url, headers={"range": "bytes=10-", "if-range": etag})).content == DATA[10:]
+    changed = await api.get(url, headers={"range": "bytes=10-", "if-range": '"other"'})
+    assert (changed.status_code, changed.content) == (200, DATA)
+    for bad in ("bytes=99999-", "bytes=5-1", "bytes=a-b", "lines=1-2"):
+        answer = await api.get(url, headers={"range": bad})
+        assert answer.status_code in (200, 400, 416), bad
+    head = await api.send("HEAD", url)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(DATA)))
+    for tag in (etag, f'"x", {etag}', f"W/{etag}", "*"):
+        unchanged = await api.get(url, headers={"if-none-match": tag})
+        assert (unchanged.status_code, unchanged.content, unchanged.headers["etag"]) == (304, b"", etag)
+    assert (await api.get(url, headers={"if-none-match": '"x"'})).status_code == 200
+
+
+async def test_names_that_are_odd(api: Api) -> None:
+    names = ['a "quoted".safetensors', "ü💥.safetensors", "a;b=c#d?e&f+g.safetensors"]
+    id, _ = await publish(api, *names)
+    for file in (await api.get(f"/jobs/{id}/artifacts")).json()["data"]:
+        answer = await api.get(file["url"])
+        assert answer.content == DATA, file
+        assert "set-cookie" not in answer.headers
+        shown = answer.headers["content-disposition"]
+        assert "\n" not in shown
+        assert shown.startswith("attachment; filename")
+        assert unquote(shown.partition("''")[2]) == file["name"]
+
+
+async def test_files_that_are_gone(api: Api) -> None:
+    id, folder = await publish(api, "a.safetensors", "b.safetensors")
+    (folder / "a.safetensors").unlink()
+    (folder / "b.safetensors").unlink()
+    (folder / "b.safetensors").symlink_to("/etc/passwd")
+    for name in ("a.safetensors", "b.safetensors", "c.safetensors"):
+        refusal = checked_error(await api.get(f"/jobs/{id}/artifacts/{name}"), 404)
+        assert refusal["message"] == f"Artifact {name} of job {id} not found"
