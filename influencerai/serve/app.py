@@ -78,12 +78,12 @@ def create_app(service: Service) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     figures = Figures()
-    routers = (
+    routers = (  # what is asked most is looked for first
+        job_routes(service),
+        job_log_routes(service),
         dataset_routes(service),
         dataset_image_routes(service),
         lora_config_routes(service),
-        job_routes(service),
-        job_log_routes(service),
         health_routes(service, figures),
     )
     for router in routers:

@@ -38,13 +38,13 @@ class Principal:
             )
 
 
-# Dependencies are coroutines: FastAPI runs plain functions in a thread, which costs more than a query.
+# Dependencies are coroutines, since FastAPI runs plain functions in a thread, and each asks the request itself, since
+# one that stands on another is resolved in two rounds: both cost a share of a query.
 
 
 async def principal_of(request: Request) -> Principal:
     """Who sends this request; the gate has put it there."""
-    found: Principal = request.scope["state"]["principal"]
-    return found
+    return _principal(request)
 
 
 async def maybe_principal(request: Request) -> Principal | None:
@@ -53,27 +53,32 @@ async def maybe_principal(request: Request) -> Principal | None:
     return found
 
 
-Anyone = Annotated[Principal, Depends(principal_of)]
-MaybePrincipal = Annotated[Principal | None, Depends(maybe_principal)]
-
-
-async def tenant_of(principal: Anyone) -> str:
+async def tenant_of(request: Request) -> str:
     """The tenant of anyone who may read."""
-    return principal.tenant
+    return _principal(request).tenant
 
 
-async def owner_of(principal: Anyone) -> str:
+async def owner_of(request: Request) -> str:
     """The tenant of one who may change what tenants own; a worker may not."""
+    principal = _principal(request)
     principal.require("tenant")
     return principal.tenant
 
 
-async def reporter_of(principal: Anyone) -> Principal:
+async def reporter_of(request: Request) -> Principal:
     """One who may report on a training."""
+    principal = _principal(request)
     principal.require("worker")
     return principal
 
 
+def _principal(request: Request) -> Principal:
+    found: Principal = request.scope["state"]["principal"]
+    return found
+
+
+Anyone = Annotated[Principal, Depends(principal_of)]
+MaybePrincipal = Annotated[Principal | None, Depends(maybe_principal)]
 Reader = Annotated[str, Depends(tenant_of)]
 Owner = Annotated[str, Depends(owner_of)]
 Reporter = Annotated[Principal, Depends(reporter_of)]
