@@ -60,20 +60,33 @@ class InlineRunner:
         failures = 0
         while not self._stopping.is_set():
             begun = asyncio.get_running_loop().time()
-            process = await self._spawn()
-            self.processes[place] = process
-            if self._stopping.is_set():
-                process.terminate()
-            code = await process.wait()
-            del self.processes[place]
+            try:
+                ending = f"A worker has ended (exit code {await self._work(place)})"
+            except OSError as error:
+                ending = f"No worker can be started: {error}"
             if self._stopping.is_set():
                 return
             settled = asyncio.get_running_loop().time() - begun > _SETTLED_SECONDS
             failures = 0 if settled else failures + 1
             delay = _RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]
-            _log.error("A worker has ended (exit code %s); another one starts in %s s.", code, delay)
+            _log.error("%s; another one starts in %s s.", ending, delay)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _work(self, place: int) -> int:
+        """Start a worker, and wait for its end; returns its exit code.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        process = await self._spawn()
+        self.processes[place] = process
+        try:
+            if self._stopping.is_set():
+                process.terminate()
+            return await process.wait()
+        finally:
+            del self.processes[place]
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, and_, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
@@ -155,6 +155,17 @@ class Queue:
         await append_events(self._connection, lease.job_id, events)
         return row.cancel_requested_at is not None
 
+    async def withdraw(self, lease: Lease, names: Sequence[str]) -> None:
+        """Forget published files of the job, which are gone.
+
+        Raises:
+            FencedOffError: the lease is another's.
+        """
+        if names:
+            await self._guarded(lease, {})
+            gone = delete(artifacts).where(artifacts.c.job_id == lease.job_id, artifacts.c.name.in_(names))
+            await self._connection.execute(gone)
+
     async def freeze(self, lease: Lease, *, plan: Mapping[str, Any], output_dir: str) -> Mapping[str, Any]:
         """The execution plan of the first attempt, which later ones keep; and the folder that it writes to.
 
@@ -282,9 +293,7 @@ class Queue:
             asked = (await self._connection.execute(statement.returning(jobs))).one()
             await append_events(self._connection, id, [("cancel", {})])
             return stored_job(asked)
-        result = {"error": "Cancelled", "cancelled": True}
-        values = {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
-        ended = await write_job(self._connection, self._counts, row, values)
+        ended = await write_job(self._connection, self._counts, row, await self._cancelled(row))
         await end_attempt(self._connection, row, "cancelled", None)
         await append_events(self._connection, id, [("status", _status("failed", "cancelled", None))])
         return stored_job(ended)
@@ -377,9 +386,10 @@ class Queue:
             "fence": row.fence + 1,
         }
         if row.cancel_requested_at is not None:
-            values |= {"status": "failed", "cancelled": True, "result": {"error": "Cancelled", "cancelled": True}}
+            values |= await self._cancelled(row)
         elif lost > budgets.lost or broken > budgets.broken:
-            values |= {"status": "failed", "error_code": how, "result": _given_up(row, how, error)}
+            text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: "
+            values |= {"status": "failed", "error_code": how, "result": await self._failure(row, text + (error or how))}
         else:
             delay = 0 if how == "released" else min(_LONGEST_DELAY_SECONDS, 2 ** (lost + broken - 1))
             values |= {"status": "pending", "result": None, "not_before": now() + 1000 * delay}
@@ -389,6 +399,19 @@ class Queue:
         data = _status(returned.status, how, error)
         await append_events(self._connection, row.id, [("status", data)])
         return returned
+
+    async def _cancelled(self, row: Row[Any]) -> dict[str, Any]:
+        """What a job becomes that ends because that was asked for."""
+        result = {**await self._failure(row, "Cancelled"), "cancelled": True}
+        return {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
+
+    async def _failure(self, row: Row[Any], error: str) -> dict[str, Any]:
+        """The result of a job whose attempt cannot say what it leaves."""
+        published = select(artifacts.c.name).where(artifacts.c.job_id == row.id, artifacts.c.kind == "lora")
+        names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
+        progress = (row.result or {}).get("progress", {})
+        epoch = progress.get("currentEpoch", 0) if isinstance(progress, Mapping) else 0
+        return {"error": error, "epoch": epoch, "partialCheckpoints": list(names)}
 
     async def _guarded(self, lease: Lease, values: Mapping[str, Any]) -> Row[Any]:
         """Write to the job if the lease still holds it; the row as it is now, locked.
@@ -431,10 +454,3 @@ def _waited_long(seconds: float) -> ColumnElement[bool]:
 def _status(status: str, outcome: str, error: str | None) -> dict[str, Any]:
     data = {"status": status, "outcome": outcome}
     return data if error is None else {**data, "error": error}
-
-
-def _given_up(row: Row[Any], how: Return, error: str | None) -> dict[str, Any]:
-    progress = (row.result or {}).get("progress", {})
-    times = row.lost_attempts + row.broken_attempts + 1
-    text = f"Given up after {times} attempts that ended without your fault, the last one so: {error or how}"
-    return {"error": text, "epoch": progress.get("currentEpoch", 0), "partialCheckpoints": []}

@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pydantic
@@ -36,16 +37,16 @@ from influencerai.domain.attempt import (
 )
 from influencerai.domain.wire import field_errors
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.planning import BatchPlan
 from influencerai.train.backend import RunContext, load_backend
 from influencerai.train.device import device_facts
+from influencerai.train.exporter import epoch_files
 from influencerai.train.failure import describe_failure
 from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.preparation import prepare
 from influencerai.train.quiet import quiet_libraries
-from influencerai.train.snapshot import DATASET_FOLDER, restore_snapshot, take_snapshot
-
-LEFTOVER_SECONDS = 900.0
-"""A temporary file that nobody touched for so long is no other attempt's."""
+from influencerai.train.sampling import sampled_files
+from influencerai.train.snapshot import DATASET_FOLDER, LEFTOVER_SECONDS, restore_snapshot, take_snapshot
 
 _INFRASTRUCTURE = frozenset(
     {
@@ -129,7 +130,12 @@ class _Attempt:
         for message in warnings:
             if message not in order.warnings:
                 self._emit(WarningEvent(message=message))
+        if order.spec is not None:
+            self._announce(spec, output_dir)
         result = backend.train(spec, context)
+        for file in epoch_files(output_dir, spec):
+            if file.name not in result.checkpoints:  # an attempt that failed has published it
+                file.unlink(missing_ok=True)
         return Completed(result=result.model_copy(update={"warnings": (*warnings, *result.warnings)}))
 
     def describe(self, error: InfluencerAIError) -> TrainingFailure:
@@ -138,15 +144,15 @@ class _Attempt:
         if self._run:
             try:
                 failure = describe_failure(error, *self._run)
-            except (InfluencerAIError, OSError):
-                traceback.print_exc()  # the folder that failed may be the one to be described
+            except (InfluencerAIError, OSError) as second:
+                self._write_down(second)  # the folder that failed may be the one to be described
         return failure.model_copy(update={"error": self._shown(failure.error)})
 
     def failed(self, error: Exception) -> Failed:
         known = isinstance(error, InfluencerAIError)
         retryable = not known or is_infrastructure(error)
         if retryable:
-            sys.stderr.write(self._shown("".join(traceback.format_exception(error))))
+            self._write_down(error)
         named = error if isinstance(error, InfluencerAIError) else InfluencerAIError(_last_line(error))
         code = error.code if isinstance(error, InfluencerAIError) else "internal"
         failure = self.describe(named)
@@ -215,6 +221,19 @@ class _Attempt:
                 _add(warnings, f"The run was started with {then} and goes on with {now}: its last bits may differ.")
         return frozen
 
+    def _announce(self, spec: TrainingSpec, output_dir: Path) -> None:
+        """Tell of the files that an earlier attempt wrote when nobody was there to hear of it."""
+        steps = BatchPlan(spec).steps_per_epoch
+        published = self._order.published
+        for file in epoch_files(output_dir, spec):
+            if file.name not in published:
+                epoch = int(file.stem.rpartition("-")[2])
+                digest = artifacts.sha256_file(file)
+                self._emit(CheckpointEvent(step=epoch * steps, epoch=epoch, path=str(file), sha256=digest))
+        for epoch, picture in sampled_files(output_dir):
+            if picture.name not in published:
+                self._emit(SampleEvent(step=epoch * steps, epoch=epoch, paths=(str(picture),)))
+
     def _context(self, output_dir: Path) -> RunContext:
         order = self._order
         return RunContext(
@@ -255,12 +274,23 @@ class _Attempt:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def _shown(self, text: str) -> str:
-        """The text as a tenant may read it: paths from the tenant's root on, no secret of this process."""
+        """The text as a tenant may read it: no path of this machine, no secret of this process."""
         for secret in _secrets():
             text = text.replace(secret, "***")
-        for root in {self._order.root, self._order.root.resolve()}:
-            text = text.replace(f"{root}/", "")
+        for folder in self._folders():
+            text = text.replace(f"{folder}/", "")
         return _URL_CREDENTIALS.sub("://***@", text)
+
+    def _write_down(self, error: Exception) -> None:
+        """Into the log, which lies on the disk that may be full."""
+        with suppress(OSError):
+            sys.stderr.write(self._shown("".join(traceback.format_exception(error))))
+
+    def _folders(self) -> list[Path]:
+        """Where on this machine things lie, which is nobody's business; the longest first."""
+        order = self._order
+        folders = {order.root, order.cache_dir, *order.models_dirs, Path.home()}
+        return sorted(folders | {folder.resolve() for folder in folders}, key=lambda path: len(str(path)), reverse=True)
 
 
 def is_infrastructure(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from influencerai.train.family import Family
 from influencerai.train.loadable_model import LoadableModel
 from influencerai.train.precision import autocast, dtype_of
 
+SAMPLES_FOLDER = "samples"
 DEFAULT_STEPS = 25
 DEFAULT_GUIDANCE = 5.0
 
@@ -44,7 +46,7 @@ def draw_samples(
     modes = {name: module.training for name, module in components.items()}
     for module in components.values():
         module.eval()
-    folder = context.output_dir / "samples"
+    folder = context.output_dir / SAMPLES_FOLDER
     paths = []
     try:
         with (
@@ -94,3 +96,9 @@ def draw(
             guidance_scale=guidance,
         ).images
     return images
+
+
+def sampled_files(output_dir: Path) -> list[tuple[int, Path]]:
+    """The pictures that lie in a run's output folder, with their epochs."""
+    pictures = sorted((output_dir / SAMPLES_FOLDER).glob("epoch-[0-9]*-*.png"))
+    return [(int(picture.name.split("-")[1]), picture) for picture in pictures]

@@ -17,6 +17,8 @@ from influencerai.imageset.folder import read_file
 from influencerai.imageset.image_file import MAX_FILE_BYTES
 
 DATASET_FOLDER = "dataset"
+LEFTOVER_SECONDS = 900.0
+"""A temporary file that nobody touched for so long is no other attempt's."""
 _LINK_ATTEMPTS = 5
 
 
@@ -75,7 +77,7 @@ def restore_snapshot(spec: TrainingSpec, *, run_dir: Path, blobs_dir: Path) -> P
 
 
 def release_snapshot(run_dir: Path, blobs_dir: Path) -> None:
-    """Remove the run's dataset folder, and every blob of it that no other run links.
+    """Remove the run's dataset folder, every blob of it that no other run links, and what interrupted writes left.
 
     Raises:
         OSError: the file system refuses.
@@ -88,6 +90,7 @@ def release_snapshot(run_dir: Path, blobs_dir: Path) -> None:
         with suppress(FileNotFoundError):
             if blob.stat().st_nlink == 1:
                 blob.unlink()
+        artifacts.remove_leftovers(blob.parent, older_than=LEFTOVER_SECONDS)
 
 
 def discard_states(run_dir: Path, output_dir: Path | None = None) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
 
+from influencerai.errors import InfluencerAIError
 from influencerai.logs import configure_logs
 from influencerai.settings import Settings
 from influencerai.worker.worker import Worker
@@ -19,11 +21,14 @@ async def _work(settings: Settings) -> None:
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
-    loop.add_reader(sys.stdin.fileno(), worker.stop)  # nothing more is sent: readable means closed
-    try:
-        await worker.run()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
+    stdin = sys.stdin.fileno()
+
+    def stop() -> None:
+        loop.remove_reader(stdin)
+        worker.stop()
+
+    loop.add_reader(stdin, stop)  # nothing more is sent: readable means closed
+    await worker.run()
 
 
 def main() -> None:
@@ -31,7 +36,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     settings = Settings(**json.loads(sys.stdin.readline()))
     configure_logs(settings)
-    asyncio.run(_work(settings))
+    try:
+        asyncio.run(_work(settings))
+    except InfluencerAIError as error:
+        logging.getLogger(__name__).error("The worker cannot work: %s", error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

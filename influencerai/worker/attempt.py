@@ -1,16 +1,18 @@
-"""Attempt: one try at one job; a training in a child, and its lease, news and end in the database."""
+"""Attempt: one try at one job; a training in a child, watched until it has ended, and what becomes of the job then."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from influencerai.domain import LoraConfig, TrainingFailure, TrainingResult, TrainingSpec
+from influencerai.artifacts import remove_leftovers
+from influencerai.domain import TrainingFailure, TrainingResult, TrainingSpec
 from influencerai.domain.attempt import (
-    AttemptOrder,
     ChildMessage,
     Completed,
     Failed,
@@ -18,18 +20,22 @@ from influencerai.domain.attempt import (
     Progress,
     Stopped,
 )
-from influencerai.errors import FencedOffError, StoreError, TrainingError
+from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.settings import Settings
-from influencerai.store import Store
+from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import Budgets, Lease
+from influencerai.store.queue import Budgets, Ending, Lease, Return
 from influencerai.tenant_folders import TenantFolders
 from influencerai.worker.child import ForkServer, TrainingChild
 from influencerai.worker.journal import Journal
+from influencerai.worker.lease import LeaseKeeper
+from influencerai.worker.order import make_order
 
-_LOOKS_PER_LEASE = 6
-"""A lease is renewed so often before it expires, whatever happens."""
 _TICK_SECONDS = 0.2
+_End = Callable[[], object]
+"""Ends at once what is attended to."""
+_Stop = Callable[[], Awaitable[None]]
+"""Asks it to end by itself."""
 _log = logging.getLogger(__name__)
 
 
@@ -52,64 +58,117 @@ class JobAttempt:
         self._settings = settings
         self._fork_server = fork_server
         self._stopping = stopping
-        self._folders = TenantFolders(settings)
-        self._root = self._folders.root(lease.tenant_id)
+        folders = TenantFolders(settings)
+        self._folders = folders
+        self._root = folders.root(lease.tenant_id)
+        self._run_dir = folders.run_dir(lease.tenant_id, lease.job_id)
         self._journal = Journal(root=self._root)
-        self._budgets = Budgets(lost=settings.lost_attempts, broken=settings.broken_attempts)
-        self._renewed = self._heard = time.monotonic()
+        self._keeper = LeaseKeeper(lease, store=store, journal=self._journal, seconds=settings.lease_seconds)
+        self._output_dir = job.output_dir
         self._last_message: ChildMessage | None = None
-        self._warnings: tuple[str, ...] = tuple((job.plan or {}).get("warnings", ()))
-        self._cancelled = False
-        self._killed_for: str | None = None
+        self._heard = time.monotonic()
         self._asked_at: float | None = None
+        self._killed_for: str | None = None
 
     async def run(self) -> None:
         """From the claim to the end of the job, or to its return to the queue."""
+        code: int | None = None
         try:
-            child = await TrainingChild.start(self._order(), fork_server=self._fork_server)
-        except (TrainingError, OSError) as error:
-            reason = f"No training process could be started: {error}"
-            await self._end(lambda: self._give_back("broken", reason))
-            return
-        reader = asyncio.create_task(self._read(child))
-        try:
-            while not reader.done():
-                await asyncio.wait({reader}, timeout=_TICK_SECONDS)
-                await self._look_after(child)
-            reader.result()
-            code = await child.wait()
+            try:
+                if child := await self._start():
+                    code = await self._supervise(child)
+                await self._keeper.settle()
+            finally:
+                await self._keeper.let_go()
+            await asyncio.to_thread(self._remove_leftovers)
+            await self._end(code)
         except FencedOffError as error:
             _log.warning("Another attempt has the job: %s", error)
-            return
+        await self._clean_up()
+
+    async def _start(self) -> TrainingChild | None:
+        """The training's process; None where there can be none, or it is not wanted any more.
+
+        Raises:
+            FencedOffError: the job is another's.
+        """
+        tenant, id = self._lease.tenant_id, self._lease.job_id
+        files = await self._keeper.write(lambda transaction: transaction.jobs.artifacts(tenant, id))
+        names = [file.name for file in files]
+        try:
+            order = make_order(self._lease, self._job, published=names, settings=self._settings)
+        except InfluencerAIError as error:
+            self._killed_for = _not_started(error)
+            return None
+        starting = asyncio.create_task(TrainingChild.start(order, fork_server=self._fork_server))
+        try:
+            await self._attend(starting, end=starting.cancel)
+        except FencedOffError:
+            starting.cancel()
+            [started] = await asyncio.gather(starting, return_exceptions=True)
+            if isinstance(started, TrainingChild):
+                started.kill()
+            raise
+        [started] = await asyncio.gather(starting, return_exceptions=True)
+        match started:
+            case TrainingChild():
+                return started
+            case asyncio.CancelledError():
+                if self._asked_at is None:  # it hangs, or imports for longer than it may: it is not the job's fault
+                    self._fork_server.close()
+                    self._fork_server.warm()
+            case InfluencerAIError() | OSError():
+                self._killed_for = _not_started(started)
+            case _:
+                raise started
+        return None
+
+    async def _supervise(self, child: TrainingChild) -> int:
+        """The exit code of the child, which is gone then, whatever happens.
+
+        Raises:
+            FencedOffError: the job is another's.
+        """
+        self._heard = time.monotonic()
+        reader = asyncio.create_task(self._read(child))
+        try:
+            await self._attend(reader, end=child.kill, stop=child.stop)
+            await reader
         finally:
             child.kill()
             await asyncio.gather(reader, return_exceptions=True)
-            await child.wait()
-        await self._end(lambda: self._conclude(code))
+            code = await child.wait()
+        return code
 
-    def _order(self) -> AttemptOrder:
-        tenant, snapshot, settings = self._lease.tenant_id, self._job.snapshot, self._settings
-        plan = self._job.plan
-        return AttemptOrder(
-            job_id=self._lease.job_id,
-            root=self._folders.make(tenant),
-            dataset=snapshot["dataset"]["path"],
-            config=LoraConfig.parse(snapshot["config"]),
-            output_dir=self._job.output_dir,
-            run_dir=self._folders.run_dir(tenant, self._lease.job_id),
-            blobs_dir=self._folders.blobs_dir(tenant),
-            spec=None if plan is None else TrainingSpec.model_validate(plan["spec"]),
-            warnings=self._warnings,
-            models_dirs=settings.models_dirs,
-            cache_dir=settings.cache_dir,
-            cache_max_bytes=int(settings.cache_max_gib * 2**30),
-            max_image_pixels=settings.max_image_pixels,
-            allow_downloads=settings.serves_downloads,
-            as_path=False,
-            device=settings.device,
-            threads=settings.usable_threads,
-            deterministic=settings.deterministic,
-        )
+    async def _attend(self, work: asyncio.Task[Any], *, end: _End, stop: _Stop | None = None) -> None:
+        """Until `work` is done, do what is due: news to the database, and what that or the clock says to the child.
+
+        Raises:
+            FencedOffError: the job is another's, or must be taken for that.
+        """
+        while not work.done():
+            await asyncio.wait({work}, timeout=_TICK_SECONDS)
+            self._keeper.keep()
+            now = time.monotonic()
+            if now - self._heard > self._settings.stall_seconds:
+                self._kill(end, f"The training was silent for {self._settings.stall_seconds:g} s.")
+            if (self._keeper.is_cancelled or self._stopping.is_set()) and self._killed_for is None:
+                await self._ask_to_stop(end, stop, now)
+
+    async def _ask_to_stop(self, end: _End, stop: _Stop | None, now: float) -> None:
+        """A training saves its state at the next step; whatever else it does can be broken off at any moment."""
+        if self._asked_at is None:
+            self._asked_at = now
+            if stop is not None:
+                await stop()
+        grace = self._settings.cancel_grace_seconds if self._journal.stage in ("training", "exporting") else 0
+        if now - self._asked_at >= grace:
+            self._kill(end, "It was killed, having been asked to stop.")
+
+    def _kill(self, end: _End, reason: str) -> None:
+        if self._killed_for is None:
+            self._killed_for = reason
+            end()
 
     async def _read(self, child: TrainingChild) -> None:
         async for message in child.messages():
@@ -126,121 +185,91 @@ class JobAttempt:
         Raises:
             FencedOffError: the job is another's.
         """
-        self._warnings = message.warnings
+        self._output_dir = message.output_dir
         plan = {"spec": message.spec.to_wire(), "warnings": list(message.warnings)}
-        while True:
-            try:
-                async with self._store.write() as transaction:
-                    frozen = await transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
-                return TrainingSpec.model_validate(frozen["spec"])
-            except StoreError as error:
-                await self._wait_for_database(error)
+        frozen = await self._keeper.write(
+            lambda transaction: transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
+        )
+        return TrainingSpec.model_validate(frozen["spec"])
 
-    async def _look_after(self, child: TrainingChild) -> None:
-        """What is due: news to the database, and what that or the clock says to the child."""
-        now = time.monotonic()
-        lease_seconds = self._settings.lease_seconds
-        if self._journal.is_due or now - self._renewed > lease_seconds / _LOOKS_PER_LEASE:
-            await self._record()
-        if now - self._renewed > lease_seconds:
-            raise FencedOffError("The database has not been reached for as long as the lease lasts.")
-        if now - self._heard > self._settings.stall_seconds:
-            self._kill(child, f"The training was silent for {self._settings.stall_seconds:g} s.")
-        if (self._cancelled or self._stopping.is_set()) and self._killed_for is None:
-            await self._ask_to_stop(child, now)
-
-    async def _record(self) -> None:
-        news = self._journal.take()
-        try:
-            async with self._store.write() as transaction:
-                asked = await transaction.queue.record(self._lease, seconds=self._settings.lease_seconds, **news)
-        except StoreError as error:
-            _log.warning("The news of the job wait: %s", error)
-            self._journal.put_back(news)
-            return
-        self._renewed = time.monotonic()
-        self._cancelled = self._cancelled or asked
-
-    async def _ask_to_stop(self, child: TrainingChild, now: float) -> None:
-        """A training saves its state at the next step; whatever else it does can be broken off at any moment."""
-        if self._asked_at is None:
-            self._asked_at = now
-            await child.stop()
-        grace = self._settings.cancel_grace_seconds if self._journal.stage in ("training", "exporting") else 0
-        if now - self._asked_at >= grace:
-            self._kill(child, "It was killed, having been asked to stop.")
-
-    def _kill(self, child: TrainingChild, reason: str) -> None:
-        if self._killed_for is None:
-            self._killed_for = reason
-            child.kill()
-
-    async def _conclude(self, code: int) -> None:
-        """Write how the attempt has ended, all of its news before that.
+    async def _end(self, code: int | None) -> None:
+        """Write how the attempt has ended, with the last news.
 
         Raises:
             FencedOffError: the job is another's.
-            StoreError: the database does not answer.
         """
         news = self._journal.take()
-        try:
-            async with self._store.write() as transaction:
-                self._cancelled |= await transaction.queue.record(
-                    self._lease, seconds=self._settings.lease_seconds, **news
-                )
-        except StoreError:
-            self._journal.put_back(news)
-            raise
+
+        async def write(transaction: Transaction) -> str:
+            await self._keeper.record(transaction, news)
+            return await self._conclude(transaction, code, await self._published(transaction))
+
+        _log.info(await self._keeper.write(write))
+
+    async def _published(self, transaction: Transaction) -> list[str]:
+        """Names of the LoRA files of all attempts; those that are not there any more are forgotten.
+
+        Of the epochs' files, perhaps only the last are kept.
+        """
+        files = await transaction.jobs.artifacts(self._lease.tenant_id, self._lease.job_id)
+        gone = [file.name for file in files if not (self._root / file.path).exists()]
+        await transaction.queue.withdraw(self._lease, gone)
+        return [file.name for file in files if file.kind == "lora" and file.name not in gone]
+
+    async def _conclude(self, transaction: Transaction, code: int | None, published: Sequence[str]) -> str:
+        """Write the end, or the return to the queue; what is to be said of it in the log."""
         match self._last_message:
             case Completed(result=result):
-                await self._finish("completed", self._completed(result))
-                await asyncio.to_thread(_clean_up, self._folders, self._lease)
-            case _ if self._cancelled:
-                await self._finish("cancelled", self._cancelled_result(), error="Cancelled", code="cancelled")
+                return await self._finish(transaction, "completed", self._completed(result))
+            case _ if self._keeper.is_cancelled:
+                left = self._cancelled(published)
+                return await self._finish(transaction, "cancelled", left, error="Cancelled", code="cancelled")
             case Stopped():
-                await self._give_back("released", None)
+                return await self._give_back(transaction, "released", None)
             case Failed(retryable=True, message=message):
-                await self._give_back("broken", self._shown(message))
+                return await self._give_back(transaction, "broken", message)
             case Failed(code=error_code, message=message, failure=failure):
-                await self._finish("failed", self._failed(failure), error=self._shown(message), code=error_code)
+                shown = self._shown(message)
+                return await self._finish(transaction, "failed", self._failed(failure), error=shown, code=error_code)
             case _ if self._stopping.is_set():
-                await self._give_back("released", None)
+                return await self._give_back(transaction, "released", None)
             case _:
                 reason = self._killed_for or f"The training process ended unexpectedly ({_ending(code)})."
-                await self._give_back("broken", reason)
+                return await self._give_back(transaction, "broken", reason)
 
     async def _finish(
-        self, ending: Any, result: Mapping[str, Any], *, error: str | None = None, code: str | None = None
-    ) -> None:
-        async with self._store.write() as transaction:
-            await transaction.queue.finish(self._lease, ending=ending, result=result, error=error, code=code)
-        _log.info("The job has ended: %s", ending)
+        self,
+        transaction: Transaction,
+        ending: Ending,
+        result: Mapping[str, Any],
+        *,
+        error: str | None = None,
+        code: str | None = None,
+    ) -> str:
+        await transaction.queue.finish(self._lease, ending=ending, result=result, error=error, code=code)
+        return f"The job has ended: {ending}."
 
-    async def _give_back(self, how: Any, error: str | None) -> None:
-        async with self._store.write() as transaction:
-            await transaction.queue.give_back(self._lease, how, error=error, budgets=self._budgets)
-        _log.warning("The job goes back to the queue (%s): %s", how, error)
+    async def _give_back(self, transaction: Transaction, how: Return, error: str | None) -> str:
+        shown = None if error is None else self._shown(error)
+        budgets = Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)
+        await transaction.queue.give_back(self._lease, how, error=shown, budgets=budgets)
+        return f"The job goes back to the queue: {shown or how}"
 
-    async def _end(self, write: Any) -> None:
-        """Write the end, trying again while the lease lasts; then it is left to another attempt."""
-        while True:
-            try:
-                await write()
-                return
-            except FencedOffError as error:
-                _log.warning("Another attempt has the job: %s", error)
-                return
-            except StoreError as error:
-                try:
-                    await self._wait_for_database(error)
-                except FencedOffError:
-                    return
+    def _remove_leftovers(self) -> None:
+        """What a killed child was writing: while the lease lasts, nobody else writes to these folders."""
+        for folder in (self._run_dir, self._root / self._output_dir):
+            with suppress(OSError):
+                remove_leftovers(folder)
 
-    async def _wait_for_database(self, error: StoreError) -> None:
-        if time.monotonic() - self._renewed > self._settings.lease_seconds:
-            raise FencedOffError("The database has not been reached for as long as the lease lasts.") from error
-        _log.warning("The attempt waits for the database: %s", error)
-        await asyncio.sleep(_TICK_SECONDS)
+    async def _clean_up(self) -> None:
+        """A completed job is not resumed: its states and images go, whoever has completed it."""
+        try:
+            async with self._store.read() as transaction:
+                job = await transaction.jobs.get(self._lease.tenant_id, self._lease.job_id)
+            if job is not None and job.status == "completed":
+                await asyncio.to_thread(_discard, self._run_dir, self._folders.blobs_dir(self._lease.tenant_id))
+        except (StoreError, OSError) as error:
+            _log.warning("The run's folder is not cleaned: %s", error)
 
     def _completed(self, result: TrainingResult) -> dict[str, Any]:
         document = result.to_wire()
@@ -250,28 +279,29 @@ class JobAttempt:
     def _failed(self, failure: TrainingFailure) -> dict[str, Any]:
         return {**failure.to_wire(), "error": self._shown(failure.error)}
 
-    def _cancelled_result(self) -> dict[str, Any]:
-        message = self._last_message
-        partial = message.failure.partial_checkpoints if isinstance(message, Stopped | Failed) else ()
-        epoch = message.failure.epoch if isinstance(message, Stopped | Failed) else self._journal.epoch
-        return {"error": "Cancelled", "cancelled": True, "epoch": epoch, "partialCheckpoints": list(partial)}
+    def _cancelled(self, published: Sequence[str]) -> dict[str, Any]:
+        epoch = self._journal.epoch
+        if isinstance(self._last_message, Stopped | Failed):
+            epoch = self._last_message.failure.epoch
+        return {"error": "Cancelled", "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}
 
     def _shown(self, text: str) -> str:
         """A message as its tenant may see it: paths begin at the root."""
         return text.replace(f"{self._root}/", "").replace(f"{self._settings.root}/", "")
 
 
-def _clean_up(folders: TenantFolders, lease: Lease) -> None:
-    """A completed job is not resumed: its states and images go."""
-    from influencerai.train.snapshot import discard_states, release_snapshot
+def _discard(run_dir: Path, blobs_dir: Path) -> None:
+    from influencerai.train.snapshot import discard_states, release_snapshot  # with PIL, which a worker has no use for
 
-    run_dir = folders.run_dir(lease.tenant_id, lease.job_id)
-    try:
-        discard_states(run_dir)
-        release_snapshot(run_dir, folders.blobs_dir(lease.tenant_id))
-    except OSError as error:
-        _log.warning("The run's folder could not be cleaned: %s", error)
+    discard_states(run_dir)
+    release_snapshot(run_dir, blobs_dir)
 
 
-def _ending(code: int) -> str:
+def _not_started(error: Exception) -> str:
+    return f"No training process could be started: {error}"
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "it has not begun"
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,12 @@ class Journal:
                 self._figures.append(figures)
             case CheckpointEvent():
                 self._events.append(("checkpoint", _data(event)))
-                self._files.append(self._file(event.path, "lora", event.sha256, step=event.step, epoch=event.epoch))
+                self._note_file(event.path, "lora", event.sha256, step=event.step, epoch=event.epoch)
                 self._is_urgent = True
             case SampleEvent():
                 self._events.append(("sample", _data(event)))
                 for path in event.paths:
-                    digest = sha256_file(self._root / path)
-                    self._files.append(self._file(path, "sample", digest, step=event.step, epoch=event.epoch))
+                    self._note_file(path, "sample", None, step=event.step, epoch=event.epoch)
             case WarningEvent():
                 self._events.append(("warning", _data(event)))
 
@@ -117,11 +117,20 @@ class Journal:
             "totalSteps": event.total_steps,
         }
 
-    def _file(self, path: str, kind: Any, sha256: str, *, step: int, epoch: int) -> PublishedFile:
-        size = (self._root / path).stat().st_size
-        return PublishedFile(
-            name=Path(path).name, kind=kind, path=path, size=size, sha256=sha256, step=step, epoch=epoch
-        )
+    def _note_file(self, path: str, kind: Any, sha256: str | None, *, step: int, epoch: int) -> None:
+        """Nothing, where it is gone already: of the epochs' files perhaps only the last are kept."""
+        file = self._root / path
+        with suppress(FileNotFoundError):
+            published = PublishedFile(
+                name=file.name,
+                kind=kind,
+                path=path,
+                size=file.stat().st_size,
+                sha256=sha256 or sha256_file(file),
+                step=step,
+                epoch=epoch,
+            )
+            self._files.append(published)
 
 
 def duration(seconds: float) -> str:

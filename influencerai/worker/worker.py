@@ -18,6 +18,8 @@ from influencerai.worker.attempt import JobAttempt
 from influencerai.worker.child import ForkServer
 
 _GREETINGS_PER_LEASE = 6
+_OUTAGE_SECONDS = 1.0
+"""Between looks at a database that does not answer."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,9 +50,9 @@ class Worker:
         greeting = asyncio.create_task(self._greet())
         try:
             while not self._stopping.is_set():
-                if not await self._work():
+                if pause := await self._work():
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), self._settings.poll_seconds)
+                        await asyncio.wait_for(self._stopping.wait(), pause)
         finally:
             greeting.cancel()
             await asyncio.gather(greeting, return_exceptions=True)
@@ -60,15 +62,15 @@ class Worker:
             self._fork_server.close()
             await self._store.database.close()
 
-    async def _work(self) -> bool:
-        """One job, if there is one."""
+    async def _work(self) -> float:
+        """One job, if there is one; seconds to wait before the next look."""
         try:
             claimed = await self._claim()
         except InfluencerAIError as error:
             _log.warning("No job can be claimed: %s", error)
-            return False
+            return max(_OUTAGE_SECONDS, self._settings.poll_seconds)
         if claimed is None:
-            return False
+            return self._settings.poll_seconds
         lease, job = claimed
         self._job_id = lease.job_id
         _log.info("Attempt %s begins.", lease.fence, extra={"job_id": lease.job_id, "tenant": lease.tenant_id})
@@ -88,7 +90,7 @@ class Worker:
                 await self._give_up(lease, error)
         finally:
             self._job_id = None
-        return True
+        return 0
 
     async def _claim(self) -> tuple[Lease, StoredJob] | None:
         settings = self._settings
@@ -105,7 +107,7 @@ class Worker:
             return await transaction.queue.claim(node=self.node, rules=rules)
 
     async def _give_up(self, lease: Lease, error: Exception) -> None:
-        text = f"The worker failed: {type(error).__name__}: {error}"
+        text = f"The worker failed ({type(error).__name__}); its log says more."
         async with self._store.write() as transaction:
             await transaction.queue.give_back(lease, "broken", error=text, budgets=self._budgets)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import update
@@ -37,6 +37,8 @@ from tests.store.rows import (
 )
 
 pytestmark = pytest.mark.anyio
+
+CANCELLED = {"error": "Cancelled", "cancelled": True, "epoch": 0, "partialCheckpoints": []}
 
 
 async def make_due(store: Store, id: str) -> None:
@@ -258,6 +260,33 @@ async def test_lost_and_broken_attempts_have_budgets_of_their_own(store: Store) 
     await check_counts(store)
 
 
+async def test_a_job_that_is_given_up_names_the_files_that_are_left(store: Store) -> None:
+    made = await add_job(store)
+    lease = await claimed(store)
+    made_of: list[tuple[str, Literal["lora", "sample"], int]] = [
+        ("b", "lora", 2),
+        ("a", "lora", 3),
+        ("gone", "lora", 1),
+        ("s", "sample", 1),
+    ]
+    files = [
+        PublishedFile(name=name, kind=kind, path=name, size=1, sha256="0", step=step, epoch=step)
+        for name, kind, step in made_of
+    ]
+    await record(store, lease, files=files, progress={"currentEpoch": 3})
+    async with store.write() as transaction:
+        await transaction.queue.withdraw(lease, ["gone"])
+    await cancel(store, made.job.id)
+    await give_back(store, lease, "lost")
+    job = (await stored(store, made.job.id)).job
+    assert job.result == {**CANCELLED, "epoch": 3, "partialCheckpoints": ["b", "a"]}
+    with pytest.raises(FencedOffError):
+        async with store.write() as transaction:
+            await transaction.queue.withdraw(lease, ["b"])
+    async with store.read() as transaction:
+        assert [file.name for file in await transaction.jobs.artifacts(ANN, made.job.id)] == ["s", "b", "a"]
+
+
 async def test_a_broken_attempt_too_many_ends_the_job(store: Store) -> None:
     made = await add_job(store)
     for status in ("pending", "failed"):
@@ -283,7 +312,7 @@ async def test_a_pending_job_is_cancelled_at_once_and_has_never_started(store: S
     made = await add_job(store, dataset_id=dataset.id)
     ended = await cancel(store, made.job.id)
     assert ended is not None
-    assert (ended.job.status, ended.job.result) == ("failed", {"error": "Cancelled", "cancelled": True})
+    assert (ended.job.status, ended.job.result) == ("failed", CANCELLED)
     assert (ended.job.started_at, ended.dataset_id) == (None, None)
     assert ended.job.finished_at is not None
     assert await claim(store) is None
@@ -312,7 +341,7 @@ async def test_a_job_that_was_to_be_cancelled_does_not_come_back(store: Store, h
     await cancel(store, made.job.id)
     await give_back(store, lease, how)
     job = (await stored(store, made.job.id)).job
-    assert (job.status, job.result) == ("failed", {"error": "Cancelled", "cancelled": True})
+    assert (job.status, job.result) == ("failed", CANCELLED)
     async with store.read() as transaction:
         assert await transaction.counts.total(ANN, "job", first="cancelled") == 1
 
