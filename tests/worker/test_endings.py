@@ -62,6 +62,8 @@ def test_a_job_is_cancelled_while_it_encodes(place: Workplace) -> None:
             image.rotate(3).save(picture)  # so that the cache knows none of them
     id = place.submit(dataset="data/datasets/all", epochs=1)
     place.until(lambda: "encoding images" in stages(place, id), id=id, pause=0.005)
+    strike(place.child(id), signal.SIGSTOP)  # so that it is still at that when the worker hears of it
+    assert place.steps(id) == 0
     place.cancel(id)
     place.wait(id)
     place.check(id)
