@@ -82,6 +82,8 @@ async def _serve_locally(settings: Settings, workers: InlineRunner | None, annou
     service = Service(settings, needs_worker=workers is not None)
     await service.store.database.check()
     server = LocalServer(service, host=settings.host, port=settings.port)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, server.stop)
     if workers:
         await workers.start()
     try:
