@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
-CAMPAIGN := bench_start bench_train bench_resume bench_quality
+CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint check campaign clean

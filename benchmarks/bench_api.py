@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import socket
 import sqlite3
 import statistics
@@ -21,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_report
+from benchmarks.servers import Server, bare, server
 from influencerai.demo.characters import write_character
 from influencerai.domain.dataset import DatasetDraft
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.store import Store
 from influencerai.store.jobs import NewJob
 
-PROGRAM = str(Path(sys.executable).with_name("influencerai"))
 TARGETS = {
     "GET job, share of the bare route": ">= 0.7",
     "100,000 jobs over 100, first page": "<= 1.5",
@@ -54,15 +52,19 @@ def main() -> None:
             figures["get"] = compare(
                 {"bare": (bare_port, f"/jobs/{few}"), "ours": (local.port, f"/jobs/{few}")}, **block
             )
+            figures["get"]["cpu_ms"] = cost(local, f"/jobs/{few}", **block)
             lists = {"few": (local.port, "/jobs", "bench"), "many": (local.port, "/jobs", "crowd")}
             figures["list"] = compare_lists(lists, rounds=arguments.rounds)
             figures["streams"] = compare_streams(local.port, few, many, streams=arguments.streams, **block)
-        with server(root, "--runner", "none") as on_ray:
-            figures["ray_get"] = compare({"ours": (on_ray.port, f"/jobs/{few}")}, **block)
+        with bare(root) as bare_port, server(root, "--runner", "none") as on_ray:
+            places = {"bare": (bare_port, f"/jobs/{few}"), "ours": (on_ray.port, f"/jobs/{few}")}
+            figures["ray_get"] = compare(places, **block)
+            figures["ray_get"]["cpu_ms"] = cost(on_ray, f"/jobs/{few}", **block)
             figures["ray_streams"] = compare_streams(on_ray.port, few, many, streams=arguments.streams, **block)
-            figures["ray_ready_seconds"] = on_ray.ready_seconds
             figures["ray_memory_mib"] = on_ray.memory_mib()
-        figures["ray_stop_seconds"] = on_ray.stop_seconds
+        starts = [restarted(root) for _ in range(3)]
+        figures["ray_ready_seconds"] = statistics.median(start.ready_seconds for start in starts)
+        figures["ray_stop_seconds"] = statistics.median(start.stop_seconds for start in starts)
         figures["first_step"] = first_steps(root / "training")
     write_report(
         arguments.out,
@@ -134,59 +136,8 @@ def copy_job(connection: sqlite3.Connection, id: str, *, count: int) -> None:
     )
 
 
-class Server:
-    """`influencerai serve` as a process of its own session."""
-
-    def __init__(self, root: Path, options: tuple[str, ...]) -> None:
-        self.port = free_port()
-        self._log = (root / "server.log").open("ab")
-        command = [PROGRAM, "serve", "--root", str(root), "--port", str(self.port), *options]
-        begun = time.perf_counter()
-        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log, start_new_session=True)
-        while not answers(self.port, "/readyz"):
-            if self.process.poll() is not None or time.perf_counter() - begun > 120:
-                raise RuntimeError((root / "server.log").read_text())
-            time.sleep(0.02)
-        self.ready_seconds = time.perf_counter() - begun
-        self.stop_seconds = 0.0
-
-    def stop(self) -> None:
-        begun = time.perf_counter()
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
-        self.stop_seconds = time.perf_counter() - begun
-        self._log.close()
-
-    def memory_mib(self) -> float:
-        """Proportional set size of every process that the server has started, and its own."""
-        return sum(proportional_kib(pid) for pid in descendants(self.process.pid)) / 1024
-
-
-@contextlib.contextmanager
-def server(root: Path, *options: str) -> Iterator[Server]:
-    started = Server(root, options)
-    try:
-        yield started
-    finally:
-        started.stop()
-
-
-@contextlib.contextmanager
-def bare(root: Path) -> Iterator[int]:
-    port = free_port()
-    url = f"sqlite:///{root / '.influencerai' / 'influencerai.db'}"
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.bare_api", str(port), url])
-    while not answers(port, "/openapi.json"):
-        time.sleep(0.05)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def compare(places: Mapping[str, tuple[int, str]], *, rounds: int, seconds: float) -> dict[str, Any]:
-    """The medians of blocks that take turns, and the ratio of each round where there are two places."""
+    """The medians of blocks that take turns, and of the ratios of "ours" to "bare" in each round."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in places}
     for _ in range(rounds):
         for name, (port, path) in places.items():
@@ -195,11 +146,17 @@ def compare(places: Mapping[str, tuple[int, str]], *, rounds: int, seconds: floa
         name: {key: statistics.median(block[key] for block in blocks) for key in blocks[0]}
         for name, blocks in found.items()
     }
-    if "bare" in found:
-        pairs = zip(found["ours"], found["bare"], strict=True)
-        ratios = [ours["requests_per_second"] / yardstick["requests_per_second"] for ours, yardstick in pairs]
-        figures["ratio"], figures["ratios"] = statistics.median(ratios), ratios
-    return figures
+    pairs = zip(found["ours"], found["bare"], strict=True)
+    ratios = [ours["requests_per_second"] / yardstick["requests_per_second"] for ours, yardstick in pairs]
+    return {**figures, "ratio": statistics.median(ratios), "ratios": ratios}
+
+
+def cost(place: Server, path: str, *, rounds: int, seconds: float) -> dict[str, float]:
+    """Milliseconds of CPU time that a request costs, by who spends it."""
+    before = place.cpu_seconds()
+    requests = sum(load(place.port, path, seconds=seconds)["requests"] for _ in range(rounds))
+    spent = {role: (after - before.get(role, 0)) * 1000 / requests for role, after in place.cpu_seconds().items()}
+    return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
 def compare_lists(places: Mapping[str, tuple[int, str, str]], *, rounds: int) -> dict[str, Any]:
@@ -248,6 +205,12 @@ def open_streams(port: int, job: str, *, count: int) -> Iterator[None]:
         time.sleep(1)
 
 
+def restarted(root: Path) -> Server:
+    """A server with Ray that was started and stopped, with the seconds of both."""
+    with server(root) as started:
+        return started
+
+
 def first_steps(root: Path, *, jobs: int = 5) -> dict[str, Any]:
     """Seconds from POST /jobs to the first step with a running worker; the first job also encodes its images."""
     root.mkdir()
@@ -292,46 +255,10 @@ def post(port: int, path: str, body: Mapping[str, Any]) -> Any:
         return json.loads(response.read())
 
 
-def answers(port: int, path: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
 def milliseconds(text: str) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(text).timestamp() * 1000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def descendants(pid: int) -> list[int]:
-    """The process and all below it; Ray's daemons are found by their session's address in the environment."""
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names are all that is wanted
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                parents[int(entry)] = int(fields[1])
-    found = [pid]
-    for candidate in found:
-        found += [child for child, parent in parents.items() if parent == candidate]
-    return found
-
-
-def proportional_kib(pid: int) -> float:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return float(line.split()[1])
-    return 0.0
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -339,8 +266,11 @@ def table(figures: Mapping[str, Any]) -> str:
         "GET job, share of the bare route": figures["get"]["ratio"],
         "GET job without Ray, requests/s": figures["get"]["ours"]["requests_per_second"],
         "GET job without Ray, p50 / p99 ms": pair(figures["get"]["ours"]),
+        "GET job without Ray, CPU ms per request": shares(figures["get"]["cpu_ms"]),
+        "GET job through Ray Serve, share of the bare route": figures["ray_get"]["ratio"],
         "GET job through Ray Serve, requests/s": figures["ray_get"]["ours"]["requests_per_second"],
         "GET job through Ray Serve, p50 / p99 ms": pair(figures["ray_get"]["ours"]),
+        "GET job through Ray Serve, CPU ms per request": shares(figures["ray_get"]["cpu_ms"]),
         "100,000 jobs over 100, first page": figures["list"]["ratio"],
         "200 streams, slow-down without Ray": figures["streams"]["slow_down"],
         "200 streams, slow-down with Ray Serve": figures["ray_streams"]["slow_down"],
@@ -359,6 +289,10 @@ def table(figures: Mapping[str, Any]) -> str:
 
 def pair(figures: Mapping[str, float]) -> str:
     return f"{figures['p50_ms']:.1f} / {figures['p99_ms']:.1f}"
+
+
+def shares(cost: Mapping[str, float]) -> str:
+    return ", ".join(f"{role} {value:.2f}" for role, value in cost.items() if value >= 0.01)
 
 
 if __name__ == "__main__":

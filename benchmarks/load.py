@@ -35,6 +35,7 @@ async def load(host: str, port: int, path: str, *, seconds: float, connections: 
     took = time.perf_counter() - begun
     percentiles = statistics.quantiles(latencies, n=100)
     return {
+        "requests": len(latencies),
         "requests_per_second": len(latencies) / took,
         "p50_ms": percentiles[49] * 1000,
         "p99_ms": percentiles[98] * 1000,
