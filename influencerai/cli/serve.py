@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from influencerai.cli.common import output_options
+from influencerai.cli.interruption import SIGNALS
 from influencerai.cli.outcome import print_json
 from influencerai.errors import DependencyMissingError, ValidationError
 from influencerai.settings import Settings
@@ -82,8 +82,7 @@ async def _serve_locally(settings: Settings, workers: InlineRunner | None, annou
     service = Service(settings, needs_worker=workers is not None)
     await service.store.database.check()
     server = LocalServer(service, host=settings.host, port=settings.port)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, server.stop)
+    _on_signal(server.stop)
     if workers:
         await workers.start()
     try:
@@ -112,8 +111,7 @@ async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announ
     await store.database.check()
     await store.database.close()
     stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    _on_signal(stopping.set)
     server = RayServer(settings, needs_worker=workers is not None)
     if workers:
         await workers.start()  # it imports the trainer while Ray starts
@@ -129,6 +127,19 @@ async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announ
     finally:
         stops = [asyncio.to_thread(server.stop)]
         await asyncio.gather(*stops, *([workers.stop()] if workers else []), return_exceptions=True)
+
+
+def _on_signal(stop: Callable[[], None]) -> None:
+    """Have the first Ctrl-C or SIGTERM call this; another one does what it does to any program."""
+    loop = asyncio.get_running_loop()
+
+    def receive() -> None:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        stop()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, receive)
 
 
 def _use_ray_token() -> None:

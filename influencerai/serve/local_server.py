@@ -33,8 +33,7 @@ class LocalServer(uvicorn.Server):
         self._service = service
 
     def stop(self) -> None:
-        """End in peace; the second time, at once."""
-        self.force_exit = self.should_exit
+        """Begin to end."""
         self.should_exit = True
 
     @contextmanager
