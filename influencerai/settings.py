@@ -127,6 +127,9 @@ class Settings(BaseSettings):
     )
     lost_attempts: int = Field(5, ge=0, le=1000, description="Lost workers that a job survives.")
     broken_attempts: int = Field(3, ge=0, le=1000, description="Failures of the machine that a job survives.")
+    retry_seconds: float = Field(
+        10, ge=0, le=3600, description="Seconds before a job is tried again that the machine failed; they double."
+    )
     min_free_mib: int = Field(512, ge=0, le=2**30, description="MiB on the root's disk below which it is not ready.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the server logs.")
     log_format: Literal["json", "text"] = Field("text", description="How the server logs.")

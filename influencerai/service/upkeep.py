@@ -11,7 +11,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.service.datasets import DatasetService
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.store.queue import Budgets
+from influencerai.store.queue import RetryRules
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600
@@ -44,10 +44,9 @@ class Upkeep:
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:
-        budgets = Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)
         async with self._store.write() as transaction:
-            await transaction.queue.reap(budgets=budgets)
-            waited_for = await transaction.queue.explain_waiting(
+            await transaction.queue.reap(retries=RetryRules.of(self._settings))
+            waited_for = await transaction.turns.explain_waiting(
                 dataset_wait_seconds=self._settings.dataset_wait_seconds
             )
             await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)

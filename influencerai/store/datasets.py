@@ -54,9 +54,9 @@ class Datasets:
         row = await self._row(tenant, id)
         return None if row is None else _dataset(row)
 
-    async def report(self, tenant: str, id: str) -> dict[str, Any] | None:
-        """What was seen in the dataset's folder when it was last looked at."""
-        row = await self._row(tenant, id)
+    async def report(self, tenant: str, id: str, *, lock: bool = False) -> dict[str, Any] | None:
+        """What was seen in the dataset's folder when it was last looked at; `lock` keeps it so until it is edited."""
+        row = await self._row(tenant, id, lock=lock)
         return None if row is None else row.report
 
     async def page(self, tenant: str, query: DatasetQuery) -> Page[Dataset]:

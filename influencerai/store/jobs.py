@@ -177,21 +177,6 @@ class Jobs:
                 found[milliseconds // MILLISECONDS_PER_DAY, status] = count
         return found
 
-    async def edit(self, tenant: str, id: str, change: Callable[[StoredJob], Mapping[str, Any]]) -> StoredJob | None:
-        """Set the columns that `change` names; entering `running` and ending set their times, once.
-
-        Whatever `change` raises leaves the job as it is; an empty change too.
-        """
-        before = await self._row(tenant, id, lock=True)
-        if before is None:
-            return None
-        values = change(stored_job(before))
-        return (
-            stored_job(await write_job(self._connection, self._counts, before, values))
-            if values
-            else stored_job(before)
-        )
-
     async def remove(self, tenant: str, id: str, *, check: Callable[[StoredJob], None]) -> StoredJob | None:
         """Delete one job with its events, figures and artifacts' rows, unless `check` raises; what it was."""
         row = await self._row(tenant, id, lock=True)

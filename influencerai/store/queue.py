@@ -1,4 +1,4 @@
-"""The queue: which job is next, who holds it, and what a holder may write.
+"""The queue: who holds a job, and what a holder may write.
 
 A claim raises the job's fence and starts an attempt. Every write of an attempt names its fence and token; one that was
 taken over touches nothing and gets a FencedOffError. Leases are on the database's clock: nothing else decides that a
@@ -10,31 +10,27 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, insert, literal_column, select, update
+from sqlalchemy import Row, and_, delete, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
 from influencerai.errors import ConflictError, FencedOffError
+from influencerai.settings import Settings
 from influencerai.store.counts import Counts
-from influencerai.store.dialect import insert_or_set, now, take_turn
+from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.events import StepFigures, append_events, write_figures
 from influencerai.store.jobs import StoredJob, stored_job, write_job
-from influencerai.store.schema import artifacts, attempts, datasets, jobs, tenants
-from influencerai.store.tenants import lock_tenant
+from influencerai.store.schema import artifacts, attempts, jobs, tenants
+from influencerai.store.turns import WAITING_FOR_WORKER, ClaimRules, Turns
 
 Ending = Literal["completed", "failed", "cancelled"]
 Return = Literal["lost", "broken", "released"]
 """How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
-_CANDIDATES = 20
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
-_PENDING = jobs.c.status == literal_column("'pending'")
 _RUNNING = jobs.c.status == literal_column("'running'")
-_NOT_READY = ("pending", "processing")
-_LONGEST_DELAY_SECONDS = 300
-WAITING_FOR_WORKER = "It waits for a free worker."
-_WAITING_FOR_DATASET = "Its dataset is {status}; it fails when that does not change."
+_LONGEST_DELAY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +44,23 @@ class Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budgets:
-    """How many attempts at a job may end without its user's fault before the job fails."""
+class RetryRules:
+    """How often, and after what pause, a job is tried again whose attempts end without its user's fault."""
 
     lost: int = 5
+    """Attempts whose worker may vanish before the job fails; the lease that ran out was pause enough."""
     broken: int = 3
+    """Attempts that the machine may fail before the job fails."""
+    seconds: float = 10
+    """The pause after the first of those; it doubles with each."""
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(lost=settings.lost_attempts, broken=settings.broken_attempts, seconds=settings.retry_seconds)
 
-@dataclass(frozen=True, kw_only=True)
-class ClaimRules:
-    """What a claim obeys."""
-
-    seconds: float
-    """Length of the lease."""
-    running_per_tenant: int
-    dataset_wait_seconds: float
-    """How long a job waits for a dataset that is not ready."""
+    def delay_seconds(self, broken: int) -> float:
+        """Before the next attempt, after `broken` that the machine has failed."""
+        return min(_LONGEST_DELAY_SECONDS, self.seconds * 2.0 ** (broken - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +97,9 @@ class Queue:
         self._connection = connection
         self._counts = counts
 
-    async def claim(
-        self, *, node: str, rules: ClaimRules, progress: Mapping[str, Any] | None = None
-    ) -> tuple[Lease, StoredJob] | None:
-        """Take the next pending job that may run, or None.
-
-        Tenants take turns: the one served least recently goes first, with its job of the highest priority, then the
-        oldest. `progress` is what the job shows until its attempt reports.
-        """
-        row = await self._next(rules)
+    async def claim(self, *, node: str, rules: ClaimRules) -> tuple[Lease, StoredJob] | None:
+        """Take the next pending job that may run, or None."""
+        row = await Turns(self._connection).next(rules)
         if row is None:
             return None
         token = secrets.token_hex(16)
@@ -118,7 +109,7 @@ class Queue:
             "fence": row.fence + 1,
             "lease_token": token,
             "lease_expires_at": now() + round(rules.seconds * 1000),
-            "result": {"progress": dict(progress or first_progress(row.snapshot))},
+            "result": {"progress": first_progress(row.snapshot)},
             "waiting": None,
         }
         claimed = await write_job(self._connection, self._counts, row, values)
@@ -204,23 +195,16 @@ class Queue:
         await end_attempt(self._connection, row, ending, error)
         await append_events(self._connection, lease.job_id, [("status", _status(status, ending, error))])
 
-    async def give_back(self, lease: Lease, how: Return, *, error: str | None, budgets: Budgets) -> None:
+    async def give_back(self, lease: Lease, how: Return, *, error: str | None, retries: RetryRules) -> None:
         """Return the job to the queue, or end it where the budget for this is spent or it is to be cancelled.
 
         Raises:
             FencedOffError: the lease is another's.
         """
         row = await self._guarded(lease, {})
-        await self._return(row, how, error=error, budgets=budgets)
+        await self._return(row, how, error=error, retries=retries)
 
-    async def has_work(self, rules: ClaimRules) -> bool:
-        """Whether a claim, or taking back lost jobs, would find something; a look that locks nothing."""
-        expired = select(jobs.c.id).where(jobs.c.status == "running", jobs.c.lease_expires_at < now()).limit(1)
-        if (await self._connection.execute(expired)).first() is not None:
-            return True
-        return bool(await self._candidates(rules))
-
-    async def reap(self, *, budgets: Budgets, limit: int = 100) -> int:
+    async def reap(self, *, retries: RetryRules, limit: int = 100) -> int:
         """Take back jobs whose lease has expired. Returns how many."""
         statement = (
             select(jobs)
@@ -231,7 +215,7 @@ class Queue:
         )
         rows = (await self._connection.execute(statement)).all()
         for row in rows:
-            await self._return(row, "lost", error="The worker was lost.", budgets=budgets)
+            await self._return(row, "lost", error="The worker was lost.", retries=retries)
         return len(rows)
 
     async def report(
@@ -259,7 +243,7 @@ class Queue:
         if not values:
             return stored_job(row)
         if row.status == "running" and said.status == "pending":
-            return stored_job(await self._return(row, "released", error=None, budgets=Budgets()))
+            return stored_job(await self._return(row, "released", error=None, retries=RetryRules()))
         written = await write_job(self._connection, self._counts, row, values)
         if claims:
             await start_attempt(self._connection, written, node="external")
@@ -298,82 +282,11 @@ class Queue:
         await append_events(self._connection, id, [("status", _status("failed", "cancelled", None))])
         return stored_job(ended)
 
-    async def explain_waiting(self, *, dataset_wait_seconds: float) -> list[tuple[str, str]]:
-        """Write why pending jobs wait whose dataset is not ready; returns (tenant, dataset) of those.
-
-        A reason that is no longer true is taken back.
-        """
-        waits = datasets.c.status.in_(_NOT_READY) & ~_waited_long(dataset_wait_seconds)
-        reasons = [_WAITING_FOR_DATASET.format(status=status) for status in _NOT_READY]
-        statement = (
-            select(jobs.c.id, jobs.c.waiting, jobs.c.tenant_id, datasets.c.id.label("dataset"), datasets.c.status)
-            .add_columns(waits.label("waits"))
-            .join(datasets, datasets.c.id == jobs.c.active_dataset_id)
-            .where(_PENDING, waits | jobs.c.waiting.in_(reasons))
-        )
-        found = set()
-        rows = (await self._connection.execute(statement)).all()
-        for row in sorted(rows, key=lambda row: str(row.id)):  # two processes lock in the same order
-            if row.waits:
-                found.add((row.tenant_id, row.dataset))
-            reason = _WAITING_FOR_DATASET.format(status=row.status) if row.waits else WAITING_FOR_WORKER
-            if row.waiting != reason:
-                change = update(jobs).where(jobs.c.id == row.id, _PENDING)
-                await self._connection.execute(change.values(waiting=reason))
-        return sorted(found)
-
     async def _locked(self, tenant: str, id: str) -> Row[Any] | None:
         statement = select(jobs).where(jobs.c.tenant_id == tenant, jobs.c.id == id).with_for_update()
         return (await self._connection.execute(statement)).one_or_none()
 
-    async def _next(self, rules: ClaimRules) -> Row[Any] | None:
-        """The job whose turn it is, locked, and its tenant's row too.
-
-        One claim at a time counts who runs how much. The tenant goes before the job, as in every transaction, and the
-        job is never waited for: so nothing waits in a circle.
-        """
-        await take_turn(self._connection, "claim")
-        for id, tenant in await self._candidates(rules):
-            await lock_tenant(self._connection, tenant)
-            locked = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
-            row = (await self._connection.execute(locked)).one_or_none()
-            if row is not None:
-                return row
-        return None
-
-    async def _candidates(self, rules: ClaimRules) -> list[tuple[str, str]]:
-        """(job, tenant), best first."""
-        others = jobs.alias()
-        running = (
-            select(func.count())
-            .select_from(others)
-            .where(others.c.tenant_id == jobs.c.tenant_id, others.c.status == "running")
-            .scalar_subquery()
-        )
-        turn = func.row_number().over(
-            partition_by=jobs.c.tenant_id, order_by=(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
-        )
-        waited = _waited_long(rules.dataset_wait_seconds)
-        eligible = (
-            select(jobs.c.id, jobs.c.tenant_id, jobs.c.created_at, turn.label("turn"))
-            .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
-            .where(
-                _PENDING,
-                jobs.c.not_before <= now(),
-                running < rules.running_per_tenant,
-                func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | waited,
-            )
-            .subquery()
-        )
-        statement = (
-            select(eligible.c.id, eligible.c.tenant_id)
-            .outerjoin(tenants, tenants.c.id == eligible.c.tenant_id)
-            .order_by(func.coalesce(tenants.c.served_at, 0), eligible.c.turn, eligible.c.created_at, eligible.c.id)
-            .limit(_CANDIDATES)
-        )
-        return [(row.id, row.tenant_id) for row in await self._connection.execute(statement)]
-
-    async def _return(self, row: Row[Any], how: Return, *, error: str | None, budgets: Budgets) -> Row[Any]:
+    async def _return(self, row: Row[Any], how: Return, *, error: str | None, retries: RetryRules) -> Row[Any]:
         lost = row.lost_attempts + (how == "lost")
         broken = row.broken_attempts + (how == "broken")
         values: dict[str, Any] = {
@@ -387,12 +300,12 @@ class Queue:
         }
         if row.cancel_requested_at is not None:
             values |= await self._cancelled(row)
-        elif lost > budgets.lost or broken > budgets.broken:
+        elif lost > retries.lost or broken > retries.broken:
             text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: "
             values |= {"status": "failed", "error_code": how, "result": await self._failure(row, text + (error or how))}
         else:
-            delay = 0 if how == "released" else min(_LONGEST_DELAY_SECONDS, 2 ** (lost + broken - 1))
-            values |= {"status": "pending", "result": None, "not_before": now() + 1000 * delay}
+            delay = retries.delay_seconds(broken) if how == "broken" else 0
+            values |= {"status": "pending", "result": None, "not_before": now() + round(1000 * delay)}
             values["waiting"] = error or WAITING_FOR_WORKER
         returned = await write_job(self._connection, self._counts, row, values)
         await end_attempt(self._connection, row, how, error)
@@ -445,10 +358,6 @@ async def end_attempt(connection: AsyncConnection, job: Row[Any], outcome: str, 
         attempts.c.job_id == job.id, attempts.c.fence == job.fence, attempts.c.ended_at.is_(None)
     )
     await connection.execute(statement.values(ended_at=now(), outcome=outcome, error=error))
-
-
-def _waited_long(seconds: float) -> ColumnElement[bool]:
-    return jobs.c.created_at < now() - round(seconds * 1000)
 
 
 def _status(status: str, outcome: str, error: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from influencerai.store.jobs import Jobs
 from influencerai.store.lora_configs import LoraConfigs
 from influencerai.store.queue import Queue
 from influencerai.store.tenants import lock_tenant
+from influencerai.store.turns import Turns
 from influencerai.store.workers import Workers
 
 
@@ -31,6 +32,7 @@ class Transaction:
         self.jobs = Jobs(connection, self.counts)
         self.events = Events(connection)
         self.queue = Queue(connection, self.counts)
+        self.turns = Turns(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.api_keys = ApiKeys(connection)
         self.workers = Workers(connection)

@@ -24,7 +24,7 @@ from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import Budgets, Ending, Lease, Return
+from influencerai.store.queue import Ending, Lease, RetryRules, Return
 from influencerai.tenant_folders import TenantFolders
 from influencerai.worker.child import ForkServer, TrainingChild
 from influencerai.worker.journal import Journal
@@ -251,8 +251,8 @@ class JobAttempt:
 
     async def _give_back(self, transaction: Transaction, how: Return, error: str | None) -> str:
         shown = None if error is None else self._shown(error)
-        budgets = Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)
-        await transaction.queue.give_back(self._lease, how, error=shown, budgets=budgets)
+        retries = RetryRules.of(self._settings)
+        await transaction.queue.give_back(self._lease, how, error=shown, retries=retries)
         return f"The job goes back to the queue: {shown or how}"
 
     def _remove_leftovers(self) -> None:
@@ -286,8 +286,7 @@ class JobAttempt:
         return {"error": "Cancelled", "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}
 
     def _shown(self, text: str) -> str:
-        """A message as its tenant may see it: paths begin at the root."""
-        return text.replace(f"{self._root}/", "").replace(f"{self._settings.root}/", "")
+        return self._folders.shown(self._lease.tenant_id, text)
 
 
 def _discard(run_dir: Path, blobs_dir: Path) -> None:

@@ -13,7 +13,8 @@ from influencerai.errors import FencedOffError, InfluencerAIError
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import Budgets, ClaimRules, Lease
+from influencerai.store.queue import Lease, RetryRules
+from influencerai.store.turns import ClaimRules
 from influencerai.worker.attempt import JobAttempt
 from influencerai.worker.child import ForkServer
 
@@ -93,23 +94,19 @@ class Worker:
         return 0
 
     async def _claim(self) -> tuple[Lease, StoredJob] | None:
-        settings = self._settings
-        rules = ClaimRules(
-            seconds=settings.lease_seconds,
-            running_per_tenant=settings.running_jobs_per_tenant,
-            dataset_wait_seconds=settings.dataset_wait_seconds,
-        )
+        rules = ClaimRules.of(self._settings)
         async with self._store.read() as transaction:  # the usual answer costs no lock
-            if not await transaction.queue.has_work(rules):
+            if not await transaction.turns.has_work(rules):
                 return None
         async with self._store.write() as transaction:
-            await transaction.queue.reap(budgets=self._budgets)
+            await transaction.queue.reap(retries=RetryRules.of(self._settings))
             return await transaction.queue.claim(node=self.node, rules=rules)
 
     async def _give_up(self, lease: Lease, error: Exception) -> None:
         text = f"The worker failed ({type(error).__name__}); its log says more."
         async with self._store.write() as transaction:
-            await transaction.queue.give_back(lease, "broken", error=text, budgets=self._budgets)
+            retries = RetryRules.of(self._settings)
+            await transaction.queue.give_back(lease, "broken", error=text, retries=retries)
 
     async def _greet(self) -> None:
         while True:
@@ -119,7 +116,3 @@ class Worker:
             except InfluencerAIError as error:
                 _log.warning("The database does not hear this worker: %s", error)
             await asyncio.sleep(self._settings.lease_seconds / _GREETINGS_PER_LEASE)
-
-    @property
-    def _budgets(self) -> Budgets:
-        return Budgets(lost=self._settings.lost_attempts, broken=self._settings.broken_attempts)

@@ -20,8 +20,9 @@ from influencerai.serve.app import create_app
 from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import ClaimRules, Lease
+from influencerai.store.queue import Lease
 from influencerai.store.schema import metadata
+from influencerai.store.turns import ClaimRules
 
 ANN, BOB = "ann", "bob"
 UNKNOWN_ID = "01a20000-0000-7000-8000-000000000000"

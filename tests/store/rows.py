@@ -13,11 +13,12 @@ from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.store import Store
 from influencerai.store.jobs import NewJob, StoredJob
-from influencerai.store.queue import Budgets, ClaimRules, Lease, Report
+from influencerai.store.queue import Lease, Report, RetryRules
 from influencerai.store.schema import counts, datasets, jobs, lora_configs
+from influencerai.store.turns import ClaimRules
 
 ANN, BOB = "ann", "bob"
-BUDGETS = Budgets(lost=2, broken=1)
+RETRIES = RetryRules(lost=2, broken=1, seconds=1)
 PROGRESS = {"currentEpoch": 0, "totalEpochs": 3}
 
 
@@ -77,7 +78,7 @@ async def add_job(store: Store, tenant: str = ANN, **fields: Any) -> StoredJob:
 
 async def claim(store: Store, **changes: Any) -> tuple[Lease, StoredJob] | None:
     async with store.write() as transaction:
-        return await transaction.queue.claim(node="node-1", rules=rules(**changes), progress=PROGRESS)
+        return await transaction.queue.claim(node="node-1", rules=rules(**changes))
 
 
 async def claimed(store: Store, **changes: Any) -> Lease:
@@ -110,12 +111,12 @@ async def finish(store: Store, lease: Lease, ending: Any = "completed", **fields
 
 async def give_back(store: Store, lease: Lease, how: Any, *, error: str | None = None) -> None:
     async with store.write() as transaction:
-        await transaction.queue.give_back(lease, how, error=error, budgets=BUDGETS)
+        await transaction.queue.give_back(lease, how, error=error, retries=RETRIES)
 
 
 async def reap(store: Store) -> int:
     async with store.write() as transaction:
-        return await transaction.queue.reap(budgets=BUDGETS)
+        return await transaction.queue.reap(retries=RETRIES)
 
 
 async def events_of(store: Store, id: str) -> list[tuple[int, str, Mapping[str, Any]]]:

@@ -82,7 +82,6 @@ async def test_a_change_that_raises_leaves_everything_as_it_was(store: Store) ->
     for edit in (
         lambda transaction: transaction.datasets.edit(ANN, dataset.id, refuse),
         lambda transaction: transaction.lora_configs.edit(ANN, config.id, refuse),
-        lambda transaction: transaction.jobs.edit(ANN, job.job.id, refuse),
         lambda transaction: transaction.jobs.remove(ANN, job.job.id, check=refuse),
         lambda transaction: transaction.queue.report(ANN, job.job.id, refuse, seconds=9),
         lambda transaction: transaction.queue.cancel(ANN, job.job.id, refuse),
@@ -291,7 +290,6 @@ async def test_another_tenant_sees_nothing_and_changes_nothing(store: Store) -> 
             await jobs.get(BOB, job.job.id),
             await jobs.stored(BOB, job.job.id),
             await jobs.detail(BOB, job.job.id),
-            await jobs.edit(BOB, job.job.id, lambda _: {"priority": 1}),
             await jobs.remove(BOB, job.job.id, check=lambda _: None),
             await queue.report(BOB, other.job.id, lambda _: pytest.fail("shown"), seconds=9),
             await queue.cancel(BOB, other.job.id, lambda _: pytest.fail("shown")),

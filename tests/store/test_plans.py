@@ -14,12 +14,13 @@ from influencerai.domain.job import JobQuery
 from influencerai.store import Store, Transaction
 from influencerai.store.times import MILLISECONDS_PER_DAY
 from tests.databases import KINDS, Databases
-from tests.store.rows import ANN, BUDGETS, PROGRESS, check_counts, rules
+from tests.store.rows import ANN, RETRIES, check_counts, rules
 
 JOBS = 100_000
 STEP = 300_000
 """Milliseconds between two jobs."""
 START = 1_700_000_000_000
+SNAPSHOT = '{"config": {"epochs": 3}}'
 _SERIES = {
     "sqlite": f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {JOBS})",
     "postgres": f"WITH s AS (SELECT n FROM generate_series(1, {JOBS}) n)",
@@ -32,7 +33,7 @@ _COLUMNS = {
     " WHEN n % 10 = 3 THEN 'failed' ELSE 'completed' END",
     "cancelled": "n % 20 = 3",
     "payload": "CAST('{}' AS JSON)",
-    "snapshot": "CAST('{}' AS JSON)",
+    "snapshot": f"CAST('{SNAPSHOT}' AS JSON)",
     "output_dir": "'x'",
     "priority": "5",
     "not_before": "0",
@@ -52,7 +53,7 @@ FROM jobs GROUP BY 1, 3, 4"""
 
 async def fill(store: Store, kind: str) -> None:
     """One tenant's jobs over a year: nearly all ended, a few pending and running."""
-    columns = _COLUMNS if kind == "postgres" else {**_COLUMNS, "payload": "'{}'", "snapshot": "'{}'"}
+    columns = _COLUMNS if kind == "postgres" else {**_COLUMNS, "payload": "'{}'", "snapshot": f"'{SNAPSHOT}'"}
     names, values = ", ".join(columns), ", ".join(columns.values())
     async with store.database.write() as connection:
         await connection.execute(text(f"INSERT INTO jobs ({names}) {_SERIES[kind]} SELECT {values} FROM s"))
@@ -85,7 +86,7 @@ def page(**query: Any) -> Ask:
 
 
 async def claim(transaction: Transaction) -> None:
-    await transaction.queue.claim(node="n", rules=rules(), progress=PROGRESS)
+    await transaction.queue.claim(node="n", rules=rules())
 
 
 LAST_DAY = (START + JOBS * STEP) // MILLISECONDS_PER_DAY
@@ -100,8 +101,8 @@ QUESTIONS: dict[str, Ask] = {
     "active": lambda transaction: transaction.jobs.active(ANN),
     "last completed": lambda transaction: transaction.jobs.last_completed(ANN),
     "claim": claim,
-    "reap": lambda transaction: transaction.queue.reap(budgets=BUDGETS),
-    "explain waiting": lambda transaction: transaction.queue.explain_waiting(dataset_wait_seconds=60),
+    "reap": lambda transaction: transaction.queue.reap(retries=RETRIES),
+    "explain waiting": lambda transaction: transaction.turns.explain_waiting(dataset_wait_seconds=60),
     "series of 30 days": lambda transaction: transaction.jobs.per_day(ANN, since=LAST_DAY - 30),
 }
 

@@ -318,7 +318,7 @@ async def mixed_load(stores: list[Store], *, seconds: float, seed: int) -> None:
                 )
         elif action == 10:
             async with store.write() as transaction:
-                await transaction.queue.explain_waiting(dataset_wait_seconds=60)
+                await transaction.turns.explain_waiting(dataset_wait_seconds=60)
         else:
             async with store.write() as transaction:
                 await transaction.lora_configs.remove(tenant, chosen)

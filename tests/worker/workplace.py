@@ -42,7 +42,13 @@ DATE = "1700000000"
 MARK = "TESTED_WORKPLACE"
 """Environment variable by which processes are recognised, whoever their parent is now."""
 _QUICK: dict[str, Any] = {"lease_seconds": 3, "poll_seconds": 0.05, "cancel_grace_seconds": 15, "stall_seconds": 100}
-_SMALL: dict[str, Any] = {"lost_attempts": 2, "broken_attempts": 2, "min_free_mib": 0, "dataset_wait_seconds": 30}
+_SMALL: dict[str, Any] = {
+    "lost_attempts": 2,
+    "broken_attempts": 2,
+    "retry_seconds": 0.5,
+    "min_free_mib": 0,
+    "dataset_wait_seconds": 30,
+}
 on_sqlite = pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 """A test of `place` on SQLite."""
 on_both = pytest.mark.parametrize("shared", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
