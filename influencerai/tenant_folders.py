@@ -58,6 +58,10 @@ class TenantFolders:
             raise ValidationError(field_errors={field: [text]}) from error
         return place
 
+    def shown(self, tenant: str, text: str) -> str:
+        """A message as the tenant may see it: paths begin at its root."""
+        return text.replace(f"{self.root(tenant)}/", "").replace(f"{self._root}/", "")
+
     def make(self, tenant: str) -> Path:
         """The tenant's root, made where it is missing.
 

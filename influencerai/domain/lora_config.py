@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool, StrictInt, StringConstraints, field_vali
 
 from influencerai.domain.output_path import check_output_path
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import Number, WireModel, check_plain
+from influencerai.domain.wire import NO_NUL, Number, WireModel, check_plain
 
 
 class LoraConfig(WireModel):
@@ -16,13 +16,13 @@ class LoraConfig(WireModel):
 
     server_fields: ClassVar[frozenset[str]] = frozenset({"id", "tenantId", "createdAt", "updatedAt", "warnings"})
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)] = Field(
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), NO_NUL] = Field(
         description="Name of the configuration, unique per tenant."
     )
     description: Annotated[str, StringConstraints(max_length=500)] | None = Field(
         default=None, description="Human-readable description."
     )
-    model_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)] = Field(
+    model_name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255), NO_NUL] = Field(
         description="Base model: an alias (sd15, sdxl), a hub id, a diffusers folder or a .safetensors file."
     )
     epochs: StrictInt = Field(default=10, ge=1, le=1000, description="Passes over the images.")

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from influencerai.domain.wire import WireModel
+from influencerai.domain.wire import NO_NUL, WireModel
 
 Item = TypeVar("Item")
 SortOrder = Literal["asc", "desc"]
@@ -33,15 +33,9 @@ def _boolean(value: Any) -> Any:
     return value
 
 
-def _without_nul(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("Input should hold no NUL")
-    return value
-
-
 QueryInteger = Annotated[int, BeforeValidator(query_integer)]
 QueryBoolean = Annotated[bool, BeforeValidator(_boolean)]
-QueryText = Annotated[str, AfterValidator(_without_nul), WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$"})]
+QueryText = Annotated[str, NO_NUL, WithJsonSchema({"type": "string", "pattern": "^[^\\x00]*$"})]
 
 
 class PageQuery(WireModel):

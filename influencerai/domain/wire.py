@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 
 import pydantic
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
@@ -47,6 +48,16 @@ Timestamp = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2025-01-15T10:30:00.000Z"]}),
 ]
 """A time in UTC, written as ISO 8601 with milliseconds and Z."""
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("Input should hold no NUL")
+    return value
+
+
+NO_NUL = AfterValidator(_without_nul)
+"""Of texts that a database compares: Postgres knows none with NUL."""
 
 
 class WireModel(BaseModel):
@@ -99,6 +110,12 @@ class WireModel(BaseModel):
     def wire_names(cls) -> list[str]:
         """The names of the fields as they stand in JSON."""
         return [field.alias or name for name, field in cls.model_fields.items()]
+
+    @classmethod
+    def by_wire_name(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """`data` with the fields of this model by their names in JSON, the rest as it is."""
+        names = dict(zip(cls.model_fields, cls.wire_names(), strict=True))
+        return {names.get(name, name): value for name, value in data.items()}
 
     @classmethod
     def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:

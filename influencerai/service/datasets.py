@@ -163,8 +163,7 @@ class DatasetService:
         noted = {"caption": " ".join(text.split()), "caption_source": source}
         await self.report(tenant, id)  # so that there is one
         async with self._store.write() as transaction:
-            await transaction.datasets.edit(tenant, id, lambda _: {})  # locks it: another caption may be written now
-            document = await transaction.datasets.report(tenant, id)
+            document = await transaction.datasets.report(tenant, id, lock=True)  # another caption may be written now
             if document is None:
                 raise _not_found(id)
             report = ImageSetReport.model_validate(document)

@@ -64,7 +64,7 @@ class JobService:
             report = await transaction.datasets.report(tenant, dataset.id)
             new = NewJob(
                 type=draft.type,
-                payload={**_own_words(payload), "datasetId": dataset.id, "loraConfigId": config_id},
+                payload={**JobPayload.by_wire_name(payload), "datasetId": dataset.id, "loraConfigId": config_id},
                 snapshot=_snapshot(resolved, dataset, report),
                 dataset_id=dataset.id,
                 config_id=config_id,
@@ -200,12 +200,6 @@ def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:
         return config
     meta = {name: value for name, value in config.meta.items() if name not in ("triggerWord", "trigger_word")}
     return LoraConfig.parse({**config.to_wire(), "meta": {**meta, "triggerWord": word[:2000]}})
-
-
-def _own_words(payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload as it was sent, its fields by their names on the wire."""
-    names = dict(zip(JobPayload.model_fields, JobPayload.wire_names(), strict=True))
-    return {names.get(name, name): value for name, value in payload.items()}
 
 
 def not_found(id: str) -> NotFoundError:

@@ -67,11 +67,9 @@ class LoraConfigService:
             ValidationError: a value cannot be used, or is null where there must be one.
             ConflictError: the new name is taken.
         """
-        aliases = dict(zip(LoraConfig.model_fields, LoraConfig.wire_names(), strict=True))
-        own = {
-            aliases.get(name, name): value for name, value in changes.items() if name not in LoraConfig.server_fields
-        }
-        if bad := [name for name in aliases.values() if name not in NULLABLE and own.get(name, "") is None]:
+        sent = LoraConfig.by_wire_name(changes)
+        own = {name: value for name, value in sent.items() if name not in LoraConfig.server_fields}
+        if bad := [name for name in LoraConfig.wire_names() if name not in NULLABLE and own.get(name, "") is None]:
             raise ValidationError(field_errors={name: ["Input should not be null"] for name in bad})
 
         def change(config: LoraConfig) -> LoraConfig:
@@ -120,9 +118,6 @@ def _not_found(id: str) -> NotFoundError:
 def _check(config: LoraConfig) -> None:
     """Refuse what no training could do with the configuration, beyond what it says of itself."""
     BucketPlan(resolution=config.resolution, options=config.options)
-    texts = {"name": config.name, "modelName": config.model_name}
-    if bad := [name for name, text in texts.items() if "\0" in text]:
-        raise ValidationError(field_errors={name: ["Input should hold no NUL"] for name in bad})
     try:
         normalized(output_path(config))
     except ValueError as error:

@@ -13,15 +13,17 @@ from influencerai.service.datasets import DatasetService
 from influencerai.service.jobs import resolve_draft, with_trigger_word
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
+from influencerai.tenant_folders import TenantFolders
 
 
 class PreFlightService:
     """Checks of one tenant's drafts, per call."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
+    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, folders: TenantFolders) -> None:
         self._store = store
         self._settings = settings.model_copy(update={"allow_downloads": settings.serves_downloads})
         self._datasets = datasets
+        self._folders = folders
 
     async def check(self, tenant: str, draft: JobDraft) -> Preflight:
         """The report on a draft.
@@ -52,7 +54,7 @@ class PreFlightService:
 
     def _shown(self, text: str, folder: Path, dataset: Dataset) -> str:
         """A sentence without the server's own folders."""
-        return text.replace(str(folder), dataset.path).replace(f"{self._settings.root}/", "")
+        return self._folders.shown(dataset.tenant_id, text.replace(str(folder), dataset.path))
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:
         """Images per second of the tenant's last completed job that trained alike."""

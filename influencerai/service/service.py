@@ -31,7 +31,7 @@ class Service:
         self.jobs = JobService(self.store, settings, self.datasets)
         self.job_runs = JobRunService(self.store, settings, self.folders)
         self.job_log = JobLogService(self.store, self.folders)
-        self.pre_flights = PreFlightService(self.store, settings, self.datasets)
+        self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders)
         self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
         self.keys = KeyService(self.store)
         self._upkeep = Upkeep(self.store, settings, self.datasets)

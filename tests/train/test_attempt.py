@@ -367,7 +367,7 @@ def test_a_machine_without_the_gpu_gives_the_job_back(root: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a CUDA device")
     outcome, _ = run(make_order(root, device="cuda"))
     assert isinstance(outcome, Failed)
     assert outcome.retryable

@@ -419,7 +419,7 @@ def test_a_full_file_system_is_tried_again(root: Path, cache: Path, server: Fork
     mount = root / ".influencerai/runs"
     mount.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount]).returncode:
-        pytest.skip("may not mount")
+        pytest.skip("mounting a small disk is not allowed here, even as root")
     try:
         order = make_order(root, cache_dir=cache)
         messages, code = run(order, server)

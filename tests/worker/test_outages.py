@@ -90,7 +90,7 @@ def test_a_full_disk_gives_the_job_back_until_there_is_room(folder: str, databas
     mount = root / folder
     mount.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", mount]).returncode:
-        pytest.skip("may not mount")
+        pytest.skip("mounting a small disk is not allowed here, even as root")
     url = databases.new("sqlite")
     ballast = mount / "ballast"
     try:
