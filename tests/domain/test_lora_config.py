@@ -87,6 +87,11 @@ def test_names_are_trimmed_and_then_measured(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["name", "modelName"])
+def test_names_that_no_database_compares_are_refused(field: str) -> None:
+    assert errors_of(**{field: "a\0b"}) == {field: ["Input should hold no NUL"]}
+
+
+@pytest.mark.parametrize("field", ["name", "modelName"])
 def test_required_fields(field: str) -> None:
     with pytest.raises(ValidationError) as raised:
         LoraConfig.parse({key: value for key, value in LEAST.items() if key != field})
