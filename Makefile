@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= --numprocesses auto --dist worksteal
 CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api
 
 .DEFAULT_GOAL := help

@@ -1,10 +1,12 @@
 """One thread per operation in tests: small models gain nothing from more, and a busy machine loses much."""
 
 import gc
+import os
 
 import torch
 
 torch.set_num_threads(1)
+os.environ |= {"OMP_NUM_THREADS": "1", "INFLUENCERAI_THREADS": "1"}  # for what tests start
 
 pytest_plugins = ["tests.databases"]
 

@@ -115,6 +115,6 @@ def test_a_command_that_fails_fails_its_document(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", EXECUTABLE, ids=name)
 def test_what_a_document_shows_runs(path: Path, tmp_path: Path, databases: Databases) -> None:
-    variables = {"DATABASE_URL": databases.new("postgres", schema=False)}
+    variables = {"DATABASE_URL": databases.new("postgres", schema=False), "INFLUENCERAI_THREADS": "1"}
     for _ in execute(path.read_text("utf-8"), folder=tmp_path, environment=variables):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -94,12 +95,12 @@ class UnexpectedErrors:
             await plain_error(500, UNEXPECTED)(scope, receive, send)
 
 
-def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Answer every error that `routes` raise in the one shape."""
+def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, root: Path) -> None:
+    """Answer every error that `routes` raise in the one shape; where on this machine `root` lies is not said."""
 
     @app.exception_handler(InfluencerAIError)
     async def answer_ours(request: Request, error: InfluencerAIError) -> Response:
-        response = error_response(error)
+        response = error_response(error, root=root)
         if response.status_code >= 500:  # which its sender cannot mend
             _log.error("The request failed: %s", error)
         return response
@@ -117,8 +118,8 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         return plain_error(error.status_code, message, headers=headers)
 
 
-def error_response(error: InfluencerAIError) -> Response:
-    """The answer that an error of ours becomes."""
+def error_response(error: InfluencerAIError, *, root: Path | None = None) -> Response:
+    """The answer that an error of ours becomes; paths below `root` begin there."""
     status = next(code for kind, code in STATUS if isinstance(error, kind))
     headers = {}
     if status == 401:
@@ -128,7 +129,7 @@ def error_response(error: InfluencerAIError) -> Response:
     fields: Mapping[str, list[str]] = getattr(error, "field_errors", {})
     return plain_error(
         status,
-        error.message,
+        error.message if root is None else error.message.replace(f"{root}/", ""),
         headers=headers,
         errors={"fieldErrors": dict(fields)} if fields else None,
         remedy=error.remedy,

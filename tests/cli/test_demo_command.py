@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from influencerai.cli.demo import draw_before_after
 from influencerai.demo.characters import list_characters, write_character
 from influencerai.demo.spec import DEMO_PROMPTS, demo_config
-from influencerai.settings import Settings
 from tests.cli.conftest import Invoke, json_lines
 
 
@@ -47,21 +45,8 @@ def test_a_demo_keeps_edited_captions(invoke: Invoke, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_before_and_after_are_columns_of_one_grid(tmp_path: Path) -> None:
-    from influencerai.train.trainer import Trainer
-
-    write_character(list_characters()[0], tmp_path / "dataset")
-    settings = Settings(root=tmp_path, device="cpu")
-    run = Trainer(demo_config(), settings=settings, backend="dry-run").train("dataset")
-    grid = draw_before_after(run, settings=settings, path=tmp_path / "grid.png", as_json=True)
-    with Image.open(grid) as image:
-        assert image.width > 4 * 128
-        assert image.height > len(DEMO_PROMPTS) * 128
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_demo_trains_and_says_where_everything_is(invoke: Invoke, tmp_path: Path) -> None:
+def test_the_demo_trains_draws_and_says_where_everything_is(invoke: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = invoke("demo", "--out", out, "--json")
     assert result.exit_code == 0, result.output
@@ -70,3 +55,6 @@ def test_the_demo_trains_and_says_where_everything_is(invoke: Invoke, tmp_path: 
     assert all(Path(last[name]).is_file() for name in ("loraPath", "grid", "lossPlot"))
     losses = [event["loss"] for event in events if event["type"] == "step"]
     assert sum(losses[-50:]) < sum(losses[:50])
+    with Image.open(last["grid"]) as image:
+        assert image.width > 4 * 128
+        assert image.height > len(DEMO_PROMPTS) * 128

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from influencerai.artifacts import RUN_MARKER
 from influencerai.settings import Settings
 from tests.serve.running import Api, picture, running
 
@@ -127,3 +128,16 @@ def test_no_path_leaves_the_root(tmp_path: Path, sqlite_url: str, what: str) -> 
         runner.run(opened.__aexit__(None, None, None))
     finally:
         runner.close()
+
+
+@pytest.mark.anyio
+async def test_what_the_file_system_refuses_is_said_without_the_roots_place(api: Api) -> None:
+    job = await api.failed_job()
+    folder = api.root / "data/loras/portrait-0"
+    (folder / "portrait-0-final.safetensors").mkdir(parents=True)  # a folder, which cannot be removed as a file
+    (folder / RUN_MARKER).write_text(job["id"])
+    answer = await api.delete(f"/jobs/{job['id']}")
+    assert answer.status_code == 500
+    assert "data/loras/portrait-0/portrait-0-final.safetensors" in answer.json()["message"]
+    assert str(api.root) not in answer.text
+    assert (await api.get(f"/jobs/{job['id']}")).status_code == 200

@@ -163,47 +163,6 @@ def test_a_resolution_that_nothing_can_be_drawn_at_is_ignored(said: str, tmp_pat
     assert describe_lora(lora).resolution is None
 
 
-def small_lora(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A LoRA of one module of the small model."""
-    parts = {"lora_down.weight": torch.ones(2, 32), "lora_up.weight": torch.ones(32, 2), "alpha": torch.ones(())}
-    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    return {f"{key}.{name}": changes.get(name.partition(".")[0], tensor) for name, tensor in parts.items()}
-
-
-@pytest.mark.parametrize(
-    ("tensors", "metadata", "text"),
-    [
-        (small_lora(lora_up=torch.full((32, 2), torch.nan)), {}, "infinite or too large"),
-        (small_lora(alpha=torch.tensor(torch.inf)), {}, "infinite or too large"),
-        (small_lora(alpha=torch.tensor(1e30)), {}, "infinite or too large"),
-        (small_lora(lora_up=torch.ones(64), lora_down=torch.ones(64)), {}, "does not fit"),
-        ({"lora_te3_x.lora_down.weight": torch.ones(2, 2), "lora_te3_x.lora_up.weight": torch.ones(2, 2)}, {}, "fit"),
-        (small_lora(), {"lora_adapter_metadata": "[]"}, "does not fit"),
-    ],
-    ids=["nan", "infinite alpha", "large alpha", "vectors", "no module", "metadata"],
-)
-def test_a_damaged_lora_is_named_and_the_sampler_still_draws(
-    sampler: Sampler, tmp_path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], text: str
-) -> None:
-    before = pixels(sampler.draw(["a man"], **QUICK))
-    path = write_lora(tmp_path / "bad.safetensors", metadata=metadata, tensors=tensors)
-    with pytest.raises(ModelError, match=rf"bad\.safetensors.*{text}"):
-        sampler.draw(["a man"], lora=path, **QUICK)
-    assert np.array_equal(pixels(sampler.draw(["a man"], **QUICK)), before)
-
-
-def test_a_file_that_is_safetensors_and_pickle_at_once_is_not_opened(sampler: Sampler, tmp_path: Path) -> None:
-    polyglot = write_lora(tmp_path / "both.pt", metadata={}, tensors=small_lora())
-    with pytest.raises(ModelError, match=r"both\.pt is no \.safetensors file"):
-        sampler.draw(["a man"], lora=polyglot, **QUICK)
-
-
-@pytest.mark.parametrize("said", ["1x1", "99999x99999", "9" * 5000, "5000", "٣٣٣", "none"])
-def test_a_resolution_that_nothing_can_be_drawn_at_is_ignored(said: str, tmp_path: Path) -> None:
-    lora = write_lora(tmp_path / "lora.safetensors", metadata={"modelspec.resolution": said})
-    assert describe_lora(lora).resolution is None
-
-
 def test_a_lora_tells_its_model_and_resolution(run: Run, tmp_path: Path) -> None:
     found = describe_lora(run.lora_path)
     assert (found.model_name, found.base_model_version, found.resolution) == ("small", "sd_v1", 128)

@@ -162,7 +162,7 @@ def test_a_job_whose_workers_are_lost_again_and_again_is_given_up(place: Workpla
         place.staff(2)
         place.wait_for_attempt(id, attempt)
         strike(place.holder(id))
-        place.until(lambda: place.job(id).status != "running", id=id)
+        place.wait_for_outcome(id, attempt)
     job = place.wait(id)
     place.check(id)
     assert place.outcomes(id) == ["lost"] * 3

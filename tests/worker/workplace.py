@@ -139,6 +139,10 @@ class Workplace:
         """Return when the job's attempt of this number, from 1, has begun."""
         self.until(lambda: len(self.history(id).attempts) >= number, id=id)
 
+    def wait_for_outcome(self, id: str, number: int) -> None:
+        """Return when the job's attempt of this number, from 1, has ended."""
+        self.until(lambda: self.outcomes(id)[number - 1], id=id)
+
     def until(
         self,
         condition: Callable[[], object],
