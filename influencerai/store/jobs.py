@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.job import TERMINAL, Job, JobQuery, JobStatus
 from influencerai.domain.page import Page
 from influencerai.errors import ConflictError, NotFoundError
+from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_keep, now
 from influencerai.store.events import append_events
@@ -112,6 +113,8 @@ class Jobs:
         }
         await self._keep(tenant, "Dataset", datasets, new.dataset_id)
         await self._keep(tenant, "LoRA config", lora_configs, new.config_id)
+        if not await self.active(tenant):
+            await Attempts(self._connection, self._counts).lift(tenant)
         await self._connection.execute(insert(jobs).values(values))
         reserved = await self._reserve(tenant, id, new.output_dir)
         await append_events(self._connection, id, [("status", {"status": "pending"})])

@@ -12,17 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from sqlalchemy import Row, and_, delete, insert, literal_column, select, update
+from sqlalchemy import Row, and_, delete, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.settings import Settings
+from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.events import StepFigures, append_events, write_figures
 from influencerai.store.jobs import StoredJob, stored_job, write_job
-from influencerai.store.schema import artifacts, attempts, jobs, tenants
+from influencerai.store.schema import artifacts, jobs
 from influencerai.store.turns import WAITING_FOR_WORKER, ClaimRules, Turns
 
 Ending = Literal["completed", "failed", "cancelled"]
@@ -96,10 +97,11 @@ class Queue:
     def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
         self._connection = connection
         self._counts = counts
+        self._attempts = Attempts(connection, counts)
 
     async def claim(self, *, node: str, rules: ClaimRules) -> tuple[Lease, StoredJob] | None:
         """Take the next pending job that may run, or None."""
-        row = await Turns(self._connection).next(rules)
+        row = await Turns(self._connection, self._counts).next(rules)
         if row is None:
             return None
         token = secrets.token_hex(16)
@@ -113,9 +115,7 @@ class Queue:
             "waiting": None,
         }
         claimed = await write_job(self._connection, self._counts, row, values)
-        await start_attempt(self._connection, claimed, node=node)
-        served = update(tenants).where(tenants.c.id == row.tenant_id).values(served_at=now())
-        await self._connection.execute(served)
+        await self._attempts.start(claimed, node=node, devices=1)
         lease = Lease(job_id=row.id, tenant_id=row.tenant_id, fence=claimed.fence, token=token)
         return lease, stored_job(claimed)
 
@@ -192,7 +192,7 @@ class Queue:
             "error_code": code,
         }
         await write_job(self._connection, self._counts, row, values)
-        await end_attempt(self._connection, row, ending, error)
+        await self._attempts.end(row, ending, error)
         await append_events(self._connection, lease.job_id, [("status", _status(status, ending, error))])
 
     async def give_back(self, lease: Lease, how: Return, *, error: str | None, retries: RetryRules) -> None:
@@ -246,9 +246,9 @@ class Queue:
             return stored_job(await self._return(row, "released", error=None, retries=RetryRules()))
         written = await write_job(self._connection, self._counts, row, values)
         if claims:
-            await start_attempt(self._connection, written, node="external")
+            await self._attempts.start(written, node="external", devices=0)
         elif written.status != row.status:
-            await end_attempt(self._connection, row, written.status, None)
+            await self._attempts.end(row, written.status, None)
             data = _status(written.status, written.status, None)
             await append_events(self._connection, id, [("status", data)])
         progress = (said.result or {}).get("progress")
@@ -278,7 +278,7 @@ class Queue:
             await append_events(self._connection, id, [("cancel", {})])
             return stored_job(asked)
         ended = await write_job(self._connection, self._counts, row, await self._cancelled(row))
-        await end_attempt(self._connection, row, "cancelled", None)
+        await self._attempts.end(row, "cancelled", None)
         await append_events(self._connection, id, [("status", _status("failed", "cancelled", None))])
         return stored_job(ended)
 
@@ -308,7 +308,7 @@ class Queue:
             values |= {"status": "pending", "result": None, "not_before": now() + round(1000 * delay)}
             values["waiting"] = error or WAITING_FOR_WORKER
         returned = await write_job(self._connection, self._counts, row, values)
-        await end_attempt(self._connection, row, how, error)
+        await self._attempts.end(row, how, error)
         data = _status(returned.status, how, error)
         await append_events(self._connection, row.id, [("status", data)])
         return returned
@@ -343,21 +343,6 @@ class Queue:
         if row is None:
             raise FencedOffError(f"Job {lease.job_id} is not held by attempt {lease.fence} any more.")
         return row
-
-
-async def start_attempt(connection: AsyncConnection, job: Row[Any], *, node: str) -> None:
-    """The row of the attempt that holds `job` from now on, and the event of it."""
-    attempt = {"job_id": job.id, "fence": job.fence, "node": node, "started_at": now()}
-    await connection.execute(insert(attempts).values(attempt))
-    await append_events(connection, job.id, [("status", {"status": "running", "attempt": job.fence, "node": node})])
-
-
-async def end_attempt(connection: AsyncConnection, job: Row[Any], outcome: str, error: str | None) -> None:
-    """How the attempt that held `job` ended; nothing where it has ended before."""
-    statement = update(attempts).where(
-        attempts.c.job_id == job.id, attempts.c.fence == job.fence, attempts.c.ended_at.is_(None)
-    )
-    await connection.execute(statement.values(ended_at=now(), outcome=outcome, error=error))
 
 
 def _status(status: str, outcome: str, error: str | None) -> dict[str, Any]:

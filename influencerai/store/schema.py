@@ -50,7 +50,6 @@ tenants = Table(
     "tenants",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("served_at", BigInteger, nullable=False, server_default=text("0")),  # when a job of it was last claimed
 )
 """A row to lock where a decision is about all that a tenant has."""
 
@@ -131,10 +130,18 @@ jobs = Table(
     Index("ix_jobs_status", "tenant_id", "status", "created_at", "id"),
     Index("ix_jobs_finished", "tenant_id", "finished_at"),
     # Only active jobs are in these, so that they stay small.
-    Index("ix_jobs_pending", "tenant_id", "not_before", **_where("status = 'pending'")),
     Index("ix_jobs_running", "lease_expires_at", **_where("status = 'running'")),
     Index("ix_jobs_active_dataset", "active_dataset_id", **_where("active_dataset_id IS NOT NULL")),
     Index("ix_jobs_active_config", "active_config_id", **_where("active_config_id IS NOT NULL")),
+)
+
+Index(
+    "ix_jobs_pending",
+    jobs.c.tenant_id,
+    jobs.c.priority.desc(),
+    jobs.c.created_at,
+    jobs.c.id,
+    **_where("status = 'pending'"),
 )
 
 attempts = Table(
@@ -143,6 +150,8 @@ attempts = Table(
     Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("fence", Integer, primary_key=True),
     Column("node", String(255), nullable=False),
+    Column("devices", Float(53), nullable=False),  # held, in parts of a GPU too; a training on the CPU holds one
+    Column("charged", BigInteger, nullable=False),  # device-milliseconds that its tenant has paid for it
     Column("started_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("outcome", String(16)),
@@ -204,6 +213,7 @@ counts = Table(
     Column("first", String(255), primary_key=True),
     Column("second", String(255), primary_key=True),
     Column("count", BigInteger, nullable=False),
+    Index("ix_counts_noun", "noun", "first"),
 )
 """Rows per tenant, noun and the two things that its list is filtered by, so that totals cost the same at any size."""
 

@@ -1,6 +1,6 @@
 """Whose turn it is: the pending job that a claim takes next, and why the others wait.
 
-Tenants take turns: the one served least recently goes first, with its job of the highest priority, then the oldest.
+The tenant that has had the least device-time goes first, with its job of the highest priority, then the oldest.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
+from influencerai.planning.placement import Capacity, Needs, Node
 from influencerai.settings import Settings
+from influencerai.store.attempts import Attempts
+from influencerai.store.counts import Counts
 from influencerai.store.dialect import now, take_turn
-from influencerai.store.schema import datasets, jobs, tenants
+from influencerai.store.schema import counts, datasets, jobs
 from influencerai.store.tenants import lock_tenant
 
 _CANDIDATES = 20
+_WORKER = Needs(cpus=1)
+"""What a job needs of a worker of this machine: its turn."""
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
 _PENDING = jobs.c.status == literal_column("'pending'")
 _NOT_READY = ("pending", "processing")
@@ -46,15 +52,16 @@ class ClaimRules:
 class Turns:
     """Pending jobs of all tenants, in the order in which they are claimed."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
         self._connection = connection
+        self._attempts = Attempts(connection, counts)
 
     async def has_work(self, rules: ClaimRules) -> bool:
         """Whether a claim, or taking back lost jobs, would find something; a look that locks nothing."""
         expired = select(jobs.c.id).where(jobs.c.status == "running", jobs.c.lease_expires_at < now()).limit(1)
         if (await self._connection.execute(expired)).first() is not None:
             return True
-        return bool(await self._candidates(rules))
+        return bool(await self._best(rules))
 
     async def next(self, rules: ClaimRules) -> Row[Any] | None:
         """The job whose turn it is, locked, and its tenant's row too.
@@ -63,13 +70,59 @@ class Turns:
         job is never waited for: so nothing waits in a circle.
         """
         await take_turn(self._connection, "claim")
-        for id, tenant in await self._candidates(rules):
-            await lock_tenant(self._connection, tenant)
-            locked = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
+        for job in await self._best(rules):
+            await lock_tenant(self._connection, job.tenant)
+            locked = select(jobs).where(jobs.c.id == job.id, _PENDING).with_for_update(skip_locked=True)
             row = (await self._connection.execute(locked)).one_or_none()
             if row is not None:
                 return row
         return None
+
+    async def waiting(self, rules: ClaimRules, *, per_tenant: int) -> dict[str, list[str]]:
+        """Ids of each tenant's first pending jobs that may run, in its order; as many questions as active tenants."""
+        busy = (
+            select(counts.c.tenant_id)
+            .where(counts.c.noun == "job", counts.c.first == "pending", counts.c["count"] > 0)
+            .distinct()
+            .subquery()
+        )
+        ready = func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | _waited_long(rules.dataset_wait_seconds)
+        first = (
+            select(jobs.c.id)
+            .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
+            .where(jobs.c.tenant_id == busy.c.tenant_id, _PENDING, jobs.c.not_before <= now(), ready)
+            .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
+            .limit(1)
+            .correlate(busy)
+        )
+        columns = [first.offset(number).scalar_subquery().label(f"id_{number}") for number in range(per_tenant)]
+        found = await self._connection.execute(select(busy.c.tenant_id, *columns))
+        return {tenant: ids for tenant, *row in found if (ids := [id for id in row if id is not None])}
+
+    async def shares(self) -> dict[str, TenantShare]:
+        """What each tenant has had and runs now."""
+        statement = (
+            select(counts.c.tenant_id, func.sum(counts.c["count"]))
+            .where(counts.c.noun == "job", counts.c.first == "running")
+            .group_by(counts.c.tenant_id)
+        )
+        running = {tenant: int(count) for tenant, count in await self._connection.execute(statement)}
+        usage = await self._attempts.usage()
+        return {
+            tenant: TenantShare(virtual_time=usage.get(tenant, 0) / 1000, running=running.get(tenant, 0))
+            for tenant in {*running, *usage}
+        }
+
+    async def _best(self, rules: ClaimRules) -> list[WaitingJob]:
+        """The jobs that one free worker would be given, best first; more than one, since a row may be locked."""
+        waiting = await self.waiting(rules, per_tenant=1)
+        jobs = {
+            tenant: [WaitingJob(id=id, tenant=tenant, options=(_WORKER,)) for id in ids]
+            for tenant, ids in waiting.items()
+        }
+        slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
+        limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
+        return [start.job for start in decide(jobs, await self.shares(), slots, rules=limits).starts]
 
     async def explain_waiting(self, *, dataset_wait_seconds: float) -> list[tuple[str, str]]:
         """Write why pending jobs wait whose dataset is not ready; returns (tenant, dataset) of those.
@@ -94,38 +147,6 @@ class Turns:
                 change = update(jobs).where(jobs.c.id == row.id, _PENDING)
                 await self._connection.execute(change.values(waiting=reason))
         return sorted(found)
-
-    async def _candidates(self, rules: ClaimRules) -> list[tuple[str, str]]:
-        """(job, tenant), best first."""
-        others = jobs.alias()
-        running = (
-            select(func.count())
-            .select_from(others)
-            .where(others.c.tenant_id == jobs.c.tenant_id, others.c.status == "running")
-            .scalar_subquery()
-        )
-        turn = func.row_number().over(
-            partition_by=jobs.c.tenant_id, order_by=(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
-        )
-        waited = _waited_long(rules.dataset_wait_seconds)
-        eligible = (
-            select(jobs.c.id, jobs.c.tenant_id, jobs.c.created_at, turn.label("turn"))
-            .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
-            .where(
-                _PENDING,
-                jobs.c.not_before <= now(),
-                running < rules.running_per_tenant,
-                func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | waited,
-            )
-            .subquery()
-        )
-        statement = (
-            select(eligible.c.id, eligible.c.tenant_id)
-            .outerjoin(tenants, tenants.c.id == eligible.c.tenant_id)
-            .order_by(func.coalesce(tenants.c.served_at, 0), eligible.c.turn, eligible.c.created_at, eligible.c.id)
-            .limit(_CANDIDATES)
-        )
-        return [(row.id, row.tenant_id) for row in await self._connection.execute(statement)]
 
 
 def _waited_long(seconds: float) -> ColumnElement[bool]:

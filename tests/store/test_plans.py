@@ -143,8 +143,8 @@ def check_plan(kind: str, plan: str, *, limited: bool) -> None:
     if kind == "sqlite":
         for line in plan.splitlines():
             if line.startswith("SCAN jobs"):
-                # An index of pending or running jobs alone holds few.
-                assert re.search("USING .*INDEX ix_jobs_(pending|running)", line), plan
+                # An index of active jobs alone holds few.
+                assert re.search("USING .*INDEX ix_jobs_(pending|running|active_dataset)", line), plan
         return
     assert "Seq Scan on jobs" not in plan, plan
     touched = [float(count) for count in re.findall(r"actual rows=([\d.]+)", plan)]

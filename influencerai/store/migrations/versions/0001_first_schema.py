@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "noun", "first", "second", name=op.f("pk_counts")),
     )
+    op.create_index("ix_counts_noun", "counts", ["noun", "first"], unique=False)
     op.create_table(
         "datasets",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -90,7 +91,6 @@ def upgrade() -> None:
     op.create_table(
         "tenants",
         sa.Column("id", sa.String(length=64), nullable=False),
-        sa.Column("served_at", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
     )
     op.create_table(
@@ -166,7 +166,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_pending",
         "jobs",
-        ["tenant_id", "not_before"],
+        ["tenant_id", sa.literal_column("priority DESC"), "created_at", "id"],
         unique=False,
         sqlite_where=sa.text("status = 'pending'"),
         postgresql_where=sa.text("status = 'pending'"),
@@ -200,6 +200,8 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(length=64), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("node", sa.String(length=255), nullable=False),
+        sa.Column("devices", sa.Float(precision=53), nullable=False),
+        sa.Column("charged", sa.BigInteger(), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=True),

@@ -1,0 +1,122 @@
+"""Dispatch: which waiting jobs start now, and why the others wait. Pure: one decision, from what is told.
+
+Tenants are served by their virtual time, the smallest first (start-time fair queueing; Goyal, Vin, Cheng 1996): each
+start moves it on by the device-seconds that the job is likely to take, and the end of the job by what it took really.
+A job that has waited long for a large place has a node kept free for it: its tenant's virtual time stands still
+meanwhile, so that nobody new comes before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from influencerai.planning.placement import Capacity, Holding, Needs, best_place
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingJob:
+    """A pending job that may start."""
+
+    id: str
+    tenant: str
+    options: tuple[Needs, ...]
+    """Ways to train it, the one that was asked for first."""
+    waited_seconds: float = 0
+    expected_seconds: float = 600
+    """How long it is likely to hold what it gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantShare:
+    """What a tenant has had."""
+
+    virtual_time: float = 0
+    """Device-seconds that it has had, and what it was lifted by when it came back from idleness."""
+    running: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchRules:
+    """What a decision obeys."""
+
+    running_per_tenant: int = 5
+    reserve_after_seconds: float = 600
+    """A job that has waited so long, and would fit an idle node, has one kept free."""
+    starts: int = 100
+    """Jobs that one decision starts at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A job that starts now."""
+
+    job: WaitingJob
+    option: int
+    holding: Holding
+
+
+@dataclass(kw_only=True)
+class Decision:
+    """What happens now."""
+
+    starts: list[Start] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Why jobs that were looked at do not start, by id."""
+
+
+def decide(
+    jobs: Mapping[str, Sequence[WaitingJob]],
+    shares: Mapping[str, TenantShare],
+    capacity: Capacity,
+    *,
+    rules: DispatchRules,
+) -> Decision:
+    """Who starts where; `jobs` are each tenant's, in the order in which it wants them."""
+    decision = Decision()
+    queues = {tenant: iter(waiting) for tenant, waiting in jobs.items()}
+    running = {tenant: shares.get(tenant, TenantShare()).running for tenant in jobs}
+    heap = [(shares.get(tenant, TenantShare()).virtual_time, tenant) for tenant in jobs]
+    heapq.heapify(heap)
+    while heap and len(decision.starts) < rules.starts:
+        begins, tenant = heapq.heappop(heap)
+        if running[tenant] >= rules.running_per_tenant:
+            _explain(decision, queues[tenant], f"{running[tenant]} jobs of yours are running, and no more may at once.")
+            continue
+        job = next(queues[tenant], None)
+        if job is None:
+            continue
+        placed = best_place(capacity, job.options)
+        if placed is None:
+            decision.waiting[job.id] = _reason(job, capacity, rules)
+            heapq.heappush(heap, (begins, tenant))
+            continue
+        option, holding = placed
+        decision.starts.append(Start(job=job, option=option, holding=holding))
+        running[tenant] += 1
+        heapq.heappush(heap, (begins + job.expected_seconds * holding.device_count, tenant))
+    return decision
+
+
+def _reason(job: WaitingJob, capacity: Capacity, rules: DispatchRules) -> str:
+    possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
+    if possible is None:
+        return f"No node has {describe(job.options[-1])}."
+    if job.waited_seconds >= rules.reserve_after_seconds and capacity.reserve(possible) is not None:
+        return f"A node is kept free for it: it needs {describe(possible)}."
+    return f"No node has {describe(possible)} free."
+
+
+def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> None:
+    for job in jobs:
+        decision.waiting[job.id] = reason
+
+
+def describe(needs: Needs) -> str:
+    """Such as "2 GPUs (H100) of 38.5 GB", for people."""
+    if not needs.devices:
+        return f"{needs.cpus:g} cores and {needs.memory_gb:g} GB of memory"
+    count = "a GPU" if needs.devices == 1 else f"{needs.devices} GPUs"
+    kind = f" ({needs.accelerator})" if needs.accelerator else ""
+    return f"{count}{kind} with {needs.device_gb:g} GB"

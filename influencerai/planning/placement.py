@@ -1,0 +1,196 @@
+"""Placement: which node, and which of its GPUs, an attempt gets. Pure: what is there and what is held are told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+SHARES = 4
+"""A GPU is shared in quarters."""
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A GPU."""
+
+    name: str
+    memory_gb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A machine that may train."""
+
+    id: str
+    name: str
+    cpus: float
+    memory_gb: float
+    devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What one attempt holds while it runs."""
+
+    cpus: float = 1
+    memory_gb: float = 0
+    """Of the node."""
+    devices: int = 0
+    """GPUs; with none it trains on the CPU."""
+    device_gb: float = 0
+    """Memory of each GPU."""
+    is_shared: bool = False
+    """Whether it leaves the rest of a GPU to others, its need being known well enough."""
+    accelerator: str | None = None
+    """A part of the GPU's name that must be there, such as "H100"."""
+
+    def suits(self, device: Device) -> bool:
+        """Whether the whole device would do."""
+        named = self.accelerator is None or self.accelerator.lower() in device.name.lower()
+        return named and device.memory_gb + _EPSILON >= self.device_gb
+
+    def share_of(self, device: Device) -> float:
+        """The part of the device that is held, in quarters when it is shared."""
+        if not self.is_shared or device.memory_gb <= 0:
+            return 1.0
+        return min(1.0, max(1, math.ceil(self.device_gb / device.memory_gb * SHARES - _EPSILON)) / SHARES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What an attempt has got."""
+
+    node: str
+    cpus: float
+    memory_gb: float
+    devices: Mapping[int, float] = field(default_factory=dict)
+    """The part held of each GPU, by its index on the node."""
+
+    @property
+    def device_count(self) -> float:
+        """GPUs held; a job on the CPU counts as one device too, since it holds a node's cores."""
+        return sum(self.devices.values()) or 1.0
+
+
+class Capacity:
+    """What is free on each node; shrinks as it is taken."""
+
+    def __init__(self, nodes: Iterable[Node], holdings: Iterable[Holding] = ()) -> None:
+        self._nodes = {node.id: node for node in nodes}
+        self._cpus = {node.id: node.cpus for node in self._nodes.values()}
+        self._memory = {node.id: node.memory_gb for node in self._nodes.values()}
+        self._devices = {node.id: [1.0] * len(node.devices) for node in self._nodes.values()}
+        self._reserved: set[str] = set()
+        # Capacity only shrinks, so what was once answered with no stays so.
+        self._hopeless: set[Needs] = set()
+        self._able: dict[Needs, bool] = {}
+        for holding in holdings:
+            if holding.node in self._nodes:
+                self._take(holding)
+
+    def place(self, needs: Needs) -> Holding | None:
+        """Take what an attempt needs from the node that it leaves the least free on; None where none has it now."""
+        if needs in self._hopeless:
+            return None
+        best: tuple[tuple[float, float, float, str], Holding] | None = None
+        for id, node in self._nodes.items():
+            if id in self._reserved or not self._has_room(id, needs):
+                continue
+            holding = self._fit(node, needs)
+            if holding is not None and (best is None or self._waste(node, needs, holding) < best[0]):
+                best = (self._waste(node, needs, holding), holding)
+        if best is None:
+            self._hopeless.add(needs)
+            return None
+        self._take(best[1])
+        return best[1]
+
+    def could_ever(self, needs: Needs) -> bool:
+        """Whether some node, were it idle, has what is needed."""
+        if needs not in self._able:
+            self._able[needs] = any(_is_able(node, needs) for node in self._nodes.values())
+        return self._able[needs]
+
+    def reserve(self, needs: Needs) -> str | None:
+        """Keep others off the node that is nearest to being free for these needs; its id, or None if there is none."""
+        able = [node for node in self._nodes.values() if node.id not in self._reserved and _is_able(node, needs)]
+        if not able:
+            return None
+        chosen = max(able, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
+        self._reserved.add(chosen)
+        return chosen
+
+    @property
+    def is_overcommitted(self) -> bool:
+        """Whether more is held of a node than it has."""
+        free = [
+            *self._cpus.values(),
+            *self._memory.values(),
+            *(part for parts in self._devices.values() for part in parts),
+        ]
+        return any(value < -_EPSILON for value in free)
+
+    def _has_room(self, id: str, needs: Needs) -> bool:
+        return self._cpus[id] + _EPSILON >= needs.cpus and self._memory[id] + _EPSILON >= needs.memory_gb
+
+    def _fit(self, node: Node, needs: Needs) -> Holding | None:
+        free = self._devices[node.id]
+        wanted: list[tuple[float, float, int, float]] = []
+        for index, device in enumerate(node.devices if needs.devices else ()):
+            share = needs.share_of(device)
+            if needs.suits(device) and free[index] + _EPSILON >= share:
+                wanted.append((free[index] - share, device.memory_gb, index, share))
+        if len(wanted) < needs.devices:
+            return None
+        chosen = {index: share for _, _, index, share in sorted(wanted)[: needs.devices]}
+        return Holding(node=node.id, cpus=needs.cpus, memory_gb=needs.memory_gb, devices=chosen)
+
+    def _waste(self, node: Node, needs: Needs, holding: Holding) -> tuple[float, float, float, str]:
+        """Free GPU memory that could not be used by another then, free GPUs, free cores: the least is the best."""
+        free = self._devices[node.id]
+        unused = sum(
+            node.devices[index].memory_gb * share - needs.device_gb for index, share in holding.devices.items()
+        )
+        return unused, sum(free) - sum(holding.devices.values()), self._cpus[node.id] - holding.cpus, node.id
+
+    def _free(self, node: Node, needs: Needs) -> float:
+        """How much of what is needed is free, from 0 to 1."""
+        parts = [self._cpus[node.id] / needs.cpus if needs.cpus else 1.0]
+        if needs.memory_gb:
+            parts.append(self._memory[node.id] / needs.memory_gb)
+        if needs.devices:
+            free = sorted(self._devices[node.id], reverse=True)[: needs.devices]
+            parts.append(sum(free) / needs.devices)
+        return min(1.0, *parts)
+
+    def _take(self, holding: Holding) -> None:
+        self._cpus[holding.node] -= holding.cpus
+        self._memory[holding.node] -= holding.memory_gb
+        devices = self._devices[holding.node]
+        for index, share in holding.devices.items():
+            if index < len(devices):
+                devices[index] -= share
+
+
+def _is_able(node: Node, needs: Needs) -> bool:
+    suitable = sum(needs.suits(device) for device in node.devices) if needs.devices else 0
+    return (
+        node.cpus + _EPSILON >= needs.cpus
+        and node.memory_gb + _EPSILON >= needs.memory_gb
+        and suitable >= needs.devices
+    )
+
+
+def best_place(capacity: Capacity, options: Sequence[Needs]) -> tuple[int, Holding] | None:
+    """The first of the options, best first, that can be placed now, by its index.
+
+    A later option, which trains slower, is taken only where no node could ever have an earlier one.
+    """
+    for index, needs in enumerate(options):
+        if not capacity.could_ever(needs):
+            continue
+        holding = capacity.place(needs)
+        return None if holding is None else (index, holding)
+    return None
