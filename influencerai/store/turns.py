@@ -71,12 +71,16 @@ class Turns:
         """
         await take_turn(self._connection, "claim")
         for job in await self._best(rules):
-            await lock_tenant(self._connection, job.tenant)
-            locked = select(jobs).where(jobs.c.id == job.id, _PENDING).with_for_update(skip_locked=True)
-            row = (await self._connection.execute(locked)).one_or_none()
+            row = await self.lock(job.tenant, job.id)
             if row is not None:
                 return row
         return None
+
+    async def lock(self, tenant: str, id: str) -> Row[Any] | None:
+        """A pending job for this transaction alone; None where somebody else has it, or it is pending no more."""
+        await lock_tenant(self._connection, tenant)
+        statement = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
+        return (await self._connection.execute(statement)).one_or_none()
 
     async def waiting(self, rules: ClaimRules, *, per_tenant: int) -> dict[str, list[str]]:
         """Ids of each tenant's first pending jobs that may run, in its order; as many questions as active tenants."""
