@@ -82,7 +82,7 @@ async def time_decisions(url: str, *, pending: int, tenants: int, nodes: int, ro
         async with store.write() as transaction:
             begun = time.perf_counter()
             waiting = await transaction.turns.waiting(rules, per_tenant=5)
-            shares = await transaction.turns.shares()
+            shares = await transaction.turns.shares(waiting)
             asked = time.perf_counter()
             jobs = {
                 tenant: [

@@ -6,6 +6,7 @@ tenant that comes back from idleness begins where the active one that has had th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
@@ -52,19 +53,22 @@ class Attempts:
             used = round((row.ended_at - row.started_at) * row.devices)
             self._counts.add(job.tenant_id, USAGE, "", "", used - row.charged)
 
-    async def usage(self) -> dict[str, int]:
-        """Device-milliseconds by tenant, those of attempts that run included."""
-        statement = select(counts.c.tenant_id, counts.c["count"]).where(counts.c.noun == USAGE)
+    async def usage(self, tenants: Iterable[str]) -> dict[str, int]:
+        """Device-milliseconds by tenant, those of attempts that run included; none for who has had nothing."""
+        mine = counts.c.tenant_id.in_(tuple(tenants))
+        statement = select(counts.c.tenant_id, counts.c["count"]).where(counts.c.noun == USAGE, mine)
         return {tenant: int(used) for tenant, used in await self._connection.execute(statement)}
 
     async def lift(self, tenant: str) -> None:
         """Let a tenant that was idle begin where the active one is that has had the least."""
-        active = (
-            select(counts.c.tenant_id)
+        used = counts.alias()
+        least = (
+            select(func.min(func.coalesce(used.c["count"], 0)))
+            .select_from(counts)
+            .outerjoin(used, (used.c.tenant_id == counts.c.tenant_id) & (used.c.noun == USAGE))
             .where(counts.c.noun == "job", counts.c.first.in_(ACTIVE), counts.c["count"] > 0)
             .where(counts.c.tenant_id != tenant)
         )
-        least = select(func.min(counts.c["count"])).where(counts.c.noun == USAGE, counts.c.tenant_id.in_(active))
         floor = (await self._connection.execute(least)).scalar_one()
         own = await self._counts.total(tenant, USAGE)
         if floor is not None and floor > own:

@@ -5,6 +5,7 @@ The tenant that has had the least device-time goes first, with its job of the hi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -103,30 +104,32 @@ class Turns:
         found = await self._connection.execute(select(busy.c.tenant_id, *columns))
         return {tenant: ids for tenant, *row in found if (ids := [id for id in row if id is not None])}
 
-    async def shares(self) -> dict[str, TenantShare]:
-        """What each tenant has had and runs now."""
+    async def shares(self, tenants: Collection[str]) -> dict[str, TenantShare]:
+        """What these tenants have had, and how many of their jobs run now."""
         statement = (
             select(counts.c.tenant_id, func.sum(counts.c["count"]))
-            .where(counts.c.noun == "job", counts.c.first == "running")
+            .where(counts.c.noun == "job", counts.c.first == "running", counts.c.tenant_id.in_(tuple(tenants)))
             .group_by(counts.c.tenant_id)
         )
         running = {tenant: int(count) for tenant, count in await self._connection.execute(statement)}
-        usage = await self._attempts.usage()
+        usage = await self._attempts.usage(tenants)
         return {
             tenant: TenantShare(virtual_time=usage.get(tenant, 0) / 1000, running=running.get(tenant, 0))
-            for tenant in {*running, *usage}
+            for tenant in tenants
         }
 
     async def _best(self, rules: ClaimRules) -> list[WaitingJob]:
         """The jobs that one free worker would be given, best first; more than one, since a row may be locked."""
         waiting = await self.waiting(rules, per_tenant=1)
+        if not waiting:
+            return []
         jobs = {
             tenant: [WaitingJob(id=id, tenant=tenant, options=(_WORKER,)) for id in ids]
             for tenant, ids in waiting.items()
         }
         slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
         limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
-        return [start.job for start in decide(jobs, await self.shares(), slots, rules=limits).starts]
+        return [start.job for start in decide(jobs, await self.shares(waiting), slots, rules=limits).starts]
 
     async def explain_waiting(self, *, dataset_wait_seconds: float) -> list[tuple[str, str]]:
         """Write why pending jobs wait whose dataset is not ready; returns (tenant, dataset) of those.

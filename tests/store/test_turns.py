@@ -14,10 +14,11 @@ from tests.store.rows import ANN, BOB, add_dataset, add_job, claim, claimed, fin
 pytestmark = pytest.mark.anyio
 
 
-async def usage(store: Store) -> dict[str, float]:
+async def usage(store: Store, *tenants: str) -> dict[str, float]:
     """Seconds by tenant, in tenths."""
     async with store.read() as transaction:
-        return {tenant: round(share.virtual_time, 1) for tenant, share in (await transaction.turns.shares()).items()}
+        shares = await transaction.turns.shares(tenants or (ANN,))
+    return {tenant: round(share.virtual_time, 1) for tenant, share in shares.items()}
 
 
 async def lasted(store: Store, lease: Lease, seconds: int) -> None:
@@ -73,8 +74,20 @@ async def test_idleness_saves_nothing_up(store: Store) -> None:
     await finish(store, lease)
     for _ in range(3):
         await add_job(store, BOB)
-    assert (await usage(store))[BOB] == (await usage(store))[ANN]
+    found = await usage(store, ANN, BOB)
+    assert found[ANN] == found[BOB] > 99_000
     assert sorted(await order(store, 4)) == [ANN, ANN, BOB, BOB]
+
+
+async def test_a_newcomer_begins_where_who_has_had_nothing_is(store: Store) -> None:
+    await add_job(store)
+    lease = await claimed(store)
+    await lasted(store, lease, 100_000)
+    await finish(store, lease)
+    await add_job(store, BOB)  # while nobody else is active
+    await add_job(store, ANN)
+    await add_job(store, "cyd")
+    assert await usage(store, BOB, "cyd") == {BOB: 0, "cyd": 0}
 
 
 async def test_a_stranger_that_trains_costs_no_device_of_ours(store: Store) -> None:
