@@ -55,7 +55,7 @@ Example:
 @click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
 @output_options
 def check(*, database_url: str | None, as_json: bool) -> None:
-    """Say whether the database answers and its schema is of this version; a new SQLite file is made."""
+    """Say whether the database answers and its schema is of this version."""
     from influencerai.store import Store
 
     settings = Settings.load(database_url=database_url)
@@ -63,7 +63,7 @@ def check(*, database_url: str | None, as_json: bool) -> None:
     async def run() -> None:
         store = Store(settings.database_url)
         try:
-            await store.database.check()
+            await store.database.check(make=False)
         finally:
             await store.database.close()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from influencerai.store.api_keys import ApiKey
 
 Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _database_options(command: Command) -> Command:
+    """Which server's keys: those of its database."""
+    command = click.option("--root", type=click.Path(path_type=Path), help="The server's root, as in `serve`.")(command)
+    return click.option("--database-url", help="The server's database, as in `serve`.")(command)
 
 
 @click.group(short_help="Make, list and revoke API keys.")
@@ -32,14 +40,15 @@ Examples:
   influencerai keys create --worker""",
 )
 @click.option("--tenant", help="Tenant that the key is for.")
+@_database_options
 @click.option("--worker", is_flag=True, help="For a worker, which names its tenant with each request.")
 @click.option("--name", default="", help="What to remember the key by.")
 @output_options
-def create(*, tenant: str | None, worker: bool, name: str, as_json: bool) -> None:
+def create(*, tenant: str | None, worker: bool, name: str, as_json: bool, **given: Any) -> None:
     """Make a key. Its secret is shown this once and is never to be had again."""
     if (tenant is None) == (not worker):
         raise click.UsageError("Name either --tenant or --worker.")
-    key, secret = _run(lambda service: service.create(tenant=tenant, name=name))
+    key, secret = _run(lambda service: service.create(tenant=tenant, name=name), given)
     if as_json:
         print_result({**_document(key), "key": secret})
         return
@@ -55,12 +64,13 @@ Example:
   influencerai keys list --tenant studio""",
 )
 @click.option("--tenant", help="Only keys of this tenant.")
+@_database_options
 @output_options
-def list_(*, tenant: str | None, as_json: bool) -> None:
+def list_(*, tenant: str | None, as_json: bool, **given: Any) -> None:
     """List keys, revoked ones too."""
     from rich.table import Table
 
-    found = _run(lambda service: service.list(tenant=tenant))
+    found = _run(lambda service: service.list(tenant=tenant), given)
     if as_json:
         print_result({"keys": [_document(key) for key in found]})
         return
@@ -78,21 +88,22 @@ Example:
   influencerai keys revoke 01a206ae-4e40-7536-9936-a9df81e09aa6""",
 )
 @click.argument("id")
+@_database_options
 @output_options
-def revoke(*, id: str, as_json: bool) -> None:
+def revoke(*, id: str, as_json: bool, **given: Any) -> None:
     """Make the key with this ID useless; servers notice within seconds."""
-    key = _run(lambda service: service.revoke(id))
+    key = _run(lambda service: service.revoke(id), given)
     if as_json:
         print_result(_document(key))
     else:
         click.echo(f"The key {key.prefix}... of {_owner(key)} is revoked.")
 
 
-def _run(action: Callable[[KeyService], Awaitable[Result]]) -> Result:
+def _run(action: Callable[[KeyService], Awaitable[Result]], given: Mapping[str, Any]) -> Result:
     from influencerai.service.keys import KeyService
     from influencerai.store import Store
 
-    settings = Settings.load()
+    settings = Settings.load(**given)
 
     async def run() -> Result:
         store = Store(settings.database_url)

@@ -82,7 +82,7 @@ Exit codes:
   1    failed, or errors were found
   2    the command line, a setting or a config cannot be used
   130  interrupted by Ctrl-C (143: by SIGTERM); `train --resume` goes on
-\b
+
 Relative datasets, LoRAs and output folders lie in INFLUENCERAI_ROOT (default: the current directory).""",
 )
 @click.version_option(__version__, prog_name="influencerai")

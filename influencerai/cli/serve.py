@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -152,6 +153,15 @@ def _use_ray_token() -> None:
 def _announce(settings: Settings, port: int) -> None:
     url = _url(settings, port)
     click.echo(f"InfluencerAI listens on {url} (its page: {url}/api). Ctrl-C stops it.")
+    click.echo(
+        f"Its files lie in {settings.root.resolve()}, its database is {_shown(settings.database_url)}.", err=True
+    )
+
+
+def _shown(database_url: str) -> str:
+    """The database without the password to it."""
+    parts = urlsplit(database_url)
+    return database_url if parts.password is None else database_url.replace(f":{parts.password}@", ":***@")
 
 
 def _announce_json(settings: Settings, port: int) -> None:

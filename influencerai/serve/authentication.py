@@ -18,6 +18,7 @@ from influencerai.settings import Settings
 from influencerai.store.api_keys import PREFIX, ApiKey
 from influencerai.tenant_folders import is_tenant
 
+_REMEDY = "Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
 _TENANT_HEADER = "x-tenant-id"
 _REMEMBERED_SECONDS = 5.0
 """A key that was found is trusted for so long without asking again; so long a revoked one still works."""
@@ -102,6 +103,8 @@ class Tokens:
         Raises:
             AuthenticationError: it is no token of ours, or is not valid now.
         """
+        if token.count(".") != 2:
+            raise AuthenticationError("This is neither an API key of this server nor a JWT.", remedy=_REMEDY)
         try:
             claims = self._claims(token)
         except jwt.PyJWTError as error:
@@ -153,9 +156,7 @@ def _secret(headers: Headers) -> str:
         return key
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
-        raise AuthenticationError(
-            "There is no credential", remedy="Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
-        )
+        raise AuthenticationError("There is no credential", remedy=_REMEDY)
     return credential.strip()
 
 

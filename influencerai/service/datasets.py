@@ -11,6 +11,7 @@ from typing import Any
 
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetQuery, DatasetStatus
 from influencerai.domain.page import Page
+from influencerai.domain.training_options import TrainingOptions
 from influencerai.errors import DatasetError, InUseError, NotFoundError, RefusedError, ValidationError
 from influencerai.imageset import ImageReport, ImageSetReport, count_candidates, inspect_imageset
 from influencerai.imageset.report import CaptionSource
@@ -52,7 +53,7 @@ class DatasetService:
             found = await transaction.datasets.add(
                 tenant, draft, status=status, report=None if report is None else report.to_wire()
             )
-            return Answer(value=found, warnings=(*unknown, *_warnings(status, report, draft)))
+            return Answer(value=found, warnings=(*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft)))
 
         answer = await answer_once(self._store, tenant, request, Dataset, make)
         if answer.value.status == "processing":
@@ -247,6 +248,12 @@ def trigger_word(meta: Mapping[str, Any]) -> str | None:
 
 def _not_found(id: str) -> NotFoundError:
     return NotFoundError.of("Dataset", id)
+
+
+def _misspelt(meta: Mapping[str, Any]) -> list[str]:
+    """Warnings about what was probably meant as the trigger word: meta is free, so it is kept as it is."""
+    near = [name for name in meta if name != "triggerWord" and TrainingOptions.nearest_field(name) == "triggerWord"]
+    return [f"meta.{name} is kept and not read: did you mean 'triggerWord'?" for name in near]
 
 
 def _warnings(status: DatasetStatus, report: ImageSetReport | None, draft: DatasetDraft) -> list[str]:

@@ -86,13 +86,15 @@ class Database:
             await connection.run_sync(_upgrade)
         return before, _scripts().get_current_head()
 
-    async def check(self) -> None:
-        """Refuse a schema that is not of this version; a new SQLite file is given one.
+    async def check(self, *, make: bool = True) -> None:
+        """Refuse a schema that is not of this version; with `make`, a new SQLite file is given one.
 
         Raises:
             SchemaError: the schema is older or newer, or a server's database has none.
             StoreError: the database does not answer.
         """
+        if not make and self._file is not None and not self._file.exists():
+            raise StoreError(f"There is no database {self._file}.", remedy="Check the path; a server makes a new one.")
         self._make_folder()
         async with self.read() as connection:
             found = await connection.run_sync(_revision)
@@ -102,12 +104,14 @@ class Database:
         if found == _scripts().get_current_head():
             return
         if found is None:
-            raise SchemaError("The database is empty.", remedy="Run `influencerai db upgrade` once.")
+            raise SchemaError(
+                "The database is empty.", remedy="Run `influencerai db upgrade` once, with the same --database-url."
+            )
         if found not in _known():
             raise _newer()
         raise SchemaError(
             "The database's schema is older than this version of InfluencerAI.",
-            remedy="Back it up, then run `influencerai db upgrade`.",
+            remedy="Back it up, then run `influencerai db upgrade` with the same --database-url.",
         )
 
     async def close(self) -> None:

@@ -204,7 +204,7 @@ class JobAttempt:
             await self._keeper.record(transaction, news)
             return await self._conclude(transaction, code, await self._published(transaction))
 
-        _log.info(await self._keeper.write(write))
+        _log.info(await self._keeper.write(write), extra={"job_id": self._lease.job_id})
 
     async def _published(self, transaction: Transaction) -> list[str]:
         """Names of the LoRA files of all attempts; those that are not there any more are forgotten.

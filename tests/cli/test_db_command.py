@@ -17,10 +17,12 @@ def test_an_empty_postgres_is_upgraded_once(databases: Databases, invoke: Invoke
     assert invoke("db", "check", "--database-url", url).exit_code == 0
 
 
-def test_a_new_sqlite_file_is_made_by_looking_at_it(tmp_path: Path, invoke: Invoke) -> None:
+def test_looking_at_a_file_that_is_not_there_makes_none(tmp_path: Path, invoke: Invoke) -> None:
     file = tmp_path / "folder" / "new.db"
-    assert invoke("db", "check", "--database-url", f"sqlite:///{file}").exit_code == 0
-    assert file.is_file()
+    result = invoke("db", "check", "--database-url", f"sqlite:///{file}")
+    assert result.exit_code == 1
+    assert f"There is no database {file}." in result.stderr
+    assert not file.parent.exists()
 
 
 def test_a_newer_schema_is_not_touched(tmp_path: Path, invoke: Invoke) -> None:

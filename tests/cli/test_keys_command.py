@@ -54,3 +54,11 @@ def test_an_unknown_key_cannot_be_revoked(keys: Invoke) -> None:
     result = keys("revoke", "nothing")
     assert result.exit_code == 1
     assert "API key nothing not found" in result.output
+
+
+def test_keys_are_of_the_database_that_is_named(tmp_path: Path, invoke: Invoke) -> None:
+    there = ("--database-url", f"sqlite:///{tmp_path / 'there.db'}")
+    assert invoke("keys", "create", "--tenant", "studio", *there).exit_code == 0
+    assert len(json_lines(invoke("keys", "list", "--json", *there).stdout)[-1]["keys"]) == 1
+    assert json_lines(invoke("keys", "list", "--json", "--root", tmp_path / "elsewhere").stdout)[-1]["keys"] == []
+    assert (tmp_path / "elsewhere" / ".influencerai").is_dir()

@@ -297,3 +297,10 @@ def by_hand(header: dict[str, str], key: bytes) -> str:
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
     signature = hmac.new(key, b".".join(parts), hashlib.sha256).digest()
     return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
+async def test_what_is_no_credential_at_all_is_said_in_words(production: Api) -> None:
+    answer = await ask(production, bearer("wrong"))
+    assert answer.status_code == 401
+    assert answer.json()["message"] == "This is neither an API key of this server nor a JWT."
+    assert "Bearer KEY" in answer.json()["remedy"]

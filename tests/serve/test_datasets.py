@@ -366,3 +366,10 @@ async def test_no_path_leads_into_our_own_folder(api: Api) -> None:
     assert "outputPath" in field_errors(
         await api.post("/lora-configs", {"name": "x", "modelName": "y", "outputPath": ".influencerai/runs"})
     )
+
+
+async def test_a_misspelt_trigger_word_is_kept_and_pointed_out(api: Api) -> None:
+    api.pictures()
+    made = await api.dataset(meta={"triggerwrod": "ohwx", "mine": 1})
+    assert made["meta"] == {"triggerwrod": "ohwx", "mine": 1}
+    assert made["warnings"][0] == "meta.triggerwrod is kept and not read: did you mean 'triggerWord'?"
