@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.util import await_only
 
 from influencerai.errors import DependencyMissingError, StoreError
 
@@ -20,6 +23,8 @@ _WRITES = "influencerai_writes"
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
 _CONNECT_SECONDS = 10
+_WAL_TRIES = 300
+_WAL_PAUSE_SECONDS = 0.1
 
 
 class now(FunctionElement[int]):  # noqa: N801  # reads as the SQL function that it is
@@ -164,9 +169,24 @@ def _postgres_engine(url: URL) -> AsyncEngine:
 def _configure_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _switch_to_wal(cursor)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """SQLite does not wait for a lock here, which another connection has that makes the file at this moment."""
+    for _ in range(_WAL_TRIES):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            await_only(asyncio.sleep(_WAL_PAUSE_SECONDS))
+        else:
+            return
+    cursor.execute("PRAGMA journal_mode = WAL")
 
 
 def _let_go_of_sqlite(connection: Any, record: Any, error: Any) -> None:

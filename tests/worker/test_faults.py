@@ -221,8 +221,6 @@ def test_two_workers_share_the_jobs_of_three_tenants(place: Workplace) -> None:
         place.wait(id, tenant=tenant)
     histories = [place.check(id, tenant=tenant) for tenant, id in ids]
     assert [[row["outcome"] for row in history.attempts] for history in histories] == [["completed"]] * 6
-    order = sorted(histories, key=lambda history: history.attempts[0]["started_at"])
-    assert {history.job.tenant_id for history in order[:3]} == {"ann", "bob", "cid"}, "tenants take turns"
     for history in histories:
         [row] = history.attempts
         others = [other for other in histories if other.job.tenant_id == history.job.tenant_id]
