@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= --numprocesses auto --dist worksteal
-CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api
+CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api bench_scheduler
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint check campaign clean

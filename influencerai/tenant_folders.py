@@ -58,9 +58,10 @@ class TenantFolders:
             raise ValidationError(field_errors={field: [text]}) from error
         return place
 
-    def shown(self, tenant: str, text: str) -> str:
-        """A message as the tenant may see it: paths begin at its root."""
-        return text.replace(f"{self.root(tenant)}/", "").replace(f"{self._root}/", "")
+    def shown(self, text: str, *, tenant: str | None = None) -> str:
+        """A message as users may see it: paths begin at the root of the tenant, or of all where none is named."""
+        own = text if tenant is None else text.replace(f"{self.root(tenant)}/", "")
+        return own.replace(f"{self._root}/", "")
 
     def make(self, tenant: str) -> Path:
         """The tenant's root, made where it is missing.

@@ -26,6 +26,11 @@ def output_options(command: F) -> F:
     )(command)
 
 
+def database_url_option(command: F) -> F:
+    """`--database-url`, a setting."""
+    return click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")(command)
+
+
 def standard_output() -> Console:
     """Where tables go; without a terminal, wide enough not to fold most lines."""
     from rich.console import Console

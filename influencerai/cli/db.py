@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from influencerai.cli.common import output_options
+from influencerai.cli.common import database_url_option, output_options
 from influencerai.cli.outcome import print_result
 from influencerai.settings import Settings
 
@@ -22,7 +22,7 @@ def db() -> None:
 Example:
   influencerai db upgrade --database-url postgresql://me@localhost/influencerai""",
 )
-@click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
+@database_url_option
 @output_options
 def upgrade(*, database_url: str | None, as_json: bool) -> None:
     """Bring the database's schema to this version; there is no way back but a backup."""
@@ -52,7 +52,7 @@ def upgrade(*, database_url: str | None, as_json: bool) -> None:
 Example:
   influencerai db check""",
 )
-@click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
+@database_url_option
 @output_options
 def check(*, database_url: str | None, as_json: bool) -> None:
     """Say whether the database answers and its schema is of this version."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from influencerai.cli.common import output_options, standard_output
+from influencerai.cli.common import database_url_option, output_options, standard_output
 from influencerai.cli.outcome import print_result
 from influencerai.settings import Settings
 
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
     from influencerai.store.api_keys import ApiKey
 
 Result = TypeVar("Result")
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _database_options(command: Command) -> Command:
-    """Which server's keys: those of its database."""
-    command = click.option("--root", type=click.Path(path_type=Path), help="The server's root, as in `serve`.")(command)
-    return click.option("--database-url", help="The server's database, as in `serve`.")(command)
+_root_option = click.option("--root", type=click.Path(path_type=Path), help="The server's root, as in `serve`.")
 
 
 @click.group(short_help="Make, list and revoke API keys.")
@@ -40,7 +34,8 @@ Examples:
   influencerai keys create --worker""",
 )
 @click.option("--tenant", help="Tenant that the key is for.")
-@_database_options
+@database_url_option
+@_root_option
 @click.option("--worker", is_flag=True, help="For a worker, which names its tenant with each request.")
 @click.option("--name", default="", help="What to remember the key by.")
 @output_options
@@ -64,7 +59,8 @@ Example:
   influencerai keys list --tenant studio""",
 )
 @click.option("--tenant", help="Only keys of this tenant.")
-@_database_options
+@database_url_option
+@_root_option
 @output_options
 def list_(*, tenant: str | None, as_json: bool, **given: Any) -> None:
     """List keys, revoked ones too."""
@@ -88,7 +84,8 @@ Example:
   influencerai keys revoke 01a206ae-4e40-7536-9936-a9df81e09aa6""",
 )
 @click.argument("id")
-@_database_options
+@database_url_option
+@_root_option
 @output_options
 def revoke(*, id: str, as_json: bool, **given: Any) -> None:
     """Make the key with this ID useless; servers notice within seconds."""

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
-from influencerai.cli.common import output_options
+from influencerai.cli.common import database_url_option, output_options
 from influencerai.cli.interruption import SIGNALS
 from influencerai.cli.outcome import print_json
 from influencerai.errors import DependencyMissingError, ValidationError
@@ -40,7 +39,7 @@ Everything else is a setting: see `influencerai doctor`. The API's page is at /a
 )
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.  [default: 3001]")
-@click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")
+@database_url_option
 @click.option("--root", type=click.Path(path_type=Path), help="Folder that datasets and results are relative to.")
 @click.option("--auth", type=click.Choice(["development", "production"]), help="How requests prove their tenant.")
 @click.option(
@@ -153,15 +152,8 @@ def _use_ray_token() -> None:
 def _announce(settings: Settings, port: int) -> None:
     url = _url(settings, port)
     click.echo(f"InfluencerAI listens on {url} (its page: {url}/api). Ctrl-C stops it.")
-    click.echo(
-        f"Its files lie in {settings.root.resolve()}, its database is {_shown(settings.database_url)}.", err=True
-    )
-
-
-def _shown(database_url: str) -> str:
-    """The database without the password to it."""
-    parts = urlsplit(database_url)
-    return database_url if parts.password is None else database_url.replace(f":{parts.password}@", ":***@")
+    shown = {item.name: item.value for item in settings.origins()}  # without passwords
+    click.echo(f"Its files lie in {settings.root.resolve()}, its database is {shown['database_url']}.", err=True)
 
 
 def _announce_json(settings: Settings, port: int) -> None:

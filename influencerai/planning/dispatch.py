@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 from influencerai.planning.placement import Capacity, Holding, Needs, best_place
 
+EXPECTED_SECONDS = 600.0
+"""What an attempt is taken to last of which nothing better is known."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingJob:
@@ -24,7 +27,7 @@ class WaitingJob:
     options: tuple[Needs, ...]
     """Ways to train it, the one that was asked for first."""
     waited_seconds: float = 0
-    expected_seconds: float = 600
+    expected_seconds: float = EXPECTED_SECONDS
     """How long it is likely to hold what it gets."""
 
 

@@ -99,8 +99,11 @@ class Capacity:
             if id in self._reserved or not self._has_room(id, needs):
                 continue
             holding = self._fit(node, needs)
-            if holding is not None and (best is None or self._waste(node, needs, holding) < best[0]):
-                best = (self._waste(node, needs, holding), holding)
+            if holding is None:
+                continue
+            waste = self._waste(node, needs, holding)
+            if best is None or waste < best[0]:
+                best = (waste, holding)
         if best is None:
             self._hopeless.add(needs)
             return None

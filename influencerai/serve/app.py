@@ -89,7 +89,7 @@ def create_app(service: Service) -> FastAPI:
     for router in routers:
         app.include_router(router)
     add_page(app)
-    add_error_handlers(app, [route for router in routers for route in router.routes], root=settings.root)
+    add_error_handlers(app, [route for router in routers for route in router.routes], folders=service.folders)
     describe(app, settings)
     # The last one added is the first that a request meets.
     app.add_middleware(UnexpectedErrors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -29,6 +28,7 @@ from influencerai.errors import (
     TooManyError,
     ValidationError,
 )
+from influencerai.tenant_folders import TenantFolders
 
 STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
     (ValidationError, 400),
@@ -95,12 +95,12 @@ class UnexpectedErrors:
             await plain_error(500, UNEXPECTED)(scope, receive, send)
 
 
-def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, root: Path) -> None:
-    """Answer every error that `routes` raise in the one shape; where on this machine `root` lies is not said."""
+def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, folders: TenantFolders) -> None:
+    """Answer every error that `routes` raise in the one shape; where on this machine the root lies is not said."""
 
     @app.exception_handler(InfluencerAIError)
     async def answer_ours(request: Request, error: InfluencerAIError) -> Response:
-        response = error_response(error, root=root)
+        response = error_response(error, folders=folders)
         if response.status_code >= 500:  # which its sender cannot mend
             _log.error("The request failed: %s", error)
         return response
@@ -118,8 +118,8 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, root: Path)
         return plain_error(error.status_code, message, headers=headers)
 
 
-def error_response(error: InfluencerAIError, *, root: Path | None = None) -> Response:
-    """The answer that an error of ours becomes; paths below `root` begin there."""
+def error_response(error: InfluencerAIError, *, folders: TenantFolders | None = None) -> Response:
+    """The answer that an error of ours becomes; with `folders`, its paths begin at the root."""
     status = next(code for kind, code in STATUS if isinstance(error, kind))
     headers = {}
     if status == 401:
@@ -129,7 +129,7 @@ def error_response(error: InfluencerAIError, *, root: Path | None = None) -> Res
     fields: Mapping[str, list[str]] = getattr(error, "field_errors", {})
     return plain_error(
         status,
-        error.message if root is None else error.message.replace(f"{root}/", ""),
+        error.message if folders is None else folders.shown(error.message),
         headers=headers,
         errors={"fieldErrors": dict(fields)} if fields else None,
         remedy=error.remedy,

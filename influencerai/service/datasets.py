@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from influencerai.tenant_folders import TenantFolders
 
 LOOKED_AT_ONCE = 500
 """Images of a folder that are looked at while its user waits."""
+_NAMES_COMPARED = 100
+"""Of a dataset's meta: comparing each of the 60,000 that a body may hold would keep everybody waiting for seconds."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +51,13 @@ class DatasetService:
         """
         folder = self._folders.resolve(tenant, draft.path)
         status, report = await self._look(folder, draft.meta)
+        warnings = (*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft))
 
         async def make(transaction: Transaction) -> Answer[Dataset]:
             found = await transaction.datasets.add(
                 tenant, draft, status=status, report=None if report is None else report.to_wire()
             )
-            return Answer(value=found, warnings=(*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft)))
+            return Answer(value=found, warnings=warnings)
 
         answer = await answer_once(self._store, tenant, request, Dataset, make)
         if answer.value.status == "processing":
@@ -252,7 +256,8 @@ def _not_found(id: str) -> NotFoundError:
 
 def _misspelt(meta: Mapping[str, Any]) -> list[str]:
     """Warnings about what was probably meant as the trigger word: meta is free, so it is kept as it is."""
-    near = [name for name in meta if name != "triggerWord" and TrainingOptions.nearest_field(name) == "triggerWord"]
+    looked_at = [name for name in islice(meta, _NAMES_COMPARED) if name != "triggerWord"]
+    near = [name for name in looked_at if TrainingOptions.nearest_field(name) == "triggerWord"]
     return [f"meta.{name} is kept and not read: did you mean 'triggerWord'?" for name in near]
 
 

@@ -54,7 +54,7 @@ class PreFlightService:
 
     def _shown(self, text: str, folder: Path, dataset: Dataset) -> str:
         """A sentence without the server's own folders."""
-        return self._folders.shown(dataset.tenant_id, text.replace(str(folder), dataset.path))
+        return self._folders.shown(text.replace(str(folder), dataset.path), tenant=dataset.tenant_id)
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:
         """Images per second of the tenant's last completed job that trained alike."""

@@ -12,13 +12,12 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from influencerai.planning.dispatch import EXPECTED_SECONDS
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
 from influencerai.store.schema import attempts, counts
 
-EXPECTED_SECONDS = 600.0
-"""What an attempt is taken to last before it has."""
 USAGE = "device_ms"
 """The noun under which a tenant's device-time is counted."""
 ACTIVE = ("pending", "running")

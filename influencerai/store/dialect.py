@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ _WRITES = "influencerai_writes"
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
 _CONNECT_SECONDS = 10
-_WAL_TRIES = 300
 _WAL_PAUSE_SECONDS = 0.1
 
 
@@ -177,16 +177,15 @@ def _configure_sqlite(connection: Any, record: Any) -> None:
 
 def _switch_to_wal(cursor: Any) -> None:
     """SQLite does not wait for a lock here, which another connection has that makes the file at this moment."""
-    for _ in range(_WAL_TRIES):
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            await_only(asyncio.sleep(_WAL_PAUSE_SECONDS))
-        else:
             return
-    cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        await_only(asyncio.sleep(_WAL_PAUSE_SECONDS))
 
 
 def _let_go_of_sqlite(connection: Any, record: Any, error: Any) -> None:

@@ -118,19 +118,6 @@ class Turns:
             for tenant in tenants
         }
 
-    async def _best(self, rules: ClaimRules) -> list[WaitingJob]:
-        """The jobs that one free worker would be given, best first; more than one, since a row may be locked."""
-        waiting = await self.waiting(rules, per_tenant=1)
-        if not waiting:
-            return []
-        jobs = {
-            tenant: [WaitingJob(id=id, tenant=tenant, options=(_WORKER,)) for id in ids]
-            for tenant, ids in waiting.items()
-        }
-        slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
-        limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
-        return [start.job for start in decide(jobs, await self.shares(waiting), slots, rules=limits).starts]
-
     async def explain_waiting(self, *, dataset_wait_seconds: float) -> list[tuple[str, str]]:
         """Write why pending jobs wait whose dataset is not ready; returns (tenant, dataset) of those.
 
@@ -154,6 +141,19 @@ class Turns:
                 change = update(jobs).where(jobs.c.id == row.id, _PENDING)
                 await self._connection.execute(change.values(waiting=reason))
         return sorted(found)
+
+    async def _best(self, rules: ClaimRules) -> list[WaitingJob]:
+        """The jobs that one free worker would be given, best first; more than one, since a row may be locked."""
+        waiting = await self.waiting(rules, per_tenant=1)
+        if not waiting:
+            return []
+        jobs = {
+            tenant: [WaitingJob(id=id, tenant=tenant, options=(_WORKER,)) for id in ids]
+            for tenant, ids in waiting.items()
+        }
+        slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
+        limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
+        return [start.job for start in decide(jobs, await self.shares(waiting), slots, rules=limits).starts]
 
 
 def _waited_long(seconds: float) -> ColumnElement[bool]:

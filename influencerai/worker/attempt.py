@@ -286,7 +286,7 @@ class JobAttempt:
         return {"error": "Cancelled", "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}
 
     def _shown(self, text: str) -> str:
-        return self._folders.shown(self._lease.tenant_id, text)
+        return self._folders.shown(text, tenant=self._lease.tenant_id)
 
 
 def _discard(run_dir: Path, blobs_dir: Path) -> None:

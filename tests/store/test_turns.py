@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
+from influencerai.planning.dispatch import EXPECTED_SECONDS
 from influencerai.store import Store
-from influencerai.store.attempts import EXPECTED_SECONDS
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts
 from tests.store.rows import ANN, BOB, add_dataset, add_job, claim, claimed, finish, give_back, report, rules
