@@ -98,6 +98,12 @@ class TrainingOptions(WireModel):
     precision: Precision = Field(
         default="auto", description="auto: bf16 on a GPU that has it, fp16 on another, fp32 on a CPU."
     )
+    gpus: StrictInt = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Devices that share each batch; the result is the same to rounding.",
+    )
     gradient_checkpointing: StrictBool = Field(
         default=False, description="Recompute activations: less memory, 1.5-1.8x time."
     )

@@ -48,8 +48,8 @@ class ExecutionPlan(WireModel):
     device_name: str
     build: str = Field(description="Versions of the libraries that compute; others may round differently.")
     threads: int = Field(ge=1, description="Threads of one operation on the CPU.")
-    world_size: int = Field(default=1, ge=1)
-    micro_batch: int = Field(ge=1, description="Images per forward pass, at most batchSize.")
+    world_size: int = Field(default=1, ge=1, description="Processes that share each batch, each with a device.")
+    micro_batch: int = Field(ge=1, description="Images per forward pass of one process, at most batchSize.")
     precision: Literal["fp32", "bf16", "fp16"]
     gradient_checkpointing: bool = False
     deterministic: bool = Field(default=True, description="On a GPU: kernels that give the same bytes every time.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,21 +33,41 @@ class DeviceFacts:
 
 
 def execution_plan(
-    config: LoraConfig, facts: DeviceFacts, *, threads: int, deterministic: bool = True
+    config: LoraConfig, facts: DeviceFacts, *, threads: int, deterministic: bool = True, world_size: int = 1
 ) -> tuple[ExecutionPlan, list[str]]:
-    """How that device would execute `config`, and warnings about what it cannot do as asked."""
+    """How `world_size` such devices would execute `config`, and warnings about what they cannot do as asked."""
     precision, warnings = _precision(config.options.precision, facts)
+    warnings += _rank_warnings(config, world_size)
     plan = ExecutionPlan(
         device=facts.kind,
         device_name=facts.name,
         build=facts.build,
         threads=threads,
+        world_size=world_size,
         micro_batch=config.batch_size,
         precision=precision,
         gradient_checkpointing=config.options.gradient_checkpointing,
         deterministic=deterministic,
     )
     return plan, warnings
+
+
+def execution_warnings(plan: ExecutionPlan, devices: Sequence[DeviceFacts]) -> list[str]:
+    """What of the last bits may differ where `devices`, the first rank's first, execute a plan made on others."""
+    first = devices[0]
+    found = []
+    for then, now in (
+        (plan.build, first.build),
+        (plan.device_name, first.name),
+        (f"worldSize {plan.world_size}", f"worldSize {len(devices)}"),
+    ):
+        if then != now:
+            found.append(f"The run was started with {then} and goes on with {now}: its last bits may differ.")
+    for other in devices[1:]:
+        for here, there in ((first.build, other.build), (first.name, other.name)):
+            if here != there:
+                found.append(f"Beside {here} there trains {there}: their weights may differ in the last bits.")
+    return list(dict.fromkeys(found))
 
 
 def _precision(asked: Precision, facts: DeviceFacts) -> tuple[Literal["fp32", "bf16", "fp16"], list[str]]:
@@ -59,3 +80,15 @@ def _precision(asked: Precision, facts: DeviceFacts) -> tuple[Literal["fp32", "b
     if asked == "bf16" and facts.kind == "cuda" and not facts.has_bf16:
         return "bf16", ["This GPU only emulates bf16, which is slow: fp16 is faster here."]
     return asked, []
+
+
+def _rank_warnings(config: LoraConfig, world_size: int) -> list[str]:
+    """Devices that were asked for and are not there, or are there for nothing."""
+    asked, images = config.options.gpus, config.batch_size * config.options.gradient_accumulation
+    found = []
+    if asked > images:
+        found.append(f"gpus is {asked}, but a step has {images} images at most: the other devices would idle.")
+    if asked > world_size:
+        here = "one device" if world_size == 1 else f"{world_size} devices"
+        found.append(f"gpus is {asked}, but the run trains on {here}: slower, with the same result to rounding.")
+    return found

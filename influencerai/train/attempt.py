@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,13 +38,16 @@ from influencerai.domain.attempt import (
 from influencerai.domain.wire import field_errors
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.planning import BatchPlan
+from influencerai.planning.execution import execution_warnings
 from influencerai.train.backend import RunContext, load_backend
+from influencerai.train.causes import causes
 from influencerai.train.device import device_facts
 from influencerai.train.exporter import epoch_files
 from influencerai.train.failure import describe_failure
 from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.preparation import prepare
 from influencerai.train.quiet import quiet_libraries
+from influencerai.train.ranks import Ranks
 from influencerai.train.sampling import sampled_files
 from influencerai.train.snapshot import DATASET_FOLDER, LEFTOVER_SECONDS, restore_snapshot, take_snapshot
 
@@ -75,6 +78,7 @@ def run_attempt(
     send: Callable[[ChildMessage], None],
     receive: Callable[[], WorkerMessage],
     stop_requested: Callable[[], bool],
+    ranks: Ranks | None = None,
 ) -> None:
     """Carry out `order`. The last message that is sent is Completed, Stopped or Failed; nothing is raised.
 
@@ -84,16 +88,35 @@ def run_attempt(
         send: takes a message to the worker.
         receive: blocks until the worker says something; asked once, after Prepared.
         stop_requested: whether the worker has said Stop; asked at every step and between images.
+        ranks: this process as the first of those that train together; the others call `follow_attempt`.
     """
     quiet_libraries()
-    attempt = _Attempt(order, send=send, receive=receive, stop_requested=stop_requested)
+    ranks = ranks or Ranks()
+    attempt = _Attempt(order, send=send, receive=receive, stop_requested=stop_requested, ranks=ranks)
     try:
-        outcome: ChildMessage = attempt.run()
+        with ranks.one_fate():
+            outcome: ChildMessage = attempt.run()
     except StoppedError as error:
         outcome = Stopped(failure=attempt.describe(error))
     except Exception as error:
         outcome = attempt.failed(error)
     send(outcome)
+
+
+def follow_attempt(order: AttemptOrder, *, ranks: Ranks) -> None:
+    """Train along in a rank that is not the first, which says what is trained and how it ends; nothing is raised.
+
+    Of the order it needs what is this machine's: root, folders and limits, whether models may be downloaded.
+    """
+    quiet_libraries()
+    attempt = _Attempt(order, send=lambda _: None, receive=_nothing_said, stop_requested=lambda: False, ranks=ranks)
+    try:
+        with ranks.one_fate():
+            attempt.follow()
+    except InfluencerAIError:
+        pass  # the first rank has raised it too, and tells of it
+    except Exception as error:
+        attempt.write_down(error)
 
 
 class _Attempt:
@@ -104,11 +127,13 @@ class _Attempt:
         send: Callable[[ChildMessage], None],
         receive: Callable[[], WorkerMessage],
         stop_requested: Callable[[], bool],
+        ranks: Ranks,
     ) -> None:
         self._order = order
         self._send = send
         self._receive = receive
         self._stop_requested = stop_requested
+        self._ranks = ranks
         self._run: tuple[TrainingSpec, RunContext] | None = None
 
     def run(self) -> Completed:
@@ -138,6 +163,14 @@ class _Attempt:
                 file.unlink(missing_ok=True)
         return Completed(result=result.model_copy(update={"warnings": (*warnings, *result.warnings)}))
 
+    def follow(self) -> None:
+        """What `run` does, in a rank to which the first one says what is trained."""
+        spec, output_dir = self._ranks.hear()
+        _check_device(spec.plan.device)
+        self._find_model(spec)
+        self._ranks.gather(device_facts(spec.plan.device))
+        load_backend(self._order.backend).train(spec, self._context(output_dir))
+
     def describe(self, error: InfluencerAIError) -> TrainingFailure:
         """The contract's result of a failed job."""
         failure = TrainingFailure(error=str(error), epoch=0)
@@ -145,18 +178,23 @@ class _Attempt:
             try:
                 failure = describe_failure(error, *self._run)
             except (InfluencerAIError, OSError) as second:
-                self._write_down(second)  # the folder that failed may be the one to be described
+                self.write_down(second)  # the folder that failed may be the one to be described
         return failure.model_copy(update={"error": self._shown(failure.error)})
 
     def failed(self, error: Exception) -> Failed:
         known = isinstance(error, InfluencerAIError)
         retryable = not known or is_infrastructure(error)
         if retryable:
-            self._write_down(error)
+            self.write_down(error)
         named = error if isinstance(error, InfluencerAIError) else InfluencerAIError(_last_line(error))
         code = error.code if isinstance(error, InfluencerAIError) else "internal"
         failure = self.describe(named)
         return Failed(code=code, message=failure.error, retryable=retryable, failure=failure)
+
+    def write_down(self, error: Exception) -> None:
+        """Into the log, which lies on the disk that may be full."""
+        with suppress(OSError):
+            sys.stderr.write(self._shown("".join(traceback.format_exception(error))))
 
     def _first_spec(self) -> tuple[TrainingSpec, list[str]]:
         """Resolve the run from the user's folder, and copy its images."""
@@ -164,7 +202,9 @@ class _Attempt:
         _check_device(order.device)
         source = _inside(order.root, order.dataset, error=DatasetError)
         try:
-            preparation = prepare(order.config, source, settings=order, as_path=order.as_path)
+            preparation = prepare(
+                order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count
+            )
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors=field_errors(error)) from error
         take_snapshot(
@@ -180,6 +220,10 @@ class _Attempt:
         """See to it that this machine has what a run that was resolved elsewhere needs."""
         order = self._order
         restore_snapshot(spec, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
+        self._find_model(spec)
+
+    def _find_model(self, spec: TrainingSpec) -> None:
+        order = self._order
         find_loadable_model(
             spec.model.name,
             models_dirs=order.models_dirs,
@@ -215,10 +259,9 @@ class _Attempt:
         _check_device(frozen.plan.device)
         if frozen != spec:
             restore_snapshot(frozen, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
-        here = device_facts(frozen.plan.device)
-        for then, now in ((frozen.plan.build, here.build), (frozen.plan.device_name, here.name)):
-            if then != now:
-                _add(warnings, f"The run was started with {then} and goes on with {now}: its last bits may differ.")
+        self._ranks.say((frozen, output_dir))
+        for message in execution_warnings(frozen.plan, self._ranks.gather(device_facts(frozen.plan.device))):
+            _add(warnings, message)
         return frozen
 
     def _announce(self, spec: TrainingSpec, output_dir: Path) -> None:
@@ -247,6 +290,7 @@ class _Attempt:
             max_image_pixels=order.max_image_pixels,
             emit=self._emit,
             should_stop=self._stop_requested,
+            ranks=self._ranks,
         )
 
     def _emit(self, event: Event) -> None:
@@ -281,11 +325,6 @@ class _Attempt:
             text = text.replace(f"{folder}/", "")
         return _URL_CREDENTIALS.sub("://***@", text)
 
-    def _write_down(self, error: Exception) -> None:
-        """Into the log, which lies on the disk that may be full."""
-        with suppress(OSError):
-            sys.stderr.write(self._shown("".join(traceback.format_exception(error))))
-
     def _folders(self) -> list[Path]:
         """Where on this machine things lie, which is nobody's business; the longest first."""
         order = self._order
@@ -295,23 +334,15 @@ class _Attempt:
 
 def is_infrastructure(error: BaseException) -> bool:
     """Whether a full disk, a lost device or the like is behind the error, so that it is worth another attempt."""
-    return any(isinstance(cause, OSError) and cause.errno in _INFRASTRUCTURE for cause in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, each once."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        current = waiting.pop()
-        if id(current) not in seen:
-            seen.add(id(current))
-            yield current
-            waiting += [cause for cause in (current.__cause__, current.__context__) if cause is not None]
+    return any(isinstance(cause, OSError) and cause.errno in _INFRASTRUCTURE for cause in causes(error))
 
 
 def _stopped(what: str) -> StoppedError:
     return StoppedError(f"Stopped while {what}; what was done so far is kept.")
+
+
+def _nothing_said() -> WorkerMessage:
+    raise AssertionError("Only the first rank speaks with the worker.")
 
 
 def _check_device(device: str) -> None:

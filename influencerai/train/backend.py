@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
 from influencerai.domain import Event, TrainingResult, TrainingSpec
 from influencerai.errors import TrainingError
+from influencerai.train.ranks import Ranks
 
 ENTRY_POINT_GROUP = "influencerai.backends"
 
@@ -33,6 +34,8 @@ class RunContext:
     """Progress leaves here."""
     should_stop: Callable[[], bool]
     """Asked at every step boundary; True saves the state and ends the run."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Who trains along; only the first rank asks `should_stop`, reports and writes into the run's folders."""
 
 
 class Backend(Protocol):
@@ -43,7 +46,10 @@ class Backend(Protocol):
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
         """Execute the run, continuing from the newest state in `context.run_dir` if there is one.
 
+        Called in each of `context.ranks`, and returns the same in all.
+
         Raises:
+            ConnectionError: another rank is gone. What another rank raises is raised in all.
             StoppedError: the run was asked to stop and has saved its state.
             DivergedError: the loss is not a number any more.
             OutOfMemoryError: the device is too small; names the smaller setting to use.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 from dataclasses import replace
 
@@ -23,40 +24,45 @@ from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.precision import dtype_of
 from influencerai.train.preparation import check_model
+from influencerai.train.ranks import Ranks
 from influencerai.train.recorder import Recorder
 from influencerai.train.sampling import draw_samples
 
 
 class DiffusersBackend:
-    """Trains with torch and diffusers on one device."""
+    """Trains with torch and diffusers, on one device in each rank."""
 
     name = "diffusers"
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
-        with fixed_execution(spec.plan), memory_errors(spec.plan.device_name, remedy=smaller_setting(spec)):
+        remedy = smaller_setting(spec)
+        with context.ranks.one_fate(), fixed_execution(spec.plan), memory_errors(spec.plan.device_name, remedy=remedy):
             return _train(spec, context)
 
 
 def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
+    ranks = context.ranks
     context.emit(StageEvent(stage="checking"))
     base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
     check_model(spec, base)
     base = replace(base, prediction_type=spec.model.prediction_type, zero_terminal_snr=spec.model.zero_terminal_snr)
     family = load_family(base.family)
     plan = BatchPlan(spec)
-    recorder = Recorder(spec, plan, context)
-    exporter = Exporter(spec, plan, context, family=family)
-
-    with memory_errors(spec.plan.device_name, remedy=smaller_images(spec)):
+    with memory_errors(spec.plan.device_name, remedy=smaller_images(spec)), ranks.first_ahead():
         data = encode(spec, plan, context, base=base, family=family)
     context.emit(StageEvent(stage="loading"))
-    loop, components, adapter = build(spec, plan, base=base, family=family, data=data)
+    loop, components, adapter = build(spec, plan, base=base, family=family, data=data, ranks=ranks)
     checkpoint = load_newest(context.run_dir, spec_id=spec.id)
     if checkpoint:
         loop.restore(checkpoint)
-        if checkpoint.at_epoch_end:
-            with loop.exported_weights():
-                exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
+    _check_same_step(ranks.gather(loop.step))
+    if not ranks.is_first:
+        return _train_along(loop, plan, ranks)
+    recorder = Recorder(spec, plan, context)
+    exporter = Exporter(spec, plan, context, family=family)
+    if checkpoint and checkpoint.at_epoch_end:
+        with loop.exported_weights():
+            exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
 
     def end_epoch(epoch: int) -> None:
         recorder.flush()
@@ -76,9 +82,9 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     with recorder.recording(checkpoint), exporter.publishing_on_failure():
         context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
         while loop.step < plan.total_steps:
-            if context.should_stop():
+            if ranks.agree(context.should_stop()):
                 recorder.save(loop)
-                raise StoppedError(f"Stopped at step {loop.step} of {plan.total_steps}; the state is saved.")
+                raise _stopped(loop, plan)
             recorder.add(loop.run_step(), step=loop.step)
             epoch, within = divmod(loop.step, plan.steps_per_epoch)
             if within == 0:
@@ -89,7 +95,30 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         context.emit(StageEvent(stage="exporting"))
         with loop.exported_weights():
             lora_path = exporter.write_final(adapter.weights(), step=loop.step)
-    return recorder.result(lora_path=lora_path, checkpoints=exporter.file_names())
+    return ranks.say(recorder.result(lora_path=lora_path, checkpoints=exporter.file_names()))
+
+
+def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingResult:
+    """What the ranks but the first do: the same steps and validations, and nothing else. Returns the first's result."""
+    while loop.step < plan.total_steps:
+        if ranks.agree(False):
+            raise _stopped(loop, plan)
+        loop.run_step()
+        epoch, within = divmod(loop.step, plan.steps_per_epoch)
+        if within == 0 and epoch in plan.validation_epochs:
+            loop.validation_loss()
+    result: TrainingResult = ranks.hear()
+    return result
+
+
+def _check_same_step(steps: list[int]) -> None:
+    """Refuse to go on from different states: a shared file system may show its newest file to one node first."""
+    if len(set(steps)) > 1:
+        raise OSError(errno.ESTALE, f"The ranks found states of different steps: {steps}")
+
+
+def _stopped(loop: TrainingLoop, plan: BatchPlan) -> StoppedError:
+    return StoppedError(f"Stopped at step {loop.step} of {plan.total_steps}; the state is saved.")
 
 
 def encode(
@@ -120,7 +149,13 @@ def encode(
 
 
 def build(
-    spec: TrainingSpec, plan: BatchPlan, *, base: LoadableModel, family: Family, data: TrainingData
+    spec: TrainingSpec,
+    plan: BatchPlan,
+    *,
+    base: LoadableModel,
+    family: Family,
+    data: TrainingData,
+    ranks: Ranks | None = None,
 ) -> tuple[TrainingLoop, dict[str, torch.nn.Module], Adapter]:
     """The loop over a freshly loaded denoiser (and text encoders, where they are trained) with a new adapter.
 
@@ -153,6 +188,7 @@ def build(
         adapter=adapter,
         objective=family.objective(base, spec.model, device=device),
         data=data,
+        ranks=ranks,
     )
     return loop, components, adapter
 

@@ -23,28 +23,35 @@ class DryRunBackend:
     name = "dry-run"
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
-        context.emit(StageEvent(stage="checking"))
-        base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
-        check_model(spec, base)
-        family = load_family(base.family)
-        plan = BatchPlan(spec)
-        for index, sample in enumerate(spec.samples):
-            context.emit(StageEvent(stage="checking", done=index, total=len(spec.samples)))
-            crop = plan.crop(index)
-            load_pixels(context.dataset_dir, sample, crop.resized, crop.box, max_pixels=context.max_image_pixels)
-        context.emit(StageEvent(stage="exporting"))
-        component = family.denoiser_component
-        denoiser = family.empty_denoiser(base)
-        target = family.lora_targets(component, denoiser, "attention")[0]
-        layer = denoiser.get_submodule(target)
-        assert isinstance(layer, torch.nn.Linear)
-        weights = LoraWeights(down=torch.zeros(1, layer.in_features), up=torch.zeros(layer.out_features, 1), alpha=1.0)
-        exporter = Exporter(spec, plan, context, family=family)
-        lora_path = exporter.write_final({(component, target): weights}, step=0)
-        return TrainingResult(
-            lora_path=lora_path,
-            checkpoints=tuple(exporter.file_names()),
-            final_loss=0.0,
-            training_time_minutes=0.0,
-            warnings=(NOTICE,),
-        )
+        ranks = context.ranks
+        with ranks.one_fate():
+            result: TrainingResult = ranks.say(_run_dry(spec, context)) if ranks.is_first else ranks.hear()
+        return result
+
+
+def _run_dry(spec: TrainingSpec, context: RunContext) -> TrainingResult:
+    context.emit(StageEvent(stage="checking"))
+    base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
+    check_model(spec, base)
+    family = load_family(base.family)
+    plan = BatchPlan(spec)
+    for index, sample in enumerate(spec.samples):
+        context.emit(StageEvent(stage="checking", done=index, total=len(spec.samples)))
+        crop = plan.crop(index)
+        load_pixels(context.dataset_dir, sample, crop.resized, crop.box, max_pixels=context.max_image_pixels)
+    context.emit(StageEvent(stage="exporting"))
+    component = family.denoiser_component
+    denoiser = family.empty_denoiser(base)
+    target = family.lora_targets(component, denoiser, "attention")[0]
+    layer = denoiser.get_submodule(target)
+    assert isinstance(layer, torch.nn.Linear)
+    weights = LoraWeights(down=torch.zeros(1, layer.in_features), up=torch.zeros(layer.out_features, 1), alpha=1.0)
+    exporter = Exporter(spec, plan, context, family=family)
+    lora_path = exporter.write_final({(component, target): weights}, step=0)
+    return TrainingResult(
+        lora_path=lora_path,
+        checkpoints=tuple(exporter.file_names()),
+        final_loss=0.0,
+        training_time_minutes=0.0,
+        warnings=(NOTICE,),
+    )

@@ -29,6 +29,7 @@ from influencerai.train.optimizer import (
     make_schedule,
 )
 from influencerai.train.precision import autocast
+from influencerai.train.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class StepOutcome:
 class TrainingLoop:
     """Adapter, optimizer, schedule and averages of one run, advanced by `run_step`.
 
-    `conditioner` is the text encoder under training, or None where conditioning comes encoded.
+    `conditioner` is the text encoder under training, or None where conditioning comes encoded. Each of `ranks` has a
+    loop of its own, and all of them hold the same bits after every step.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TrainingLoop:
         adapter: Adapter,
         objective: Objective,
         data: TrainingData,
+        ranks: Ranks | None = None,
     ) -> None:
         self.step = 0
         self._spec = spec
@@ -68,6 +71,7 @@ class TrainingLoop:
         self._adapter = adapter
         self._objective = objective
         self._data = data
+        self._ranks = ranks or Ranks()
         self._device = torch.device(spec.plan.device)
         self._parameters = list(adapter.parameters())
         self._optimizer = make_optimizer(spec.options, self._parameter_groups())
@@ -78,14 +82,18 @@ class TrainingLoop:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=spec.plan.precision == "fp16")
 
     def run_step(self) -> StepOutcome:
-        """Forward and backward over the step's micro-batches, then one optimizer step."""
+        """Forward and backward over the step's micro-batches, shared among the ranks, then one optimizer step."""
         planned = self._plan.step(self.step)
         loss = torch.zeros((), device=self._device)
-        for refs in planned.micro_batches(self._spec.plan.micro_batch):
+        own = self._ranks.share(planned)
+        for refs in own.micro_batches(self._spec.plan.micro_batch):
             batch = self._data.training_batch(self.step, refs)
             share = self._weighted_losses(batch).sum() / planned.images
             torch.autograd.backward(self._scaler.scale(share))
             loss += share.detach()
+        if not own.images:
+            self._scaler.scale(loss)  # the scaler wants to have met a loss before gradients
+        self._ranks.sum_gradients(self._parameters, loss)
         self._scaler.unscale_(self._optimizer)
         grad_norm = self._clip_gradients()
         learning_rate = float(self._schedule.get_last_lr()[0])
@@ -101,8 +109,16 @@ class TrainingLoop:
     def validation_loss(self) -> float:
         """Unweighted loss on the fixed (image, timestep, noise) triples, with the weights a file would hold."""
         with torch.no_grad(), self.exported_weights():
-            losses = [self._losses(batch)[0] for batch in self._data.validation_batches()]
-        return float(torch.cat(losses).mean())
+            losses = torch.cat(
+                [
+                    self._losses(batch)[0]
+                    if index % self._ranks.count == self._ranks.number
+                    else torch.zeros(len(batch), device=self._device)
+                    for index, batch in enumerate(self._data.validation_batches())
+                ]
+            )
+            self._ranks.sum_(losses)
+        return float(losses.mean())
 
     @contextmanager
     def exported_weights(self) -> Iterator[None]:

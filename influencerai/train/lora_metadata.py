@@ -67,8 +67,8 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
         "ss_gradient_checkpointing": spec.plan.gradient_checkpointing,
         "ss_cache_latents": True,
         # The dataset
-        "ss_batch_size_per_device": config.batch_size,
-        "ss_total_batch_size": config.batch_size * spec.plan.world_size,
+        "ss_batch_size_per_device": -(-config.batch_size // spec.plan.world_size),
+        "ss_total_batch_size": config.batch_size,
         "ss_resolution": (plan.buckets.side, plan.buckets.side),
         "ss_enable_bucket": options.aspect_ratio_buckets,
         "ss_min_bucket_reso": min(sides),

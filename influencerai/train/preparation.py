@@ -48,11 +48,16 @@ class PreparationSettings(Protocol):
 
 
 def prepare(
-    config: LoraConfig, dataset_dir: Path, *, settings: PreparationSettings, as_path: bool = True
+    config: LoraConfig,
+    dataset_dir: Path,
+    *,
+    settings: PreparationSettings,
+    as_path: bool = True,
+    world_size: int = 1,
 ) -> Preparation:
     """Look at the dataset, then at the base model, and resolve everything that decides the run.
 
-    Without `as_path` the model's name, which a stranger chose, is no path.
+    Without `as_path` the model's name, which a stranger chose, is no path. `world_size` devices train side by side.
 
     Raises:
         DatasetError: the folder holds nothing that can be trained on.
@@ -68,11 +73,16 @@ def prepare(
     base = find_loadable_model(
         config.model_name, models_dirs=settings.models_dirs, allow_download=settings.allow_downloads, as_path=as_path
     )
-    return resolve(config, report, base=base, settings=settings)
+    return resolve(config, report, base=base, settings=settings, world_size=world_size)
 
 
 def resolve(
-    config: LoraConfig, report: ImageSetReport, *, base: LoadableModel, settings: PreparationSettings
+    config: LoraConfig,
+    report: ImageSetReport,
+    *,
+    base: LoadableModel,
+    settings: PreparationSettings,
+    world_size: int = 1,
 ) -> Preparation:
     """The spec of a run on images that were looked at, over a base model that was found."""
     family = load_family(base.family)
@@ -83,6 +93,7 @@ def resolve(
         device_facts(settings.device),
         threads=settings.usable_threads,
         deterministic=settings.deterministic,
+        world_size=world_size,
     )
     spec = TrainingSpec(
         config=config,

@@ -8,6 +8,7 @@ import pytest
 
 from influencerai.domain import LoraConfig
 from influencerai.planning import DeviceFacts, execution_plan
+from influencerai.planning.execution import execution_warnings
 
 CPU = DeviceFacts(kind="cpu", name="a CPU", has_bf16=False, build="torch 2")
 OLD_GPU = DeviceFacts(kind="cuda", name="an old GPU", has_bf16=False, build="torch 2, CUDA 12")
@@ -54,3 +55,39 @@ def test_the_rest_is_taken_over() -> None:
         "gradientCheckpointing": True,
         "deterministic": False,
     }
+
+
+def test_as_many_devices_as_were_asked_for_make_up_one_plan() -> None:
+    plan, warnings = execution_plan(make_config(gpus=3), GPU, threads=1, world_size=3)
+    assert (plan.world_size, plan.micro_batch, warnings) == (3, 3, [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "accumulation", "sentences"),
+    [
+        (2, 1, 1, ["gpus is 2, but the run trains on one device"]),
+        (3, 2, 1, ["gpus is 3, but the run trains on 2 devices"]),
+        (4, 4, 1, ["gpus is 4, but a step has 3 images at most"]),
+        (4, 1, 1, ["gpus is 4, but a step has 3 images at most", "gpus is 4, but the run trains on one device"]),
+        (4, 4, 2, []),
+    ],
+)
+def test_devices_that_are_missing_or_idle_are_told_of(
+    asked: int, there: int, accumulation: int, sentences: list[str]
+) -> None:
+    config = make_config(gpus=asked, gradientAccumulation=accumulation)
+    plan, warnings = execution_plan(config, GPU, threads=1, world_size=there)
+    assert plan.world_size == there
+    assert [warning[: len(sentence)] for warning, sentence in zip(warnings, sentences, strict=True)] == sentences
+
+
+def test_what_goes_on_elsewhere_is_told_of() -> None:
+    plan, _ = execution_plan(make_config(), GPU, threads=1, world_size=2)
+    assert execution_warnings(plan, [GPU, GPU]) == []
+    assert execution_warnings(plan, [OLD_GPU]) == [
+        "The run was started with a GPU and goes on with an old GPU: its last bits may differ.",
+        "The run was started with worldSize 2 and goes on with worldSize 1: its last bits may differ.",
+    ]
+    assert execution_warnings(plan.model_copy(update={"world_size": 3}), [GPU, OLD_GPU, OLD_GPU]) == [
+        "Beside a GPU there trains an old GPU: their weights may differ in the last bits.",
+    ]
