@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from influencerai.client import AsyncInfluencerAIClient, InfluencerAIClient
     from influencerai.domain import LoraConfig, TrainingOptions, TrainingResult, TrainingSpec
     from influencerai.errors import (
         AuthenticationError,
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
         SchemaError,
         StoppedError,
         StoreError,
+        TimedOutError,
         TooManyError,
         TrainingError,
+        UnreachableError,
         ValidationError,
     )
     from influencerai.settings import Settings
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncInfluencerAIClient",
     "AuthenticationError",
     "CheckpointError",
     "ConflictError",
@@ -53,6 +57,7 @@ __all__ = [
     "ExportError",
     "FencedOffError",
     "InUseError",
+    "InfluencerAIClient",
     "InfluencerAIError",
     "LoraConfig",
     "ModelError",
@@ -65,17 +70,21 @@ __all__ = [
     "Settings",
     "StoppedError",
     "StoreError",
+    "TimedOutError",
     "TooManyError",
     "Trainer",
     "TrainingError",
     "TrainingOptions",
     "TrainingResult",
     "TrainingSpec",
+    "UnreachableError",
     "ValidationError",
     "__version__",
 ]
 
 _HOMES = {
+    "AsyncInfluencerAIClient": "influencerai.client",
+    "InfluencerAIClient": "influencerai.client",
     "LoraConfig": "influencerai.domain",
     "Run": "influencerai.train.run",
     "Settings": "influencerai.settings",

@@ -19,7 +19,14 @@ class InfluencerAIError(Exception):
         self.remedy = remedy
         self.failure: dict[str, Any] | None = None
         """The contract's result of a failed job, where the error ended a run."""
+        self.status_code: int | None = None
+        """The HTTP status, where a server answered with the error."""
         super().__init__(self.message)
+
+    @property
+    def errors(self) -> dict[str, list[str]]:
+        """What is wrong with which field, by wire name; empty where no field is to blame."""
+        return dict(getattr(self, "field_errors", {}))
 
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message
@@ -109,7 +116,7 @@ class NotFoundError(InfluencerAIError):
 
     def __init__(self, message: str | None = None, *, field: str | None = None, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
-        self.field_errors = {} if field is None else {field: [self.message]}
+        self.field_errors: dict[str, list[str]] = {} if field is None else {field: [self.message]}
 
     @classmethod
     def of(cls, noun: str, id: str, *, field: str | None = None) -> NotFoundError:
@@ -186,3 +193,15 @@ class SchemaError(StoreError):
     """The database's schema is not the one of this version."""
 
     code = "schema"
+
+
+class UnreachableError(InfluencerAIError):
+    """The server does not answer."""
+
+    code = "unreachable"
+
+
+class TimedOutError(InfluencerAIError, TimeoutError):
+    """What was waited for has not happened in time."""
+
+    code = "timed_out"

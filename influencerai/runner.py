@@ -14,7 +14,6 @@ from influencerai.settings import Settings
 _RESTART_SECONDS = (1, 2, 5, 10, 30)
 _SETTLED_SECONDS = 60.0
 _STOP_MARGIN_SECONDS = 15.0
-_SERVER_ONLY = {"jwt_secret", "jwt_jwks_file"}
 _log = logging.getLogger(__name__)
 
 
@@ -94,8 +93,7 @@ class InlineRunner:
         )
         assert process.stdin is not None
         threads = max(1, self._settings.usable_threads // self._settings.workers)
-        document = {**self._settings.to_document(), "threads": threads}
-        document = {name: value for name, value in document.items() if name not in _SERVER_ONLY}
+        document = {**self._settings.worker_document(), "threads": threads}
         process.stdin.write(json.dumps(document).encode() + b"\n")
         with suppress(ConnectionError):
             await process.stdin.drain()

@@ -24,6 +24,9 @@ from influencerai.errors import ValidationError
 ENV_PREFIX = "INFLUENCERAI_"
 FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
 FILE_NAME = "influencerai.toml"
+CLIENT_VARIABLES = frozenset({"INFLUENCERAI_SERVER", "INFLUENCERAI_TENANT", "INFLUENCERAI_API_KEY"})
+"""What the commands that ask a server read; no settings of this machine."""
+_SERVER_ONLY = frozenset({"jwt_secret", "jwt_jwks_file"})
 
 
 def _absolute(path: Path) -> Path:
@@ -125,6 +128,15 @@ class Settings(BaseSettings):
     dataset_wait_seconds: float = Field(
         600, ge=0, le=10**7, description="A job waits so long for a dataset that is not ready, then fails."
     )
+    start_seconds: float = Field(
+        60, ge=1, le=3600, description="A node of the cluster has so long to begin with a job that it was given."
+    )
+    share_gpus: bool = Field(
+        False, description="On a cluster: jobs whose need is known share a GPU in quarters; the need is an estimate."
+    )
+    tok_per_device_second: float = Field(
+        0, ge=0, le=1e9, description="What a job's costTok grows by for each second of a device."
+    )
     lost_attempts: int = Field(5, ge=0, le=1000, description="Lost workers that a job survives.")
     broken_attempts: int = Field(3, ge=0, le=1000, description="Failures of the machine that a job survives.")
     retry_seconds: float = Field(
@@ -197,6 +209,10 @@ class Settings(BaseSettings):
         document = self.model_dump(mode="json")
         document["jwt_secret"] = None if self.jwt_secret is None else self.jwt_secret.get_secret_value()
         return {**document, "allow_downloads": self.serves_downloads}
+
+    def worker_document(self) -> dict[str, Any]:
+        """`to_document` for those who train: without what only the API has to know."""
+        return {name: value for name, value in self.to_document().items() if name not in _SERVER_ONLY}
 
     @property
     def serves_downloads(self) -> bool:
@@ -276,7 +292,7 @@ def _check_variables(known: Iterable[str]) -> tuple[str, ...]:
 
     Kubernetes, for one, sets INFLUENCERAI_SERVICE_HOST in every pod beside a service of that name.
     """
-    variables = {*(_variable(name) for name in known), FILE_VARIABLE}
+    variables = {*(_variable(name) for name in known), FILE_VARIABLE, *CLIENT_VARIABLES}
     warnings = []
     for name in sorted(os.environ):
         if not name.startswith(ENV_PREFIX) or name in variables:

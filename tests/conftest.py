@@ -2,11 +2,14 @@
 
 import gc
 import os
+import secrets
 
 import torch
 
 torch.set_num_threads(1)
 os.environ |= {"OMP_NUM_THREADS": "1", "INFLUENCERAI_THREADS": "1"}  # for what tests start
+# Read when Ray is imported: every cluster of the tests wants a token.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 pytest_plugins = ["tests.databases"]
 

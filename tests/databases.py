@@ -180,3 +180,11 @@ def _run(url: str, sql: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[Store]:
+    """A second store over the same database, as another process has it."""
+    opened = Store(database_url)
+    yield opened
+    await opened.database.close()

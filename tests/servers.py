@@ -90,7 +90,12 @@ class Server:
 
 @contextmanager
 def serve(
-    folder: Path, *, runner: Literal["inline", "none"] = "none", port: int = 0, ray: bool = False, **settings: Any
+    folder: Path,
+    *,
+    runner: Literal["ray", "inline", "none"] = "none",
+    port: int = 0,
+    ray: bool = False,
+    **settings: Any,
 ) -> Iterator[Server]:
     """A server over the root `folder` until the end of the block; `settings` go into its environment.
 

@@ -35,7 +35,7 @@ def test_every_room_has_its_place_in_the_one_direction() -> None:
     [
         ("torch", {"influencerai.train"}),
         ("terminal", {"influencerai.cli"}),
-        ("ray", {"influencerai.serve"}),
+        ("ray", {"influencerai.cluster", "influencerai.serve"}),
         ("sql", {"influencerai.store"}),
         ("web", {"influencerai.serve"}),
         ("pictures", {"influencerai.demo", "influencerai.imageset", "influencerai.train"}),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from influencerai.errors import ValidationError
-from influencerai.settings import ENV_PREFIX, Settings
+from influencerai.settings import CLIENT_VARIABLES, ENV_PREFIX, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +210,9 @@ def test_another_variable_with_our_prefix_is_only_a_warning(monkeypatch: pytest.
     monkeypatch.setenv("INFLUENCERAI_SERVICE_HOST", "10.0.0.7")
     (warning,) = Settings.load().warnings
     assert "INFLUENCERAI_SERVICE_HOST" in warning
+
+
+def test_the_variables_of_the_client_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in CLIENT_VARIABLES:
+        monkeypatch.setenv(name, "x")
+    assert Settings.load().warnings == ()

@@ -21,6 +21,8 @@ COMMANDS = {
     "dataset": "Check a folder of pictures, or write a sample one.",
     "demo": "Train on a sample character and draw before and after.",
     "serve": "Serve the REST API and train submitted jobs.",
+    "jobs": "List, watch, cancel and retry the jobs of a server.",
+    "node": "Make this machine a node of a cluster.",
     "db": "Upgrade or check the database of the server.",
     "keys": "Make, list and revoke API keys.",
     "doctor": "Show versions, devices and settings, and what is missing.",

@@ -21,7 +21,7 @@ from influencerai.errors import DependencyMissingError, ValidationError
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.runner import InlineRunner
+    from influencerai.runner import Runner
 
 Announce = Callable[[Settings, int], None]
 """Says where the server listens."""
@@ -44,15 +44,14 @@ Everything else is a setting: see `influencerai doctor`. The API's page is at /a
 @click.option("--auth", type=click.Choice(["development", "production"]), help="How requests prove their tenant.")
 @click.option(
     "--runner",
-    type=click.Choice(["inline", "none"]),
-    default="inline",
-    show_default=True,
-    help="inline: workers on this machine; none: the API alone, for workers that report by PATCH.",
+    type=click.Choice(["ray", "inline", "none"]),
+    help="ray: on every node of the cluster; inline: workers on this machine; none: the API alone, for workers that "
+    "report by PATCH.  [default: ray, or inline with --no-ray]",
 )
 @click.option("--no-ray", is_flag=True, help="Serve from this process, without Ray.")
 @click.option("--trust-network", is_flag=True, help="Let development mode listen beyond this machine.")
 @output_options
-def serve(*, runner: str, no_ray: bool, trust_network: bool, as_json: bool, **given: Any) -> None:
+def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: bool, **given: Any) -> None:
     """Serve the REST API, and train the jobs that are submitted to it.
 
     In development every request says whose it is and is believed: that is for this machine alone.
@@ -60,6 +59,9 @@ def serve(*, runner: str, no_ray: bool, trust_network: bool, as_json: bool, **gi
     settings = Settings.load(**given)
     _check(settings, trust_network=trust_network)
     _check_port(settings)
+    runner = runner or ("inline" if no_ray else "ray")
+    if no_ray and runner == "ray":
+        raise ValidationError("The runner 'ray' needs Ray.", remedy="Leave out --no-ray, or use --runner inline.")
     try:
         from influencerai.logs import configure_logs
         from influencerai.runner import InlineRunner
@@ -69,13 +71,20 @@ def serve(*, runner: str, no_ray: bool, trust_network: bool, as_json: bool, **gi
             remedy="Run: pip install 'influencerai[train,serve]'.",
         ) from error
     configure_logs(settings)
-    workers = InlineRunner(settings) if runner == "inline" else None
+    workers: Runner | None = InlineRunner(settings) if runner == "inline" else None
     announce = _announce_json if as_json else _announce
-    work = _serve_locally if no_ray else _serve_on_ray
-    asyncio.run(work(settings, workers, announce))
+    if no_ray:
+        asyncio.run(_serve_locally(settings, workers, announce))
+        return
+    _use_ray_token()
+    if runner == "ray":
+        from influencerai.cluster.runner import RayRunner
+
+        workers = RayRunner(settings)
+    asyncio.run(_serve_on_ray(settings, workers, announce))
 
 
-async def _serve_locally(settings: Settings, workers: InlineRunner | None, announce: Announce) -> None:
+async def _serve_locally(settings: Settings, workers: Runner | None, announce: Announce) -> None:
     from influencerai.serve.local_server import LocalServer
     from influencerai.service import Service
 
@@ -102,8 +111,7 @@ async def _announce_when_started(server: Any, settings: Settings, announce: Anno
         announce(settings, port)
 
 
-async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announce: Announce) -> None:
-    _use_ray_token()
+async def _serve_on_ray(settings: Settings, workers: Runner | None, announce: Announce) -> None:
     from influencerai.serve.ray_server import RayServer
     from influencerai.store import Store
 
@@ -113,20 +121,20 @@ async def _serve_on_ray(settings: Settings, workers: InlineRunner | None, announ
     stopping = asyncio.Event()
     _on_signal(stopping.set)
     server = RayServer(settings, needs_worker=workers is not None)
-    if workers:
-        await workers.start()  # it imports the trainer while Ray starts
     try:
-        starting = asyncio.create_task(asyncio.to_thread(server.start))
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        await starting
+        await asyncio.to_thread(server.connect)
+        if not stopping.is_set():
+            if workers:
+                await workers.start()  # it has the trainer imported while Serve starts
+            await asyncio.to_thread(server.deploy)
         if not stopping.is_set():
             announce(settings, server.port)
-        await waiting
+        await stopping.wait()
         click.echo("Stopping.", err=True)
     finally:
         stops = [asyncio.to_thread(server.stop)]
         await asyncio.gather(*stops, *([workers.stop()] if workers else []), return_exceptions=True)
+        await asyncio.to_thread(server.disconnect)
 
 
 def _on_signal(stop: Callable[[], None]) -> None:

@@ -36,6 +36,14 @@ class AttemptOrder(WireModel):
     as_path: bool = Field(default=False, description="Whether the model's name may be a path: not a stranger's.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(ge=1)
+    visible_devices: str | None = Field(
+        default=None, description="CUDA_VISIBLE_DEVICES of the process; None: as it is found."
+    )
+    world_size: int = Field(default=1, ge=1, description="Processes that train side by side on this machine.")
+    rank: int = Field(default=0, ge=0, description="The place of this process among them; the first one speaks.")
+    meeting_port: int | None = Field(default=None, description="Where they meet, on this machine alone.")
+    micro_batch: int | None = Field(default=None, ge=1, description="Images per forward pass, where fewer fit.")
+    gradient_checkpointing: bool | None = Field(default=None, description="As placed; None: as configured.")
     deterministic: bool = True
 
     @property

@@ -31,6 +31,8 @@ SERVER_FIELDS = frozenset(
         "createdAt",
         "updatedAt",
         "waiting",
+        "queuePosition",
+        "estimatedStart",
         "cancelRequested",
         "retryOf",
         "attempts",
@@ -90,6 +92,12 @@ class Job(WireModel):
     created_at: Timestamp
     updated_at: Timestamp
     waiting: str | None = Field(default=None, description="Why a pending job is not running yet.")
+    queue_position: int | None = Field(
+        default=None, description="On a cluster: place of a pending job among the tenant's own; 1 is the next."
+    )
+    estimated_start: Timestamp | None = Field(
+        default=None, description="On a cluster: when a pending job starts, if others take as long as jobs did lately."
+    )
     cancel_requested: bool = False
     retry_of: str | None = Field(default=None, description="The job whose training this one goes on with.")
 
@@ -100,7 +108,9 @@ class Attempt(WireModel):
     number: int = Field(description="The job's fence while this attempt held it; rises with every attempt.")
     node: str
     started_at: Timestamp
+    begun_at: Timestamp | None = Field(default=None, description="On a cluster: when its node began with it.")
     ended_at: Timestamp | None = None
+    devices: float = Field(default=1, description="Devices that it held, in parts of a GPU too.")
     outcome: str | None = Field(
         default=None, description="completed, failed, cancelled, lost, broken or released; null while it runs."
     )

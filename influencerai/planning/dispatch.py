@@ -85,7 +85,8 @@ def decide(
     while heap and len(decision.starts) < rules.starts:
         begins, tenant = heapq.heappop(heap)
         if running[tenant] >= rules.running_per_tenant:
-            _explain(decision, queues[tenant], f"{running[tenant]} jobs of yours are running, and no more may at once.")
+            count = "A job of yours is" if running[tenant] == 1 else f"{running[tenant]} jobs of yours are"
+            _explain(decision, queues[tenant], f"{count} running, and no more may at once.")
             continue
         job = next(queues[tenant], None)
         if job is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 SHARES = 4
 """A GPU is shared in quarters."""
@@ -72,6 +73,17 @@ class Holding:
     def device_count(self) -> float:
         """GPUs held; a job on the CPU counts as one device too, since it holds a node's cores."""
         return sum(self.devices.values()) or 1.0
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON."""
+        devices = {str(index): share for index, share in self.devices.items()}
+        return {"node": self.node, "cpus": self.cpus, "memoryGb": self.memory_gb, "devices": devices}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_document` has made."""
+        devices = {int(index): share for index, share in document["devices"].items()}
+        return cls(node=document["node"], cpus=document["cpus"], memory_gb=document["memoryGb"], devices=devices)
 
 
 class Capacity:

@@ -6,9 +6,10 @@ micro-batches are accumulated to one step. Both change a run by rounding alone, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
 
 from influencerai.domain import LoraConfig
 from influencerai.planning.execution import DeviceKind
@@ -34,12 +35,26 @@ class Way:
 
     def describe(self, config: LoraConfig) -> str | None:
         """What differs from what was asked for, for people; None where nothing does."""
-        changes = []
-        if self.gradient_checkpointing and not config.options.gradient_checkpointing:
-            changes.append("with gradient checkpointing")
-        if self.micro_batch < config.batch_size:
-            changes.append(f"in micro-batches of {self.micro_batch}, which make up the batch of {config.batch_size}")
-        return f"To fit into memory it trains {' and '.join(changes)}." if changes else None
+        return describe_way(config, micro_batch=self.micro_batch, gradient_checkpointing=self.gradient_checkpointing)
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_document` has made."""
+        return cls(**{**document, "needs": Needs(**document["needs"])})
+
+
+def describe_way(config: LoraConfig, *, micro_batch: int, gradient_checkpointing: bool) -> str | None:
+    """What a way to train changes of what was asked for, for people; None where nothing."""
+    changes = []
+    if gradient_checkpointing and not config.options.gradient_checkpointing:
+        changes.append("with gradient checkpointing")
+    if micro_batch < config.batch_size:
+        changes.append(f"in micro-batches of {micro_batch}, which make up the batch of {config.batch_size}")
+    return f"To fit into memory it trains {' and '.join(changes)}." if changes else None
 
 
 def ways_to_train(
@@ -51,18 +66,21 @@ def ways_to_train(
     precision: Literal["fp32", "bf16", "fp16"] = "bf16",
     denoiser_parameters: int | None = None,
     is_shared: bool = False,
+    gpus: int | None = None,
 ) -> tuple[Way, ...]:
     """What was asked for first, then ways that need less memory, each less than the one before.
 
     `precision` is that of the device; `is_shared` lets others have the rest of a GPU; on the CPU the job holds
-    `threads` cores and its memory is the node's.
+    `threads` cores and its memory is the node's. `gpus` share the images of each step; as configured by default.
     """
     found: list[Way] = []
+    gpus = gpus or config.options.gpus if kind == "cuda" else 1
+    share = math.ceil(config.batch_size * config.options.gradient_accumulation / gpus)
     for micro_batch, checkpointing in _variants(config):
         parts = estimate_memory(
             family=family,
             resolution=config.resolution,
-            micro_batch=micro_batch,
+            micro_batch=min(micro_batch, share),
             precision=precision,
             gradient_checkpointing=checkpointing,
             rank=config.network_dim,
@@ -77,8 +95,13 @@ def ways_to_train(
         if kind == "cpu":
             needs = Needs(cpus=threads, memory_gb=round(_PROCESS_GB + training_gb, 1))
         else:
-            memory = round(_PROCESS_GB + weights_gb, 1)
-            needs = Needs(cpus=_GPU_CPUS, memory_gb=memory, devices=1, device_gb=training_gb, is_shared=is_shared)
+            needs = Needs(
+                cpus=_GPU_CPUS * gpus,
+                memory_gb=round((_PROCESS_GB + weights_gb) * gpus, 1),
+                devices=gpus,
+                device_gb=training_gb,
+                is_shared=is_shared and gpus == 1,
+            )
         if not found or _memory(needs) < _memory(found[-1].needs):
             found.append(Way(needs=needs, micro_batch=micro_batch, gradient_checkpointing=checkpointing))
     return tuple(found)

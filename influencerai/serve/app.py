@@ -14,6 +14,7 @@ from influencerai.serve.errors import UnexpectedErrors, add_error_handlers
 from influencerai.serve.gate import Gate
 from influencerai.serve.observation import REQUEST_ID_HEADER, Figures, Observation
 from influencerai.serve.openapi import DOCUMENT_PATH, add_page, describe, operation_id
+from influencerai.serve.routes.cluster import cluster_routes
 from influencerai.serve.routes.dataset_images import dataset_image_routes
 from influencerai.serve.routes.datasets import dataset_routes
 from influencerai.serve.routes.health import health_routes
@@ -84,6 +85,7 @@ def create_app(service: Service) -> FastAPI:
         dataset_routes(service),
         dataset_image_routes(service),
         lora_config_routes(service),
+        cluster_routes(service),
         health_routes(service, figures),
     )
     for router in routers:

@@ -46,6 +46,19 @@ _CONFIG = {
     "createdAt": "2025-01-15T11:00:00.000Z",
     "updatedAt": "2025-01-15T11:00:00.000Z",
 }
+_NODE = {
+    "id": "8538000ccd7e49a40969d92ad15d3d8e8afe451dc356b8dfeaf72646",
+    "name": "gpu-box-1",
+    "state": "ready",
+    "problem": None,
+    "cpus": 16.0,
+    "cpusHeld": 2.0,
+    "memoryGb": 64.0,
+    "memoryHeldGb": 8.1,
+    "devices": [{"name": "NVIDIA GeForce RTX 4090", "memoryGb": 24.0, "held": 1.0}],
+    "jobs": [{"id": JOB, "attempt": 1, "startedAt": "2025-01-15T12:00:05.000Z", "devices": 1.0}],
+    "otherJobs": 0,
+}
 _JOB_DRAFT = {"type": "lora-training", "payload": {"datasetId": DATASET, "loraConfigId": CONFIG}}
 _JOB_CHANGE = {
     "status": "running",
@@ -220,6 +233,7 @@ ANSWERS: dict[str, Any] = {
     "get_job_events": {"data": [_EVENT], "lastSeq": 2},
     "get_job_metrics": {"data": [_METRIC]},
     "list_job_artifacts": {"data": [_ARTIFACT]},
+    "get_cluster": {"nodes": [_NODE], "workers": 0},
     "get_health": {"status": "ok"},
     "get_readiness": {
         "status": "ready",

@@ -64,11 +64,11 @@ class RayServer:
         self._owns_serve = True
         self.port = settings.port or _free_port(settings.host)
 
-    def start(self) -> None:
-        """Start Ray, or join the one that RAY_ADDRESS names, and deploy the API.
+    def connect(self) -> None:
+        """Start Ray, or join the one that RAY_ADDRESS names.
 
         Raises:
-            InfluencerAIError: it is not ready in time; says what is missing.
+            InfluencerAIError: it cannot be used.
         """
         for name in ("ray", "ray.serve", "ray._private.worker"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -86,11 +86,21 @@ class RayServer:
                 namespace=APP_NAME,
                 **local,
             )
-            self._owns_serve = not self._joined or not _is_serve_running()
-            serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
             remedy = "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one." if address else None
             raise InfluencerAIError(f"Ray cannot be used: {str(error).splitlines()[0]}", remedy=remedy) from error
+
+    def deploy(self) -> None:
+        """Start the API on the Ray that is connected, and wait until it answers.
+
+        Raises:
+            InfluencerAIError: it is not ready in time; says what is missing.
+        """
+        try:
+            self._owns_serve = not self._joined or not _is_serve_running()
+            serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
+        except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+            raise InfluencerAIError(f"Ray Serve cannot be started: {str(error).splitlines()[0]}") from error
         document = self._settings.to_document()
         deployment = serve.deployment(
             name=_DEPLOYMENT,
@@ -105,7 +115,7 @@ class RayServer:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """End the event streams, then the API, then the Ray that was started here."""
+        """End the event streams, then the API."""
         with suppress(Exception):
             handle = serve.get_app_handle(APP_NAME)
             handle.end_streams.remote().result(timeout_s=_DRAIN_SECONDS)
@@ -113,6 +123,9 @@ class RayServer:
             serve.delete(APP_NAME)
             if self._joined and self._owns_serve:
                 serve.shutdown()  # type: ignore[no-untyped-call]
+
+    def disconnect(self) -> None:
+        """Leave Ray, or end the one that was started here."""
         ray.shutdown()
 
     def _answers(self) -> bool:

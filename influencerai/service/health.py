@@ -75,10 +75,18 @@ class HealthService:
         if not self._needs_worker:
             return "Jobs are trained by external workers."
         async with self._store.read() as transaction:
-            seen = await transaction.workers.seen(within_seconds=self._settings.lease_seconds)
-        if not seen:
-            raise InfluencerAIError("No worker has been seen lately.", remedy="Look into the server's log.")
-        return f"{len(seen)} {'worker is' if len(seen) == 1 else 'workers are'} there."
+            workers = await transaction.workers.seen(within_seconds=self._settings.lease_seconds)
+            nodes = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
+        ready = [seen for seen in nodes if seen.problem is None and not seen.is_draining]
+        if ready:
+            return f"{len(ready)} of {len(nodes)} nodes may train."
+        if workers:
+            return f"{len(workers)} {'worker is' if len(workers) == 1 else 'workers are'} there."
+        if nodes:
+            raise InfluencerAIError("No node may train.", remedy="GET /cluster says what is missing on each.")
+        raise InfluencerAIError(
+            "Neither a worker nor a node of a cluster has been seen lately.", remedy="Look into the server's log."
+        )
 
 
 async def _checked(check: Callable[[], Awaitable[str]]) -> Check:

@@ -271,7 +271,9 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         number=row["fence"],
         node=row["node"],
         started_at=to_datetime(row["started_at"]),
+        begun_at=None if row["begun_at"] is None else to_datetime(row["begun_at"]),
         ended_at=None if row["ended_at"] is None else to_datetime(row["ended_at"]),
+        devices=row["devices"],
         outcome=row["outcome"],
         error=row["error"],
     )

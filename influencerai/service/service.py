@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influencerai.service.cluster import ClusterService
 from influencerai.service.dataset_images import DatasetImageService
 from influencerai.service.datasets import DatasetService
 from influencerai.service.event_streams import EventStreams
@@ -34,6 +35,7 @@ class Service:
         self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders)
         self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
         self.keys = KeyService(self.store)
+        self.cluster = ClusterService(self.store, settings)
         self._upkeep = Upkeep(self.store, settings, self.datasets)
         self.health = HealthService(self.store, settings, needs_worker=needs_worker)
 

@@ -11,7 +11,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.service.datasets import DatasetService
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.store.queue import RetryRules
+from influencerai.store.returns import RetryRules
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600
@@ -50,6 +50,7 @@ class Upkeep:
                 dataset_wait_seconds=self._settings.dataset_wait_seconds
             )
             await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)
+            await transaction.nodes.forget(unseen_seconds=_UNSEEN_SECONDS)
         for tenant, dataset_id in waited_for:
             # One that cannot be looked at must not keep the others from it.
             await self._guarded(partial(self._datasets.get, tenant, dataset_id))

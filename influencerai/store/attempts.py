@@ -6,21 +6,41 @@ tenant that comes back from idleness begins where the active one that has had th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.planning.dispatch import EXPECTED_SECONDS
+from influencerai.planning.placement import Holding
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
-from influencerai.store.schema import attempts, counts
+from influencerai.store.schema import attempts, counts, jobs
 
 USAGE = "device_ms"
 """The noun under which a tenant's device-time is counted."""
 ACTIVE = ("pending", "running")
+UNPAID = ("lost", "broken")
+"""Outcomes that are not the user's doing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveAttempt:
+    """An attempt that holds something of a node."""
+
+    job_id: str
+    tenant_id: str
+    fence: int
+    held: Holding
+    started_at: int
+    has_begun: bool
+    seconds_left: float | None
+    """By its own estimate, where it has one."""
 
 
 class Attempts:
@@ -30,10 +50,36 @@ class Attempts:
         self._connection = connection
         self._counts = counts
 
-    async def start(self, job: Row[Any], *, node: str, devices: float) -> None:
-        """The attempt that holds `job` from now on, and the event of it."""
+    async def start(
+        self,
+        job: Row[Any],
+        *,
+        node: str,
+        devices: float = 1,
+        held: Holding | None = None,
+        tok_per_second: float = 0,
+    ) -> None:
+        """The attempt that holds `job` from now on, and the event of it.
+
+        Args:
+            job: its row.
+            node: where it is, for people.
+            devices: how many it holds, where `held` does not say it.
+            held: what it holds of a node of the cluster.
+            tok_per_second: what the job pays for a second of a device.
+        """
+        if held is not None:
+            devices = held.device_count
         charged = round(EXPECTED_SECONDS * 1000 * devices)
-        values = {"job_id": job.id, "fence": job.fence, "node": node, "devices": devices, "charged": charged}
+        values = {
+            "job_id": job.id,
+            "fence": job.fence,
+            "node": node,
+            "devices": devices,
+            "charged": charged,
+            "held": None if held is None else held.to_document(),
+            "tok_per_second": tok_per_second,
+        }
         await self._connection.execute(insert(attempts).values(started_at=now(), **values))
         self._counts.add(job.tenant_id, USAGE, "", "", charged)
         data = {"status": "running", "attempt": job.fence, "node": node}
@@ -45,12 +91,48 @@ class Attempts:
             update(attempts)
             .where(attempts.c.job_id == job.id, attempts.c.fence == job.fence, attempts.c.ended_at.is_(None))
             .values(ended_at=now(), outcome=outcome, error=error)
-            .returning(attempts.c.started_at, attempts.c.ended_at, attempts.c.devices, attempts.c.charged)
+            .returning(attempts)
         )
         row = (await self._connection.execute(statement)).one_or_none()
-        if row is not None:
-            used = round((row.ended_at - row.started_at) * row.devices)
-            self._counts.add(job.tenant_id, USAGE, "", "", used - row.charged)
+        if row is None:
+            return
+        used = round((row.ended_at - row.started_at) * row.devices)
+        self._counts.add(job.tenant_id, USAGE, "", "", used - row.charged)
+        if outcome not in UNPAID and row.tok_per_second * row.devices > 0:
+            paid = math.ceil(used / 1000 * row.tok_per_second)
+            cost = func.coalesce(jobs.c.cost_tok, 0) + paid
+            await self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(cost_tok=cost))
+
+    async def holdings(self) -> list[ActiveAttempt]:
+        """What attempts hold of the cluster's nodes."""
+        columns = (attempts.c.job_id, attempts.c.fence, attempts.c.held, attempts.c.started_at, attempts.c.begun_at)
+        statement = (
+            select(*columns, jobs.c.tenant_id, jobs.c.result)
+            .join(jobs, jobs.c.id == attempts.c.job_id)
+            .where(attempts.c.ended_at.is_(None), attempts.c.held.is_not(None))
+            .order_by(attempts.c.job_id)
+        )
+        return [
+            ActiveAttempt(
+                job_id=row.job_id,
+                tenant_id=row.tenant_id,
+                fence=row.fence,
+                held=Holding.from_document(row.held),
+                started_at=row.started_at,
+                has_begun=row.begun_at is not None,
+                seconds_left=_seconds_left(row.result),
+            )
+            for row in await self._connection.execute(statement)
+        ]
+
+    async def usual_seconds(self, *, of: int = 50) -> float | None:
+        """The median length of the attempts that have completed a job lately."""
+        seconds = (attempts.c.ended_at - attempts.c.started_at) / 1000.0
+        statement = (
+            select(seconds).where(attempts.c.outcome == "completed").order_by(attempts.c.ended_at.desc()).limit(of)
+        )
+        found = [float(value) for value in (await self._connection.execute(statement)).scalars()]
+        return statistics.median(found) if found else None
 
     async def usage(self, tenants: Iterable[str]) -> dict[str, int]:
         """Device-milliseconds by tenant, those of attempts that run included; none for who has had nothing."""
@@ -72,3 +154,9 @@ class Attempts:
         own = await self._counts.total(tenant, USAGE)
         if floor is not None and floor > own:
             self._counts.add(tenant, USAGE, "", "", int(floor) - own)
+
+
+def _seconds_left(result: Mapping[str, Any] | None) -> float | None:
+    progress = (result or {}).get("progress")
+    seconds = progress.get("estimatedSecondsRemaining") if isinstance(progress, Mapping) else None
+    return float(seconds) if isinstance(seconds, int | float) else None

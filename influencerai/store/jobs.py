@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, Table, delete, func, insert, select, update
@@ -22,9 +23,11 @@ from influencerai.store.schema import artifacts, attempts, datasets, jobs, lora_
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_datetime
 
 _SORT = {"createdAt": jobs.c.created_at, "updatedAt": jobs.c.updated_at}
+NOT_WAITING: Mapping[str, None] = {"waiting": None, "queue_position": None, "estimated_start": None}
+"""Of a job that waits no more."""
 CANCELLED = "cancelled"
 """The status that `?status=cancelled` filters by: failed, and asked for."""
-_SHOWN = [column for column in jobs.c if column.name not in ("snapshot", "plan")]
+_SHOWN = [column for column in jobs.c if column.name not in ("snapshot", "plan", "needs")]
 """What a list of jobs needs; what a job trains is long."""
 
 
@@ -266,7 +269,7 @@ async def write_job(
     if before.started_at is None and status != "pending" and not values.get("cancelled"):
         changed["started_at"] = now()
     if status in TERMINAL and before.status not in TERMINAL:
-        changed |= {"finished_at": now(), "active_dataset_id": None, "active_config_id": None, "waiting": None}
+        changed |= {"finished_at": now(), "active_dataset_id": None, "active_config_id": None, **NOT_WAITING}
         changed |= {"owner": None, "lease_token": None, "lease_expires_at": None}
     statement = update(jobs).where(jobs.c.id == before.id).values(changed).returning(jobs)
     row: Row[Any] = (await connection.execute(statement)).one()
@@ -290,14 +293,20 @@ def job_of(row: Row[Any]) -> Job:
         payload=row.payload,
         result=row.result,
         cost_tok=row.cost_tok,
-        started_at=None if row.started_at is None else to_datetime(row.started_at),
-        finished_at=None if row.finished_at is None else to_datetime(row.finished_at),
+        started_at=_time(row.started_at),
+        finished_at=_time(row.finished_at),
         created_at=to_datetime(row.created_at),
         updated_at=to_datetime(row.updated_at),
         waiting=row.waiting if row.status == "pending" else None,
+        queue_position=row.queue_position if row.status == "pending" else None,
+        estimated_start=_time(row.estimated_start) if row.status == "pending" else None,
         cancel_requested=row.cancel_requested_at is not None,
         retry_of=row.retry_of,
     )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else to_datetime(milliseconds)
 
 
 def stored_job(row: Row[Any]) -> StoredJob:

@@ -10,28 +10,26 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from sqlalchemy import Row, and_, delete, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
 from influencerai.errors import ConflictError, FencedOffError
-from influencerai.settings import Settings
+from influencerai.planning.placement import Holding
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.events import StepFigures, append_events, write_figures
-from influencerai.store.jobs import StoredJob, stored_job, write_job
-from influencerai.store.schema import artifacts, jobs
-from influencerai.store.turns import WAITING_FOR_WORKER, ClaimRules, Turns
+from influencerai.store.jobs import NOT_WAITING, StoredJob, stored_job, write_job
+from influencerai.store.returns import RetryRules, Return, Returns, ended
+from influencerai.store.schema import artifacts, attempts, jobs
+from influencerai.store.turns import ClaimRules, Turns
 
 Ending = Literal["completed", "failed", "cancelled"]
-Return = Literal["lost", "broken", "released"]
-"""How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
 _RUNNING = jobs.c.status == literal_column("'running'")
-_LONGEST_DELAY_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +43,12 @@ class Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetryRules:
-    """How often, and after what pause, a job is tried again whose attempts end without its user's fault."""
+class Asked:
+    """What an attempt is asked to do, as it hears with each of its writes."""
 
-    lost: int = 5
-    """Attempts whose worker may vanish before the job fails; the lease that ran out was pause enough."""
-    broken: int = 3
-    """Attempts that the machine may fail before the job fails."""
-    seconds: float = 10
-    """The pause after the first of those; it doubles with each."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        return cls(lost=settings.lost_attempts, broken=settings.broken_attempts, seconds=settings.retry_seconds)
-
-    def delay_seconds(self, broken: int) -> float:
-        """Before the next attempt, after `broken` that the machine has failed."""
-        return min(_LONGEST_DELAY_SECONDS, self.seconds * 2.0 ** (broken - 1))
+    to_cancel: bool
+    to_give_back: bool
+    """Its node is wanted for something else: the job goes on elsewhere from its last state."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,24 +85,57 @@ class Queue:
         self._connection = connection
         self._counts = counts
         self._attempts = Attempts(connection, counts)
+        self._returns = Returns(connection, counts)
 
     async def claim(self, *, node: str, rules: ClaimRules) -> tuple[Lease, StoredJob] | None:
         """Take the next pending job that may run, or None."""
         row = await Turns(self._connection, self._counts).next(rules)
-        if row is None:
-            return None
+        return None if row is None else await self._take(row, node=node, seconds=rules.seconds, rules=rules)
+
+    async def take(
+        self, tenant: str, id: str, *, node: str, held: Holding, seconds: float, rules: ClaimRules
+    ) -> tuple[Lease, StoredJob] | None:
+        """Take this pending job for a node that has what it needs; None where somebody else was faster.
+
+        The lease lasts `seconds`, in which the node has to begin with it.
+        """
+        row = await Turns(self._connection, self._counts).lock(tenant, id)
+        return None if row is None else await self._take(row, node=node, seconds=seconds, rules=rules, held=held)
+
+    async def begin(self, lease: Lease, *, held: Holding, seconds: float) -> StoredJob:
+        """Say that the node has begun, and what it has really given the attempt.
+
+        Raises:
+            FencedOffError: the lease is another's, or its attempt has begun before.
+        """
+        row = await self._guarded(lease, {"lease_expires_at": now() + round(seconds * 1000)})
+        mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
+        statement = update(attempts).where(mine).values(begun_at=now(), held=held.to_document())
+        if not (await self._connection.execute(statement)).rowcount:
+            raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun elsewhere.")
+        return stored_job(row)
+
+    async def recall(self, leases: Sequence[tuple[str, int]]) -> None:
+        """Ask attempts, by job and fence, to save their state and give their jobs back."""
+        for job_id, fence in sorted(leases):
+            mine = and_(jobs.c.id == job_id, jobs.c.fence == fence, _RUNNING, jobs.c.recalled_at.is_(None))
+            await self._connection.execute(update(jobs).where(mine).values(recalled_at=now()))
+
+    async def _take(
+        self, row: Row[Any], *, node: str, seconds: float, rules: ClaimRules, held: Holding | None = None
+    ) -> tuple[Lease, StoredJob]:
         token = secrets.token_hex(16)
         values = {
             "status": "running",
             "owner": "ours",
             "fence": row.fence + 1,
             "lease_token": token,
-            "lease_expires_at": now() + round(rules.seconds * 1000),
+            "lease_expires_at": now() + round(seconds * 1000),
             "result": {"progress": first_progress(row.snapshot)},
-            "waiting": None,
+            **NOT_WAITING,
         }
         claimed = await write_job(self._connection, self._counts, row, values)
-        await self._attempts.start(claimed, node=node, devices=1)
+        await self._attempts.start(claimed, node=node, held=held, tok_per_second=rules.tok_per_device_second)
         lease = Lease(job_id=row.id, tenant_id=row.tenant_id, fence=claimed.fence, token=token)
         return lease, stored_job(claimed)
 
@@ -128,8 +148,8 @@ class Queue:
         events: Sequence[tuple[str, Mapping[str, Any]]] = (),
         figures: Sequence[StepFigures] = (),
         files: Sequence[PublishedFile] = (),
-    ) -> bool:
-        """Keep the lease for `seconds` from now, and write what has happened; whether the job is to be cancelled.
+    ) -> Asked:
+        """Keep the lease for `seconds` from now, and write what has happened; what the attempt is asked to do.
 
         Raises:
             FencedOffError: the lease is another's.
@@ -144,7 +164,7 @@ class Queue:
             statement = insert_or_set(self._connection, artifacts, *(name for name in fields if name != "name"))
             await self._connection.execute(statement.values(job_id=lease.job_id, created_at=now(), **fields))
         await append_events(self._connection, lease.job_id, events)
-        return row.cancel_requested_at is not None
+        return Asked(to_cancel=row.cancel_requested_at is not None, to_give_back=row.recalled_at is not None)
 
     async def withdraw(self, lease: Lease, names: Sequence[str]) -> None:
         """Forget published files of the job, which are gone.
@@ -165,7 +185,8 @@ class Queue:
         """
         row = await self._guarded(lease, {"output_dir": output_dir})
         if row.plan is None:
-            row = await self._guarded(lease, {"plan": dict(plan)})
+            # What it needs from now on follows from the plan.
+            row = await self._guarded(lease, {"plan": dict(plan), "needs": None})
         frozen: Mapping[str, Any] = row.plan
         return frozen
 
@@ -193,7 +214,7 @@ class Queue:
         }
         await write_job(self._connection, self._counts, row, values)
         await self._attempts.end(row, ending, error)
-        await append_events(self._connection, lease.job_id, [("status", _status(status, ending, error))])
+        await append_events(self._connection, lease.job_id, [("status", ended(status, ending, error))])
 
     async def give_back(self, lease: Lease, how: Return, *, error: str | None, retries: RetryRules) -> None:
         """Return the job to the queue, or end it where the budget for this is spent or it is to be cancelled.
@@ -202,7 +223,7 @@ class Queue:
             FencedOffError: the lease is another's.
         """
         row = await self._guarded(lease, {})
-        await self._return(row, how, error=error, retries=retries)
+        await self._returns.give_back(row, how, error=error, retries=retries)
 
     async def reap(self, *, retries: RetryRules, limit: int = 100) -> int:
         """Take back jobs whose lease has expired. Returns how many."""
@@ -215,7 +236,7 @@ class Queue:
         )
         rows = (await self._connection.execute(statement)).all()
         for row in rows:
-            await self._return(row, "lost", error="The worker was lost.", retries=retries)
+            await self._returns.give_back(row, "lost", error="The worker was lost.", retries=retries)
         return len(rows)
 
     async def report(
@@ -237,19 +258,19 @@ class Queue:
         claims = said.status == "running" and row.status == "pending"
         holds = row.status == "running" and row.owner == "external" and said.status in (None, "running")
         if claims or holds:
-            values |= {"owner": "external", "lease_expires_at": now() + round(seconds * 1000), "waiting": None}
+            values |= {"owner": "external", "lease_expires_at": now() + round(seconds * 1000), **NOT_WAITING}
         if claims:
             values["fence"] = row.fence + 1
         if not values:
             return stored_job(row)
         if row.status == "running" and said.status == "pending":
-            return stored_job(await self._return(row, "released", error=None, retries=RetryRules()))
+            return stored_job(await self._returns.give_back(row, "released", error=None, retries=RetryRules()))
         written = await write_job(self._connection, self._counts, row, values)
         if claims:
             await self._attempts.start(written, node="external", devices=0)
         elif written.status != row.status:
             await self._attempts.end(row, written.status, None)
-            data = _status(written.status, written.status, None)
+            data = ended(written.status, written.status, None)
             await append_events(self._connection, id, [("status", data)])
         progress = (said.result or {}).get("progress")
         if written.status == "running" and isinstance(progress, Mapping):  # a stranger's result may hold anything
@@ -277,54 +298,14 @@ class Queue:
             asked = (await self._connection.execute(statement.returning(jobs))).one()
             await append_events(self._connection, id, [("cancel", {})])
             return stored_job(asked)
-        ended = await write_job(self._connection, self._counts, row, await self._cancelled(row))
+        cancelled = await write_job(self._connection, self._counts, row, await self._returns.cancelled(row))
         await self._attempts.end(row, "cancelled", None)
-        await append_events(self._connection, id, [("status", _status("failed", "cancelled", None))])
-        return stored_job(ended)
+        await append_events(self._connection, id, [("status", ended("failed", "cancelled", None))])
+        return stored_job(cancelled)
 
     async def _locked(self, tenant: str, id: str) -> Row[Any] | None:
         statement = select(jobs).where(jobs.c.tenant_id == tenant, jobs.c.id == id).with_for_update()
         return (await self._connection.execute(statement)).one_or_none()
-
-    async def _return(self, row: Row[Any], how: Return, *, error: str | None, retries: RetryRules) -> Row[Any]:
-        lost = row.lost_attempts + (how == "lost")
-        broken = row.broken_attempts + (how == "broken")
-        values: dict[str, Any] = {
-            "owner": None,
-            "lease_token": None,
-            "lease_expires_at": None,
-            "lost_attempts": lost,
-            "broken_attempts": broken,
-            # The fence rises here too: from now on the old holder's writes touch nothing.
-            "fence": row.fence + 1,
-        }
-        if row.cancel_requested_at is not None:
-            values |= await self._cancelled(row)
-        elif lost > retries.lost or broken > retries.broken:
-            text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: "
-            values |= {"status": "failed", "error_code": how, "result": await self._failure(row, text + (error or how))}
-        else:
-            delay = retries.delay_seconds(broken) if how == "broken" else 0
-            values |= {"status": "pending", "result": None, "not_before": now() + round(1000 * delay)}
-            values["waiting"] = error or WAITING_FOR_WORKER
-        returned = await write_job(self._connection, self._counts, row, values)
-        await self._attempts.end(row, how, error)
-        data = _status(returned.status, how, error)
-        await append_events(self._connection, row.id, [("status", data)])
-        return returned
-
-    async def _cancelled(self, row: Row[Any]) -> dict[str, Any]:
-        """What a job becomes that ends because that was asked for."""
-        result = {**await self._failure(row, "Cancelled"), "cancelled": True}
-        return {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
-
-    async def _failure(self, row: Row[Any], error: str) -> dict[str, Any]:
-        """The result of a job whose attempt cannot say what it leaves."""
-        published = select(artifacts.c.name).where(artifacts.c.job_id == row.id, artifacts.c.kind == "lora")
-        names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
-        progress = (row.result or {}).get("progress", {})
-        epoch = progress.get("currentEpoch", 0) if isinstance(progress, Mapping) else 0
-        return {"error": error, "epoch": epoch, "partialCheckpoints": list(names)}
 
     async def _guarded(self, lease: Lease, values: Mapping[str, Any]) -> Row[Any]:
         """Write to the job if the lease still holds it; the row as it is now, locked.
@@ -343,8 +324,3 @@ class Queue:
         if row is None:
             raise FencedOffError(f"Job {lease.job_id} is not held by attempt {lease.fence} any more.")
         return row
-
-
-def _status(status: str, outcome: str, error: str | None) -> dict[str, Any]:
-    data = {"status": status, "outcome": outcome}
-    return data if error is None else {**data, "error": error}

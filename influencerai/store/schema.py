@@ -113,7 +113,11 @@ jobs = Table(
     Column("priority", Integer, nullable=False),
     Column("not_before", BigInteger, nullable=False),
     Column("waiting", Text),  # why it is not running, for people
+    Column("queue_position", Integer),
+    Column("estimated_start", BigInteger),
+    Column("needs", Document),  # of a node, by the cluster's planner; NULL until it has looked
     Column("cancel_requested_at", BigInteger),
+    Column("recalled_at", BigInteger),  # when its attempt was asked to give it back
     # Who trains it. The fence rises with every claim; a writer with an older one is fenced off.
     Column("owner", String(16)),
     Column("fence", Integer, nullable=False),
@@ -152,11 +156,16 @@ attempts = Table(
     Column("node", String(255), nullable=False),
     Column("devices", Float(53), nullable=False),  # held, in parts of a GPU too; a training on the CPU holds one
     Column("charged", BigInteger, nullable=False),  # device-milliseconds that its tenant has paid for it
+    Column("held", Document),  # what it has of the cluster's node
+    Column("tok_per_second", Float(53), nullable=False),  # what its job pays for a second of a device
     Column("started_at", BigInteger, nullable=False),
+    Column("begun_at", BigInteger),  # when its node has begun with it
     Column("ended_at", BigInteger),
     Column("outcome", String(16)),
     Column("error", Text),
     CheckConstraint("outcome IN ('completed', 'failed', 'cancelled', 'lost', 'broken', 'released')", name="outcome"),
+    Index("ix_attempts_active", "job_id", **_where("ended_at IS NULL")),
+    Index("ix_attempts_ended", "ended_at"),
 )
 
 events = Table(
@@ -239,6 +248,19 @@ workers = Table(
     Column("seen_at", BigInteger, nullable=False),
 )
 """Workers that say they are there; a job's lease alone decides who trains it."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("facts", Document, nullable=False),
+    Column("problem", Text),  # why nothing is trained there, for people
+    Column("is_draining", Boolean, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Index("ix_nodes_seen", "seen_at"),
+)
+"""The cluster's machines as the dispatchers see them."""
 
 api_keys = Table(
     "api_keys",

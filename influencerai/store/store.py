@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.store.api_keys import ApiKeys
+from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.database import Database
 from influencerai.store.datasets import Datasets
@@ -15,6 +16,7 @@ from influencerai.store.events import Events
 from influencerai.store.idempotency import IdempotencyKeys
 from influencerai.store.jobs import Jobs
 from influencerai.store.lora_configs import LoraConfigs
+from influencerai.store.nodes import Nodes
 from influencerai.store.queue import Queue
 from influencerai.store.tenants import lock_tenant
 from influencerai.store.turns import Turns
@@ -36,6 +38,8 @@ class Transaction:
         self.idempotency_keys = IdempotencyKeys(connection)
         self.api_keys = ApiKeys(connection)
         self.workers = Workers(connection)
+        self.nodes = Nodes(connection)
+        self.attempts = Attempts(connection, self.counts)
 
     async def lock_tenant(self, tenant: str) -> None:
         """Until the end, nobody else decides about all that the tenant has; taken before any other lock."""

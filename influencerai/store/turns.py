@@ -5,7 +5,7 @@ The tenant that has had the least device-time goes first, with its job of the hi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
+from influencerai.planning.forecast import Forecast
 from influencerai.planning.placement import Capacity, Needs, Node
 from influencerai.settings import Settings
 from influencerai.store.attempts import Attempts
@@ -22,6 +23,8 @@ from influencerai.store.schema import counts, datasets, jobs
 from influencerai.store.tenants import lock_tenant
 
 _CANDIDATES = 20
+_ESTIMATE_SECONDS = 5.0
+"""An estimate that has moved by less is left as it is."""
 _WORKER = Needs(cpus=1)
 """What a job needs of a worker of this machine: its turn."""
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
@@ -40,14 +43,29 @@ class ClaimRules:
     running_per_tenant: int
     dataset_wait_seconds: float
     """How long a job waits for a dataset that is not ready."""
+    tok_per_device_second: float = 0
+    """What a job pays."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
         return cls(
             seconds=settings.lease_seconds,
             running_per_tenant=settings.running_jobs_per_tenant,
             dataset_wait_seconds=settings.dataset_wait_seconds,
+            tok_per_device_second=settings.tok_per_device_second,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingJob:
+    """A job that waits, as far as the cluster's planner and dispatcher need to know it."""
+
+    id: str
+    tenant: str
+    needs: Mapping[str, Any] | None
+    snapshot: Mapping[str, Any]
+    plan: Mapping[str, Any] | None
 
 
 class Turns:
@@ -103,6 +121,41 @@ class Turns:
         columns = [first.offset(number).scalar_subquery().label(f"id_{number}") for number in range(per_tenant)]
         found = await self._connection.execute(select(busy.c.tenant_id, *columns))
         return {tenant: ids for tenant, *row in found if (ids := [id for id in row if id is not None])}
+
+    async def begin_decision(self) -> None:
+        """Until the transaction ends, nobody else decides who starts."""
+        await take_turn(self._connection, "claim")
+
+    async def needs(self, ids: Collection[str]) -> dict[str, tuple[Mapping[str, Any], float]]:
+        """What these jobs need of a node, where that is planned, and for how many seconds they have waited."""
+        statement = select(jobs.c.id, jobs.c.needs, (now() - jobs.c.created_at).label("waited"))
+        statement = statement.where(jobs.c.id.in_(tuple(ids)), jobs.c.needs.is_not(None))
+        return {row.id: (row.needs, row.waited / 1000) for row in await self._connection.execute(statement)}
+
+    async def unplanned(self, *, limit: int) -> list[PendingJob]:
+        """Pending jobs of which nobody has said yet what they need, the oldest first."""
+        columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.needs, jobs.c.snapshot, jobs.c.plan)
+        statement = select(*columns).where(_PENDING, jobs.c.needs.is_(None)).order_by(jobs.c.created_at, jobs.c.id)
+        return [
+            PendingJob(id=row.id, tenant=row.tenant_id, needs=row.needs, snapshot=row.snapshot, plan=row.plan)
+            for row in await self._connection.execute(statement.limit(limit))
+        ]
+
+    async def set_needs(self, id: str, needs: Mapping[str, Any]) -> None:
+        """Say what a job needs."""
+        await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=dict(needs)))
+
+    async def explain(self, found: Mapping[str, Forecast]) -> None:
+        """Write why pending jobs wait and for how long, by id."""
+        columns = (jobs.c.id, jobs.c.waiting, jobs.c.queue_position, jobs.c.estimated_start)
+        statement = select(*columns, now().label("now")).where(jobs.c.id.in_(tuple(found)), _PENDING)
+        for row in (await self._connection.execute(statement.order_by(jobs.c.id))).all():
+            said = found[row.id]
+            start = None if said.seconds is None else row.now + round(said.seconds * 1000)
+            moved = abs((start or 0) - (row.estimated_start or 0)) > _ESTIMATE_SECONDS * 1000
+            if (row.waiting, row.queue_position) != (said.reason, said.position) or moved:
+                values = {"waiting": said.reason, "queue_position": said.position, "estimated_start": start}
+                await self._connection.execute(update(jobs).where(jobs.c.id == row.id, _PENDING).values(values))
 
     async def shares(self, tenants: Collection[str]) -> dict[str, TenantShare]:
         """What these tenants have had, and how many of their jobs run now."""

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic
@@ -39,15 +40,16 @@ from influencerai.domain.wire import field_errors
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.planning import BatchPlan
 from influencerai.planning.execution import execution_warnings
+from influencerai.planning.ways import describe_way
 from influencerai.train.backend import RunContext, load_backend
 from influencerai.train.causes import causes
 from influencerai.train.device import device_facts
 from influencerai.train.exporter import epoch_files
 from influencerai.train.failure import describe_failure
 from influencerai.train.loadable_model import find_loadable_model
-from influencerai.train.preparation import prepare
+from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
-from influencerai.train.ranks import Ranks
+from influencerai.train.ranks import Ranks, joined_ranks
 from influencerai.train.sampling import sampled_files
 from influencerai.train.snapshot import DATASET_FOLDER, LEFTOVER_SECONDS, restore_snapshot, take_snapshot
 
@@ -70,6 +72,27 @@ _INFRASTRUCTURE = frozenset(
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_?KEY|DATABASE_URL|DSN")
 _SHORTEST_SECRET = 8
 _URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
+
+
+def take_part(
+    order: AttemptOrder,
+    *,
+    send: Callable[[ChildMessage], None],
+    receive: Callable[[], WorkerMessage],
+    stop_requested: Callable[[], bool],
+) -> None:
+    """Carry out `order` in the place that it gives this process among those that train together; see `run_attempt`.
+
+    Of several, each has the surroundings that `joined_ranks` reads; all but the first say nothing.
+    """
+    if order.world_size == 1:
+        run_attempt(order, send=send, receive=receive, stop_requested=stop_requested)
+        return
+    with joined_ranks(order.device) as ranks:
+        if ranks.is_first:
+            run_attempt(order, send=send, receive=receive, stop_requested=stop_requested, ranks=ranks)
+        else:
+            follow_attempt(order, ranks=ranks)
 
 
 def run_attempt(
@@ -202,8 +225,8 @@ class _Attempt:
         _check_device(order.device)
         source = _inside(order.root, order.dataset, error=DatasetError)
         try:
-            preparation = prepare(
-                order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count
+            preparation = self._as_placed(
+                prepare(order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count)
             )
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors=field_errors(error)) from error
@@ -215,6 +238,18 @@ class _Attempt:
             check=lambda: self._check_stop("copying the images"),
         )
         return preparation.spec, list(preparation.warnings)
+
+    def _as_placed(self, preparation: Preparation) -> Preparation:
+        """The run as it fits into what it was given: the same batch, perhaps with more work for less memory."""
+        order, plan = self._order, preparation.spec.plan
+        if order.micro_batch is None or order.gradient_checkpointing is None:
+            return preparation
+        said = describe_way(
+            order.config, micro_batch=order.micro_batch, gradient_checkpointing=order.gradient_checkpointing
+        )
+        placed = {"micro_batch": order.micro_batch, "gradient_checkpointing": order.gradient_checkpointing}
+        spec = preparation.spec.model_copy(update={"plan": plan.model_copy(update=placed)})
+        return replace(preparation, spec=spec, warnings=(*preparation.warnings, *([said] if said else [])))
 
     def _make_ready(self, spec: TrainingSpec) -> None:
         """See to it that this machine has what a run that was resolved elsewhere needs."""

@@ -24,14 +24,16 @@ from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import Ending, Lease, RetryRules, Return
+from influencerai.store.queue import Ending, Lease
+from influencerai.store.returns import RetryRules, Return
 from influencerai.tenant_folders import TenantFolders
-from influencerai.worker.child import ForkServer, TrainingChild
+from influencerai.worker.child import ForkServer, TrainingChild, TrainingTeam, start_training
 from influencerai.worker.journal import Journal
 from influencerai.worker.lease import LeaseKeeper
-from influencerai.worker.order import make_order
+from influencerai.worker.order import Placement, make_order
 
 _TICK_SECONDS = 0.2
+Training = TrainingChild | TrainingTeam
 _End = Callable[[], object]
 """Ends at once what is attended to."""
 _Stop = Callable[[], Awaitable[None]]
@@ -51,6 +53,7 @@ class JobAttempt:
         settings: Settings,
         fork_server: ForkServer,
         stopping: asyncio.Event,
+        placement: Placement | None = None,
     ) -> None:
         self._lease = lease
         self._job = job
@@ -58,6 +61,7 @@ class JobAttempt:
         self._settings = settings
         self._fork_server = fork_server
         self._stopping = stopping
+        self._placement = placement
         folders = TenantFolders(settings)
         self._folders = folders
         self._root = folders.root(lease.tenant_id)
@@ -86,8 +90,8 @@ class JobAttempt:
             _log.warning("Another attempt has the job: %s", error)
         await self._clean_up()
 
-    async def _start(self) -> TrainingChild | None:
-        """The training's process; None where there can be none, or it is not wanted any more.
+    async def _start(self) -> Training | None:
+        """The training's process, or processes; None where there can be none, or it is not wanted any more.
 
         Raises:
             FencedOffError: the job is another's.
@@ -96,22 +100,24 @@ class JobAttempt:
         files = await self._keeper.write(lambda transaction: transaction.jobs.artifacts(tenant, id))
         names = [file.name for file in files]
         try:
-            order = make_order(self._lease, self._job, published=names, settings=self._settings)
+            order = make_order(
+                self._lease, self._job, published=names, settings=self._settings, placement=self._placement
+            )
         except InfluencerAIError as error:
             self._killed_for = _not_started(error)
             return None
-        starting = asyncio.create_task(TrainingChild.start(order, fork_server=self._fork_server))
+        starting = asyncio.create_task(start_training(order, fork_server=self._fork_server))
         try:
             await self._attend(starting, end=starting.cancel)
         except FencedOffError:
             starting.cancel()
             [started] = await asyncio.gather(starting, return_exceptions=True)
-            if isinstance(started, TrainingChild):
+            if isinstance(started, Training):
                 started.kill()
             raise
         [started] = await asyncio.gather(starting, return_exceptions=True)
         match started:
-            case TrainingChild():
+            case TrainingChild() | TrainingTeam():
                 return started
             case asyncio.CancelledError():
                 if self._asked_at is None:  # it hangs, or imports for longer than it may: it is not the job's fault
@@ -123,7 +129,7 @@ class JobAttempt:
                 raise started
         return None
 
-    async def _supervise(self, child: TrainingChild) -> int:
+    async def _supervise(self, child: Training) -> int:
         """The exit code of the child, which is gone then, whatever happens.
 
         Raises:
@@ -152,8 +158,13 @@ class JobAttempt:
             now = time.monotonic()
             if now - self._heard > self._settings.stall_seconds:
                 self._kill(end, f"The training was silent for {self._settings.stall_seconds:g} s.")
-            if (self._keeper.is_cancelled or self._stopping.is_set()) and self._killed_for is None:
+            if (self._keeper.is_cancelled or self._is_to_stop) and self._killed_for is None:
                 await self._ask_to_stop(end, stop, now)
+
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether the job is to go on elsewhere."""
+        return self._stopping.is_set() or self._keeper.is_recalled
 
     async def _ask_to_stop(self, end: _End, stop: _Stop | None, now: float) -> None:
         """A training saves its state at the next step; whatever else it does can be broken off at any moment."""
@@ -170,7 +181,7 @@ class JobAttempt:
             self._killed_for = reason
             end()
 
-    async def _read(self, child: TrainingChild) -> None:
+    async def _read(self, child: Training) -> None:
         async for message in child.messages():
             self._heard = time.monotonic()
             self._last_message = message
@@ -186,7 +197,8 @@ class JobAttempt:
             FencedOffError: the job is another's.
         """
         self._output_dir = message.output_dir
-        plan = {"spec": message.spec.to_wire(), "warnings": list(message.warnings)}
+        kind = None if self._placement is None else self._placement.kind
+        plan = {"spec": message.spec.to_wire(), "warnings": list(message.warnings), "kind": kind}
         frozen = await self._keeper.write(
             lambda transaction: transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
         )
@@ -231,7 +243,7 @@ class JobAttempt:
             case Failed(code=error_code, message=message, failure=failure):
                 shown = self._shown(message)
                 return await self._finish(transaction, "failed", self._failed(failure), error=shown, code=error_code)
-            case _ if self._stopping.is_set():
+            case _ if self._is_to_stop:
                 return await self._give_back(transaction, "released", None)
             case _:
                 reason = self._killed_for or f"The training process ended unexpectedly ({_ending(code)})."

@@ -36,6 +36,8 @@ LOG_BYTES = 2**20
 LONGEST_MESSAGE = 2**26
 _SECONDS_TO_END = 1.0
 _LOOKS = 25
+_SECONDS_TO_SAY_IT = 10.0
+"""A training that one of its processes has left ends by itself so soon, having said why."""
 _WITHOUT_CUDA = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """So that asking whether there is a GPU does not start CUDA."""
 _QUIET = {"TRANSFORMERS_VERBOSITY": "error"}
@@ -205,6 +207,70 @@ class TrainingChild:
                 connection.writer.close()
 
 
+class TrainingTeam:
+    """The processes of one attempt that train side by side: the first one speaks, and they end together."""
+
+    def __init__(self, first: TrainingChild, followers: Sequence[TrainingChild]) -> None:
+        self._first = first
+        self._followers = followers
+        self.pid = first.pid
+        self.messages = first.messages
+        self.go = first.go
+        self.stop = first.stop
+        self._watch = asyncio.create_task(self._end_together())
+
+    @classmethod
+    async def start(cls, order: AttemptOrder, *, fork_server: ForkServer) -> Self:
+        """Fork as many as the order says, each with its place; see `TrainingChild.start`.
+
+        Raises:
+            TrainingError, OSError: not all of them can be started on this machine, whatever the job.
+        """
+        shared = {"meeting_port": _free_port(), "threads": max(1, order.threads // order.world_size)}
+        children: list[TrainingChild] = []
+        try:
+            for rank in range(order.world_size):
+                own = order.model_copy(update={**shared, "rank": rank})
+                children.append(await TrainingChild.start(own, fork_server=fork_server))
+        except BaseException:
+            for child in children:
+                child.kill()
+            raise
+        return cls(children[0], children[1:])
+
+    def kill(self) -> None:
+        """End them at once."""
+        for child in (self._first, *self._followers):
+            child.kill()
+
+    async def wait(self) -> int:
+        """The exit code of the first once all are gone: without it the others have nothing to do."""
+        code = await self._first.wait()
+        for child in self._followers:
+            child.kill()
+            await child.wait()
+        self._watch.cancel()
+        return code
+
+    async def _end_together(self) -> None:
+        """The first one would wait for a follower that has never come: mostly it hears of an end by itself."""
+        codes = [asyncio.create_task(child.wait()) for child in self._followers]
+        for ended in asyncio.as_completed(codes):
+            if await ended:
+                await asyncio.sleep(_SECONDS_TO_SAY_IT)
+                self.kill()
+
+
+async def start_training(order: AttemptOrder, *, fork_server: ForkServer) -> TrainingChild | TrainingTeam:
+    """The process, or the processes, that carry out the order.
+
+    Raises:
+        TrainingError, OSError: no process can be started on this machine, whatever the job.
+    """
+    kind = TrainingChild if order.world_size == 1 else TrainingTeam
+    return await kind.start(order, fork_server=fork_server)
+
+
 class _Connection:
     """Our end of a pair of sockets."""
 
@@ -220,6 +286,12 @@ class _Connection:
         with suppress(ConnectionError):
             self.writer.write(to_line(message))
             await self.writer.drain()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _open_log(run_dir: Path) -> int:

@@ -175,6 +175,7 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
     if not first.endswith(b"\n"):
         os._exit(WORKER_IS_GONE)
     order = AttemptOrder.model_validate_json(first)
+    os.environ.update(_surroundings(order))
     inbox: SimpleQueue[WorkerMessage] = SimpleQueue()
     stopping = threading.Event()
 
@@ -196,15 +197,32 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        run_attempt = _load_trainer()
+        take_part = _load_trainer()
     except ImportError as error:
         text = f"The trainer cannot be imported here: {error}"
         send(Failed(code="internal", message=text, retryable=True, failure=TrainingFailure(error=text, epoch=0)))
         raise
-    run_attempt(order, send=send, receive=inbox.get, stop_requested=stopping.is_set)
+    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set)
+
+
+def _surroundings(order: AttemptOrder) -> dict[str, str]:
+    """Variables that are read when CUDA starts, and when the processes of an attempt look for each other."""
+    found = {}
+    if order.visible_devices is not None:
+        devices = order.visible_devices.split(",")
+        found["CUDA_VISIBLE_DEVICES"] = devices[order.rank] if order.world_size > 1 else order.visible_devices
+    if order.world_size > 1:
+        found |= {
+            "RANK": str(order.rank),
+            "LOCAL_RANK": "0",  # each sees its own device alone
+            "WORLD_SIZE": str(order.world_size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(order.meeting_port),
+        }
+    return found
 
 
 def _load_trainer() -> Callable[..., None]:
-    from influencerai.train.attempt import run_attempt
+    from influencerai.train.attempt import take_part
 
-    return run_attempt
+    return take_part

@@ -32,6 +32,8 @@ class LeaseKeeper:
         self._recording: asyncio.Task[None] | None = None
         self.is_cancelled = False
         """Whether the job is to be cancelled, as far as the database has said."""
+        self.is_recalled = False
+        """Whether the job is to be given back, as far as the database has said."""
 
     def keep(self) -> None:
         """To be called again and again. Writes what is due on the side, so that a database that hangs holds nobody up.
@@ -87,7 +89,8 @@ class LeaseKeeper:
             FencedOffError: the job is another's.
         """
         asked = await transaction.queue.record(self._lease, seconds=self._seconds, **news)
-        self.is_cancelled = self.is_cancelled or asked
+        self.is_cancelled = self.is_cancelled or asked.to_cancel
+        self.is_recalled = self.is_recalled or asked.to_give_back
 
     async def _write_news(self) -> None:
         news = self._journal.take()

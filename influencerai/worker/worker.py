@@ -9,11 +9,12 @@ import secrets
 import socket
 from contextlib import suppress
 
-from influencerai.errors import FencedOffError, InfluencerAIError
+from influencerai.errors import InfluencerAIError
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.jobs import StoredJob
-from influencerai.store.queue import Lease, RetryRules
+from influencerai.store.queue import Lease
+from influencerai.store.returns import RetryRules
 from influencerai.store.turns import ClaimRules
 from influencerai.worker.attempt import JobAttempt
 from influencerai.worker.child import ForkServer
@@ -75,20 +76,16 @@ class Worker:
         lease, job = claimed
         self._job_id = lease.job_id
         _log.info("Attempt %s begins.", lease.fence, extra={"job_id": lease.job_id, "tenant": lease.tenant_id})
+        attempt = JobAttempt(
+            lease,
+            job,
+            store=self._store,
+            settings=self._settings,
+            fork_server=self._fork_server,
+            stopping=self._stopping,
+        )
         try:
-            attempt = JobAttempt(
-                lease,
-                job,
-                store=self._store,
-                settings=self._settings,
-                fork_server=self._fork_server,
-                stopping=self._stopping,
-            )
-            await attempt.run()
-        except Exception as error:
-            _log.exception("The attempt broke.", extra={"job_id": lease.job_id})
-            with suppress(FencedOffError, InfluencerAIError):
-                await self._give_up(lease, error)
+            await carry_out(attempt, lease, store=self._store, settings=self._settings)
         finally:
             self._job_id = None
         return 0
@@ -102,12 +99,6 @@ class Worker:
             await transaction.queue.reap(retries=RetryRules.of(self._settings))
             return await transaction.queue.claim(node=self.node, rules=rules)
 
-    async def _give_up(self, lease: Lease, error: Exception) -> None:
-        text = f"The worker failed ({type(error).__name__}); its log says more."
-        async with self._store.write() as transaction:
-            retries = RetryRules.of(self._settings)
-            await transaction.queue.give_back(lease, "broken", error=text, retries=retries)
-
     async def _greet(self) -> None:
         while True:
             try:
@@ -116,3 +107,15 @@ class Worker:
             except InfluencerAIError as error:
                 _log.warning("The database does not hear this worker: %s", error)
             await asyncio.sleep(self._settings.lease_seconds / _GREETINGS_PER_LEASE)
+
+
+async def carry_out(attempt: JobAttempt, lease: Lease, *, store: Store, settings: Settings) -> None:
+    """Run the attempt; one that breaks by our own fault gives its job back."""
+    try:
+        await attempt.run()
+    except Exception as error:
+        _log.exception("The attempt broke.", extra={"job_id": lease.job_id})
+        text = f"The worker failed ({type(error).__name__}); its log says more."
+        with suppress(InfluencerAIError):
+            async with store.write() as transaction:
+                await transaction.queue.give_back(lease, "broken", error=text, retries=RetryRules.of(settings))

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.anyio
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
 """About no tenant."""
+OWN_VIEW = {("GET", "/cluster")}
+"""What shows the asking tenant's part of something shared; tested with the cluster."""
 LISTS = {("GET", "/datasets"), ("GET", "/lora-configs"), ("GET", "/jobs"), ("GET", "/jobs/series")}
 CREATES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/datasets"): {"json": {"kind": "lora-training", "path": "data/datasets/me"}},
@@ -99,7 +101,7 @@ def without_id(response: Response, id: str) -> tuple[int, bytes, Mapping[str, st
 
 
 async def test_every_route_is_in_the_matrix(api: Api) -> None:
-    assert routes(api.app) == OPEN | LISTS | CREATES.keys() | BY_ID.keys() | BY_BODY
+    assert routes(api.app) == OPEN | OWN_VIEW | LISTS | CREATES.keys() | BY_ID.keys() | BY_BODY
 
 
 async def test_another_tenants_id_is_an_unknown_id(both_api: Api) -> None:

@@ -14,7 +14,8 @@ from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.store import Store
 from influencerai.store.attempts import USAGE
 from influencerai.store.jobs import NewJob, StoredJob
-from influencerai.store.queue import Lease, Report, RetryRules
+from influencerai.store.queue import Lease, Report
+from influencerai.store.returns import RetryRules
 from influencerai.store.schema import counts, datasets, jobs, lora_configs
 from influencerai.store.turns import ClaimRules
 

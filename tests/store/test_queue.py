@@ -13,7 +13,8 @@ from influencerai.domain.job import JobStatus
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.store import Store
 from influencerai.store.events import StepFigures
-from influencerai.store.queue import Lease, PublishedFile, Report, RetryRules, Return
+from influencerai.store.queue import Lease, PublishedFile, Report
+from influencerai.store.returns import RetryRules, Return
 from influencerai.store.schema import jobs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_milliseconds
 from influencerai.store.turns import WAITING_FOR_WORKER
@@ -50,7 +51,7 @@ async def make_due(store: Store, id: str) -> None:
 
 async def record(store: Store, lease: Lease, **written: Any) -> bool:
     async with store.write() as transaction:
-        return await transaction.queue.record(lease, seconds=60, **written)
+        return (await transaction.queue.record(lease, seconds=60, **written)).to_cancel
 
 
 async def attempts_of(store: Store, id: str) -> list[tuple[int, str, str | None]]:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -40,14 +40,6 @@ from tests.store.rows import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def other(database_url: str) -> AsyncIterator[Store]:
-    """A second store over the same database, as another process has it."""
-    opened = Store(database_url)
-    yield opened
-    await opened.database.close()
 
 
 async def outcomes(*racers: Coroutine[Any, Any, Any]) -> list[Any]:
@@ -228,7 +220,8 @@ async def test_a_job_is_reaped_once_and_its_old_holder_writes_nothing_more(store
     async def record(place: Store, index: int) -> bool:
         async with place.write() as transaction:
             figures = [StepFigures(step=1, epoch=1, loss=1.0)]
-            return await transaction.queue.record(leases[index], seconds=60, figures=figures, events=[("late", {})])
+            asked = await transaction.queue.record(leases[index], seconds=60, figures=figures, events=[("late", {})])
+            return asked.to_cancel
 
     found = await outcomes(reap(store), reap(other), *(record((store, other)[index % 2], index) for index in range(6)))
     fenced = [isinstance(item, FencedOffError) for item in found[2:]]

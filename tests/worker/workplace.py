@@ -244,18 +244,26 @@ class Workplace:
         """
         history = self.check(id)
         assert history.job.status == "completed", history.job.result
+        found, expected = self.files(id), self.undisturbed(id)
+        wanted = expected if whole else {name: expected[name] for name in found}
+        assert any(name.endswith("-final.safetensors") for name in found)
+        assert found.keys() == wanted.keys()
+        assert [name for name in found if found[name] != wanted[name]] == []
+        return history
+
+    def files(self, id: str) -> dict[str, bytes]:
+        """The LoRA files of a completed job."""
+        result = self.job(id).result
+        assert result is not None
+        return lora_files((self.root / result["loraPath"]).parent)
+
+    def undisturbed(self, id: str) -> dict[str, bytes]:
+        """The files of the job's spec, trained in this process alone."""
         stored = self.ask(lambda service: _stored(service, id))
         spec = TrainingSpec.model_validate(stored.plan["spec"])
         if spec.id not in _references:
             _references[spec.id] = self._train_here(spec)
-        assert history.job.result is not None
-        output = (self.root / history.job.result["loraPath"]).parent
-        found, expected = lora_files(output), _references[spec.id]
-        wanted = expected if whole else {name: expected[name] for name in found}
-        assert f"{spec.output_name}-final.safetensors" in found
-        assert found.keys() == wanted.keys()
-        assert [name for name in found if found[name] != wanted[name]] == []
-        return history
+        return _references[spec.id]
 
     def check_idle(self) -> None:
         """Assert that of this place there run its workers and their fork servers, and nothing else."""

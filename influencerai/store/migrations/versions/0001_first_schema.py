@@ -89,6 +89,17 @@ def upgrade() -> None:
         postgresql_where=sa.text("is_default"),
     )
     op.create_table(
+        "nodes",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("facts", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("is_draining", sa.Boolean(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_nodes")),
+    )
+    op.create_index("ix_nodes_seen", "nodes", ["seen_at"], unique=False)
+    op.create_table(
         "tenants",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
@@ -126,7 +137,11 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("not_before", sa.BigInteger(), nullable=False),
         sa.Column("waiting", sa.Text(), nullable=True),
+        sa.Column("queue_position", sa.Integer(), nullable=True),
+        sa.Column("estimated_start", sa.BigInteger(), nullable=True),
+        sa.Column("needs", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("cancel_requested_at", sa.BigInteger(), nullable=True),
+        sa.Column("recalled_at", sa.BigInteger(), nullable=True),
         sa.Column("owner", sa.String(length=16), nullable=True),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("lease_token", sa.String(length=64), nullable=True),
@@ -202,7 +217,10 @@ def upgrade() -> None:
         sa.Column("node", sa.String(length=255), nullable=False),
         sa.Column("devices", sa.Float(precision=53), nullable=False),
         sa.Column("charged", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("tok_per_second", sa.Float(precision=53), nullable=False),
         sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("begun_at", sa.BigInteger(), nullable=True),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("outcome", sa.String(length=16), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -213,6 +231,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_attempts_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "fence", name=op.f("pk_attempts")),
     )
+    op.create_index(
+        "ix_attempts_active",
+        "attempts",
+        ["job_id"],
+        unique=False,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    )
+    op.create_index("ix_attempts_ended", "attempts", ["ended_at"], unique=False)
     op.create_table(
         "events",
         sa.Column("job_id", sa.String(length=64), nullable=False),

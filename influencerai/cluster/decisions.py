@@ -1,0 +1,119 @@
+"""Decisions: who starts where now, and what those are told who do not, from what the database says at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from influencerai.cluster.planner import ways_on
+from influencerai.planning.dispatch import EXPECTED_SECONDS, DispatchRules, Start, WaitingJob, decide
+from influencerai.planning.forecast import Forecast, RunningJob, forecast
+from influencerai.planning.placement import Capacity, Holding, Node
+from influencerai.planning.ways import Way
+from influencerai.settings import Settings
+from influencerai.store import Transaction
+from influencerai.store.queue import Lease
+from influencerai.store.turns import ClaimRules
+
+_LOOKED_AT_PER_TENANT = 5
+_EXPLAINED_PER_TENANT = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A job that was claimed for a node."""
+
+    lease: Lease
+    held: Holding
+    way: Way
+
+
+class Decisions:
+    """What a dispatcher asks the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._claims = ClaimRules.of(settings)
+        self._rules = DispatchRules(running_per_tenant=settings.running_jobs_per_tenant)
+        self._begin_seconds = max(settings.start_seconds, settings.lease_seconds)
+        self.usual_seconds: float | None = None
+        """How long jobs took lately, where some have."""
+
+    async def has_start(self, transaction: Transaction, nodes: Mapping[str, Node]) -> bool:
+        """Whether a job would start now; a look that locks nothing."""
+        return bool((await self._decide(transaction, nodes.values()))[0])
+
+    async def start(self, transaction: Transaction, nodes: Mapping[str, Node]) -> list[Started]:
+        """Claim what starts now; nobody else decides meanwhile."""
+        await transaction.turns.begin_decision()
+        starts, ways = await self._decide(transaction, nodes.values())
+        found = []
+        for start in starts:
+            taken = await transaction.queue.take(
+                start.job.tenant,
+                start.job.id,
+                node=nodes[start.holding.node].name,
+                held=start.holding,
+                seconds=self._begin_seconds,
+                rules=self._claims,
+            )
+            if taken is not None:
+                way = ways[start.job.id][start.option]
+                found.append(Started(lease=taken[0], held=start.holding, way=way))
+        return found
+
+    async def forecast(self, transaction: Transaction, nodes: Mapping[str, Node]) -> Callable[[], dict[str, Forecast]]:
+        """What those are told who wait, to be worked out by whoever has the time."""
+        waiting, _ = await self._waiting(transaction, nodes.values(), per_tenant=_EXPLAINED_PER_TENANT)
+        if not any(waiting.values()):
+            return dict
+        self.usual_seconds = await transaction.attempts.usual_seconds()
+        shares = await transaction.turns.shares(waiting)
+        running = [
+            RunningJob(
+                tenant=item.tenant_id,
+                holding=item.held,
+                seconds_left=self._expected if item.seconds_left is None else item.seconds_left,
+            )
+            for item in await transaction.attempts.holdings()
+        ]
+        return partial(forecast, waiting, shares, tuple(nodes.values()), running, rules=self._rules)
+
+    @property
+    def _expected(self) -> float:
+        return EXPECTED_SECONDS if self.usual_seconds is None else self.usual_seconds
+
+    async def _decide(
+        self, transaction: Transaction, nodes: Iterable[Node]
+    ) -> tuple[list[Start], dict[str, tuple[Way, ...]]]:
+        nodes = tuple(nodes)
+        waiting, ways = await self._waiting(transaction, nodes, per_tenant=_LOOKED_AT_PER_TENANT)
+        if not any(waiting.values()):
+            return [], ways
+        shares = await transaction.turns.shares(waiting)
+        held = [attempt.held for attempt in await transaction.attempts.holdings()]
+        return decide(waiting, shares, Capacity(nodes, held), rules=self._rules).starts, ways
+
+    async def _waiting(
+        self, transaction: Transaction, nodes: Iterable[Node], *, per_tenant: int
+    ) -> tuple[dict[str, list[WaitingJob]], dict[str, tuple[Way, ...]]]:
+        """Each tenant's first planned jobs, and the ways to train them by id."""
+        ids = await transaction.turns.waiting(self._claims, per_tenant=per_tenant)
+        planned = await transaction.turns.needs([id for found in ids.values() for id in found])
+        kinds = {"cuda" if node.devices else "cpu" for node in nodes}
+        ways = {id: ways_on(needs, kinds) for id, (needs, _) in planned.items()}
+        jobs = {
+            tenant: [
+                WaitingJob(
+                    id=id,
+                    tenant=tenant,
+                    options=tuple(way.needs for way in ways[id]),
+                    waited_seconds=planned[id][1],
+                    expected_seconds=self._expected,
+                )
+                for id in found
+                if id in planned
+            ]
+            for tenant, found in ids.items()
+        }
+        return jobs, ways

@@ -1,0 +1,96 @@
+"""Joining: the `ray start` that makes this machine a node, with the labels that its jobs are placed by."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from influencerai.cluster.probe import list_gpus
+from influencerai.errors import ValidationError
+
+NAME_LABEL = "influencerai/name"
+GPU_MEMORY_LABEL = "influencerai/gpu-memory-gb"
+PRETENDED_LABEL = "influencerai/pretended-gpus"
+"""Of a node whose GPUs are only counted: its trainings run on the CPU. For trying a cluster out."""
+DEFAULT_PORT = 6379
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_OBJECT_STORE_BYTES = 100 * 2**20
+"""Ray's least and more; nothing of ours is put there."""
+_TOKEN_FILE = Path(".ray/auth_token")
+_DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOffer:
+    """What a machine brings to a cluster; what is None, Ray detects."""
+
+    name: str | None = None
+    host: str | None = None
+    """Address by which the other nodes reach it."""
+    cpus: int | None = None
+    memory_gb: float | None = None
+    gpus: int | None = None
+    gpu_memory_gb: float | None = None
+    pretends: bool = False
+    drain_seconds: float = 120
+    """On SIGTERM its jobs have so long to save their states."""
+
+
+def start_command(offer: NodeOffer, *, head_address: str | None, port: int = DEFAULT_PORT) -> list[str]:
+    """The program to become; with no `head_address` it is the head."""
+    given: dict[str, object] = {
+        "--num-cpus": offer.cpus,
+        "--num-gpus": offer.gpus,
+        "--memory": None if offer.memory_gb is None else int(offer.memory_gb * 1e9),
+        "--node-ip-address": offer.host,
+        "--object-store-memory": _OBJECT_STORE_BYTES,
+        "--labels": ",".join(f"{key}={value}" for key, value in labels_of(offer).items()),
+    }
+    if head_address is None:
+        place = ["--head", f"--port={port}", "--include-dashboard=false"]
+    else:
+        place = [f"--address={head_address}"]
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return [*_RAY, "start", *place, *options, "--block", "--disable-usage-stats"]
+
+
+def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
+    """Its environment: a token that every node of the cluster has to know, and how long a drain may take.
+
+    Raises:
+        ValidationError: there is no token to join with.
+    """
+    own = dict(os.environ)
+    if own.get("RAY_AUTH_MODE", "token") == "token":
+        if not _has_token(own):
+            if not is_head:
+                raise ValidationError(
+                    "There is no token to join the cluster with.",
+                    remedy="Set RAY_AUTH_TOKEN to what the head's ~/.ray/auth_token holds.",
+                )
+            subprocess.run([*_RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
+        own["RAY_AUTH_MODE"] = "token"
+    return {**own, _DRAIN_VARIABLE: f"{offer.drain_seconds:g}"}
+
+
+def _has_token(environment: Mapping[str, str]) -> bool:
+    named = environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / _TOKEN_FILE).exists()
+
+
+def labels_of(offer: NodeOffer) -> dict[str, str]:
+    """What the node is placed by: its name, and the memory of its smallest GPU, in GB."""
+    labels = {NAME_LABEL: offer.name or socket.gethostname()}
+    memory = offer.gpu_memory_gb
+    if memory is None and (found := list_gpus()):
+        memory = min(device.memory_gb for device in found)
+    if memory is not None:
+        labels[GPU_MEMORY_LABEL] = f"{memory:g}"
+    if offer.pretends:
+        labels[PRETENDED_LABEL] = "true"
+    return labels

@@ -1,0 +1,213 @@
+"""Nodes: the machines of the Ray cluster, and which of them may train."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray._private.state import state
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from influencerai.cluster import task
+from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
+from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
+from influencerai.planning.placement import Device, Node
+from influencerai.settings import Settings
+from influencerai.store import Store
+
+_ACCELERATOR_LABEL = "ray.io/accelerator-type"
+_LOOK_AGAIN_SECONDS = 60.0
+_LOOK_AGAIN_AFTER_PROBLEM_SECONDS = 10.0
+_PROBE_SECONDS = 60.0
+_BEING_LOOKED_AT = "It has just joined and is being looked at."
+_DOUBTED = "It did not answer a moment ago and is being looked at again."
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Known:
+    """What is known of one node."""
+
+    probe: asyncio.Task[Facts] | None = None
+    facts: Facts | None = None
+    problem: str | None = _BEING_LOOKED_AT
+    looked_at: float = field(default=-_LOOK_AGAIN_SECONDS)
+    is_warm: bool = False
+
+
+class ClusterNodes:
+    """What Ray says of its nodes, what they say of themselves, and the rows that everybody else reads."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._known: dict[str, _Known] = {}
+        self._ours = own_facts(settings.models_dir)
+        self._marker = f"server-{secrets.token_hex(8)}"
+        self.ready: dict[str, Node] = {}
+        """Nodes that may be given jobs, by id."""
+        self.draining: frozenset[str] = frozenset()
+        """Ids of nodes that are to end: their jobs go on elsewhere."""
+        self.pretended: frozenset[str] = frozenset()
+        """Ids of nodes whose GPUs are only counted."""
+
+    async def refresh(self) -> None:
+        """Look who is there, have new ones looked at, and write down what is known.
+
+        Raises:
+            StoreError: the database does not answer.
+            OSError: the root cannot be written to.
+        """
+        alive, draining = await asyncio.to_thread(_ask_ray)
+        self._known = {id: known for id, known in self._known.items() if id in alive}
+        self.draining = frozenset(draining)
+        self.pretended = frozenset(id for id, row in alive.items() if row["Labels"].get(PRETENDED_LABEL) == "true")
+        nodes: dict[str, Node] = {}
+        for id, row in alive.items():
+            known = self._known.setdefault(id, _Known())
+            await self._look(id, known)
+            nodes[id] = _node(row, known.facts)
+        self.ready = {id: node for id, node in nodes.items() if id not in draining and self._problem(id, node) is None}
+        for id, node in self.ready.items():
+            self._warm(id, node)
+        async with self._store.write() as transaction:
+            for id, node in nodes.items():
+                await transaction.nodes.note(node, problem=self._problem(id, node), is_draining=id in draining)
+
+    def doubt(self, id: str) -> None:
+        """Give the node nothing more until it has answered again: Ray takes a while to notice that one is dead."""
+        self.ready.pop(id, None)
+        if (known := self._known.get(id)) is not None:
+            known.problem, known.looked_at = _DOUBTED, -_LOOK_AGAIN_SECONDS
+
+    async def close(self) -> None:
+        """Take back what is in the root."""
+        for known in self._known.values():
+            if known.probe is not None:
+                known.probe.cancel()
+        folder = self._settings.root / MARKERS
+        with suppress(OSError):
+            for path in (folder / self._marker, *folder.glob(f"{self._marker}.*")):
+                path.unlink(missing_ok=True)
+
+    def _problem(self, id: str, node: Node) -> str | None:
+        unknown = any(device.memory_gb <= 0 for device in node.devices)
+        if self._known[id].problem is None and unknown:
+            return f"The memory of its GPUs is not known: start the node with the label {GPU_MEMORY_LABEL}."
+        return self._known[id].problem
+
+    async def _look(self, id: str, known: _Known) -> None:
+        """Begin to look at a node, or take what has been found."""
+        if known.probe is not None:
+            if known.probe.done():
+                self._note(id, known, known.probe)
+                known.probe = None
+            return
+        pause = _LOOK_AGAIN_SECONDS if known.problem is None else _LOOK_AGAIN_AFTER_PROBLEM_SECONDS
+        if time.monotonic() - known.looked_at > pause:
+            known.probe = asyncio.create_task(self._probe(id))
+
+    async def _probe(self, id: str) -> Facts:
+        folder, settings = self._settings.root / MARKERS, self._settings
+        text, answer = secrets.token_hex(16), f"{self._marker}.{id}"
+        marker = f"{answer}.asks"
+        await asyncio.to_thread(_write, folder / marker, text)
+        ask: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
+        pinned = ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
+        reference = pinned.remote(str(settings.root), str(settings.models_dir), marker, answer)
+        try:
+            facts: Facts = await asyncio.wait_for(_result(reference), _PROBE_SECONDS)
+            problem = facts.problem or await asyncio.to_thread(_check_answer, folder / answer, text)
+            return Facts(**{**facts.__dict__, "problem": problem})
+        finally:
+            for name in (marker, answer):
+                with suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
+
+    def _note(self, id: str, known: _Known, probe: asyncio.Task[Facts]) -> None:
+        known.looked_at = time.monotonic()
+        before = known.problem
+        try:
+            known.facts = probe.result()
+            found = differences(known.facts, self._ours, needs_one_machine=self._store.database.is_sqlite)
+            known.problem = " ".join(found) or None
+        except TimeoutError:
+            known.problem = f"It did not answer within {_PROBE_SECONDS:g} s."
+        except RayError as error:
+            known.problem = f"InfluencerAI does not run there: {_last_line(error)}"
+        except OSError as error:
+            known.problem = f"The server cannot write to its root: {error.strerror}."
+        if known.problem != before:
+            _log.info("Node %s: %s", id, known.problem or "it may train.")
+
+    def _warm(self, id: str, node: Node) -> None:
+        """Have the trainer imported where the node's first attempt will run; Ray keeps GPU tasks apart from others."""
+        if self._known[id].is_warm:
+            return
+        self._known[id].is_warm = True
+        some: dict[str, float] = {"num_gpus": 0.01} if node.devices else {}
+        strategy = NodeAffinitySchedulingStrategy(id, soft=False)
+        begin: Any = ray.remote(max_retries=0, num_cpus=0, max_calls=0)(task.warm)
+        begin.options(scheduling_strategy=strategy, **some).remote()
+
+
+def _ask_ray() -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Living nodes that could train, and ids of those that are to end."""
+    alive = {
+        row["NodeID"]: row
+        for row in ray.nodes()  # type: ignore[no-untyped-call]
+        if row["Alive"] and (row["Resources"].get("CPU") or row["Resources"].get("GPU"))
+    }
+    return alive, {*state.get_draining_nodes()} & alive.keys()
+
+
+def _node(row: Mapping[str, Any], facts: Facts | None) -> Node:
+    resources, labels = row["Resources"], row["Labels"]
+    count = int(resources.get("GPU", 0))
+    found = facts.devices if facts else ()
+    memory = labels.get(GPU_MEMORY_LABEL)
+    devices = tuple(
+        Device(
+            name=labels.get(_ACCELERATOR_LABEL) or (found[index].name if index < len(found) else "GPU"),
+            memory_gb=float(memory) if memory else found[index].memory_gb if index < len(found) else 0.0,
+        )
+        for index in range(count)
+    )
+    name = labels.get(NAME_LABEL) or (row["NodeName"] if row["NodeName"] != row["NodeManagerAddress"] else None)
+    return Node(
+        id=row["NodeID"],
+        name=name or row["NodeManagerHostname"],
+        cpus=float(resources.get("CPU", 0)),
+        memory_gb=round(resources.get("memory", 0) / 1e9, 1),
+        devices=devices,
+    )
+
+
+async def _result(reference: Any) -> Any:
+    return await asyncio.wrap_future(reference.future())
+
+
+def _write(path: Any, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _check_answer(path: Any, text: str) -> str | None:
+    try:
+        same = path.read_text() == text
+    except OSError:
+        same = False
+    return None if same else "What it writes to the root is not seen by the server: they have different folders."
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

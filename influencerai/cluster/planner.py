@@ -1,0 +1,78 @@
+"""Planner: what a job needs of a node, by its configuration, its base model, and what an earlier attempt has fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
+
+from influencerai.basemodel import find_base_model, unet_size
+from influencerai.domain import LoraConfig
+from influencerai.errors import InfluencerAIError
+from influencerai.planning.execution import DeviceKind
+from influencerai.planning.ways import Way, ways_to_train
+from influencerai.settings import Settings
+from influencerai.store.turns import PendingJob
+
+_UNKNOWN_FAMILY = "unknown"
+
+
+def plan_needs(job: PendingJob, settings: Settings) -> dict[str, Any]:
+    """The ways to train the job, by kind of device, as JSON. Reads the base model's configuration and headers."""
+    config = LoraConfig.parse(job.snapshot["config"])
+    family, parameters = _size(config.model_name, settings)
+    kinds: tuple[DeviceKind, ...] = ("cuda", "cpu")
+    frozen = None
+    if job.plan is not None:
+        frozen = job.plan["spec"]["plan"]
+        kinds = (job.plan["kind"] or frozen["device"],)
+    elif settings.device != "auto":
+        kinds = (settings.device,)
+    found: dict[str, Any] = {}
+    for kind in kinds:
+        ways = ways_to_train(
+            config,
+            family=family,
+            kind=kind,
+            threads=job_threads(settings) if frozen is None else frozen["threads"],
+            precision=_precision(config, kind) if frozen is None else frozen["precision"],
+            denoiser_parameters=parameters,
+            is_shared=settings.share_gpus and parameters is not None,
+            gpus=None if frozen is None else frozen["worldSize"],
+        )
+        if frozen is not None:
+            ways = tuple(way for way in ways if _is(way, frozen)) or ways[:1]
+        found[kind] = [way.to_document() for way in ways]
+    return found
+
+
+def ways_on(needs: Mapping[str, Any], kinds: Collection[str]) -> tuple[Way, ...]:
+    """The ways of a plan on a cluster with devices of these kinds; one that has GPUs trains on them alone."""
+    kind = "cuda" if "cuda" in kinds and "cuda" in needs else "cpu" if "cpu" in needs else "cuda"
+    return tuple(Way.from_document(way) for way in needs[kind])
+
+
+def job_threads(settings: Settings) -> int:
+    """Cores that a training on the CPU holds."""
+    return max(1, settings.usable_threads // settings.workers)
+
+
+def _size(name: str, settings: Settings) -> tuple[str, int | None]:
+    """Family of the base model and parameters of its UNet, as far as this machine can tell."""
+    with suppress(InfluencerAIError, OSError):
+        base = find_base_model(name, models_dirs=settings.models_dirs, as_path=False)
+        return base.family, unet_size.count_parameters(base)
+    return _UNKNOWN_FAMILY, None
+
+
+def _precision(config: LoraConfig, kind: DeviceKind) -> Any:
+    asked = config.options.precision
+    if kind == "cpu":
+        return "bf16" if asked == "bf16" else "fp32"
+    return "bf16" if asked == "auto" else asked
+
+
+def _is(way: Way, frozen: Mapping[str, Any]) -> bool:
+    return bool(
+        way.micro_batch == frozen["microBatch"] and way.gradient_checkpointing == frozen["gradientCheckpointing"]
+    )

@@ -1,0 +1,62 @@
+"""Cluster: what its dispatchers have written down of the nodes, without what is other tenants' business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from influencerai.domain.cluster import Cluster, ClusterDevice, ClusterJob, ClusterNode
+from influencerai.settings import Settings
+from influencerai.store import Store
+from influencerai.store.attempts import ActiveAttempt
+from influencerai.store.nodes import NodeSeen
+from influencerai.store.times import to_datetime
+
+
+class ClusterService:
+    """One tenant's view, per call."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._seconds = settings.lease_seconds
+
+    async def show(self, tenant: str) -> Cluster:
+        """The nodes that were seen lately, and what they hold."""
+        async with self._store.read() as transaction:
+            nodes = await transaction.nodes.seen(within_seconds=self._seconds)
+            active = await transaction.attempts.holdings()
+            workers = await transaction.workers.seen(within_seconds=self._seconds)
+        return Cluster(nodes=tuple(_shown(seen, active, tenant) for seen in nodes), workers=len(workers))
+
+
+def _shown(seen: NodeSeen, active: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
+    node = seen.node
+    here = [attempt for attempt in active if attempt.held.node == node.id]
+    own = [attempt for attempt in here if attempt.tenant_id == tenant]
+    return ClusterNode(
+        id=node.id,
+        name=node.name,
+        state="draining" if seen.is_draining else "ready" if seen.problem is None else "not ready",
+        problem=seen.problem,
+        cpus=node.cpus,
+        cpus_held=sum(attempt.held.cpus for attempt in here),
+        memory_gb=node.memory_gb,
+        memory_held_gb=round(sum(attempt.held.memory_gb for attempt in here), 1),
+        devices=tuple(
+            ClusterDevice(
+                name=device.name,
+                memory_gb=device.memory_gb,
+                held=sum(attempt.held.devices.get(index, 0.0) for attempt in here),
+            )
+            for index, device in enumerate(node.devices)
+        ),
+        jobs=tuple(
+            ClusterJob(
+                id=attempt.job_id,
+                attempt=attempt.fence,
+                started_at=to_datetime(attempt.started_at),
+                devices=attempt.held.device_count,
+            )
+            for attempt in own
+        ),
+        other_jobs=len(here) - len(own),
+    )

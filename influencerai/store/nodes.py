@@ -1,0 +1,63 @@
+"""Nodes: the cluster's machines as its dispatchers see them, for the next decision and for the operator's eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from influencerai.planning.placement import Device, Node
+from influencerai.store.dialect import insert_or_set, now
+from influencerai.store.schema import nodes
+from influencerai.store.times import to_datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSeen:
+    """A machine that was there a moment ago."""
+
+    node: Node
+    problem: str | None
+    """Why nothing is trained there."""
+    is_draining: bool
+    seen_at: datetime
+
+
+class Nodes:
+    """Rows of `nodes`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def note(self, node: Node, *, problem: str | None, is_draining: bool) -> None:
+        """Say that a machine is there."""
+        facts = {"cpus": node.cpus, "memory_gb": node.memory_gb, "devices": [asdict(device) for device in node.devices]}
+        row = {"name": node.name, "facts": facts, "problem": problem, "is_draining": is_draining, "seen_at": now()}
+        statement = insert_or_set(self._connection, nodes, *row)
+        await self._connection.execute(statement.values(id=node.id, **row))
+
+    async def seen(self, *, within_seconds: float) -> Sequence[NodeSeen]:
+        """Machines that were there in the last seconds, by name."""
+        statement = select(nodes).where(nodes.c.seen_at >= now() - round(within_seconds * 1000))
+        return [
+            NodeSeen(
+                node=Node(
+                    id=row.id,
+                    name=row.name,
+                    cpus=row.facts["cpus"],
+                    memory_gb=row.facts["memory_gb"],
+                    devices=tuple(Device(**device) for device in row.facts["devices"]),
+                ),
+                problem=row.problem,
+                is_draining=row.is_draining,
+                seen_at=to_datetime(row.seen_at),
+            )
+            for row in await self._connection.execute(statement.order_by(nodes.c.name, nodes.c.id))
+        ]
+
+    async def forget(self, *, unseen_seconds: float) -> None:
+        """Drop the rows of machines that have not been seen for long."""
+        await self._connection.execute(delete(nodes).where(nodes.c.seen_at < now() - round(unseen_seconds * 1000)))

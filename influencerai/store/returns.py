@@ -1,0 +1,101 @@
+"""Returns: how a job leaves an attempt that has not ended it; back to the queue, or to its end where that is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from influencerai.settings import Settings
+from influencerai.store.attempts import Attempts
+from influencerai.store.counts import Counts
+from influencerai.store.dialect import now
+from influencerai.store.events import append_events
+from influencerai.store.jobs import write_job
+from influencerai.store.schema import artifacts
+from influencerai.store.turns import WAITING_FOR_WORKER
+
+Return = Literal["lost", "broken", "released"]
+"""How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
+_LONGEST_DELAY_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryRules:
+    """How often, and after what pause, a job is tried again whose attempts end without its user's fault."""
+
+    lost: int = 5
+    """Attempts whose worker may vanish before the job fails; the lease that ran out was pause enough."""
+    broken: int = 3
+    """Attempts that the machine may fail before the job fails."""
+    seconds: float = 10
+    """The pause after the first of those; it doubles with each."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings say."""
+        return cls(lost=settings.lost_attempts, broken=settings.broken_attempts, seconds=settings.retry_seconds)
+
+    def delay_seconds(self, broken: int) -> float:
+        """Before the next attempt, after `broken` that the machine has failed."""
+        return min(_LONGEST_DELAY_SECONDS, self.seconds * 2.0 ** (broken - 1))
+
+
+class Returns:
+    """Jobs that an attempt does not end."""
+
+    def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
+        self._connection = connection
+        self._counts = counts
+        self._attempts = Attempts(connection, counts)
+
+    async def give_back(self, row: Row[Any], how: Return, *, error: str | None, retries: RetryRules) -> Row[Any]:
+        """Return a locked job to the queue, or end it where the budget for this is spent or it is to be cancelled."""
+        lost = row.lost_attempts + (how == "lost")
+        broken = row.broken_attempts + (how == "broken")
+        values: dict[str, Any] = {
+            "owner": None,
+            "lease_token": None,
+            "lease_expires_at": None,
+            "lost_attempts": lost,
+            "broken_attempts": broken,
+            "recalled_at": None,
+            # The fence rises here too: from now on the old holder's writes touch nothing.
+            "fence": row.fence + 1,
+        }
+        if row.cancel_requested_at is not None:
+            values |= await self.cancelled(row)
+        elif how != "released" and (lost > retries.lost or broken > retries.broken):
+            text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: "
+            values |= {"status": "failed", "error_code": how, "result": await self._failure(row, text + (error or how))}
+        else:
+            delay = retries.delay_seconds(broken) if how == "broken" else 0
+            values |= {"status": "pending", "result": None, "not_before": now() + round(1000 * delay)}
+            values["waiting"] = error or WAITING_FOR_WORKER
+        returned = await write_job(self._connection, self._counts, row, values)
+        await self._attempts.end(row, how, error)
+        data = ended(returned.status, how, error)
+        await append_events(self._connection, row.id, [("status", data)])
+        return returned
+
+    async def cancelled(self, row: Row[Any]) -> dict[str, Any]:
+        """What a job becomes that ends because that was asked for."""
+        result = {**await self._failure(row, "Cancelled"), "cancelled": True}
+        return {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
+
+    async def _failure(self, row: Row[Any], error: str) -> dict[str, Any]:
+        """The result of a job whose attempt cannot say what it leaves."""
+        published = select(artifacts.c.name).where(artifacts.c.job_id == row.id, artifacts.c.kind == "lora")
+        names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
+        progress = (row.result or {}).get("progress", {})
+        epoch = progress.get("currentEpoch", 0) if isinstance(progress, Mapping) else 0
+        return {"error": error, "epoch": epoch, "partialCheckpoints": list(names)}
+
+
+def ended(status: str, outcome: str, error: str | None) -> dict[str, Any]:
+    """What the event of an attempt's end says."""
+    data = {"status": status, "outcome": outcome}
+    return data if error is None else {**data, "error": error}

@@ -1,0 +1,100 @@
+"""Nodes that join and leave: only one that can train as the others is given jobs, and none takes a job with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from influencerai.cluster.joining import NodeOffer, start_command, start_environment
+from influencerai.errors import ValidationError
+from tests.cluster.site import Site
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts folders over others")
+ONE_CORE = ("--cpus", "1", "--memory-gb", "8")
+
+
+def hidden(folder: Path) -> tuple[str, ...]:
+    """A view of this machine in which a folder is another, empty one."""
+    return "unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {shlex.quote(str(folder))} && exec "$0" "$@"'
+
+
+def renamed(host: str) -> tuple[str, ...]:
+    """A view of this machine under another name."""
+    return "unshare", "--uts", "sh", "-c", f'hostname {host} && exec "$0" "$@"'
+
+
+def older(folder: Path, package: str) -> dict[str, str]:
+    """An environment in which a package says that it is of another version."""
+    place = folder / f"{package}-0.0.1.dist-info"
+    place.mkdir(parents=True)
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 0.0.1\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+@as_root
+def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Site, tmp_path: Path) -> None:
+    model = alone.settings.models_dir / "studio" / "anime"
+    model.mkdir(parents=True)
+    (model / "model_index.json").write_text("{}")
+    alone.staff(1)
+    for name, inside, environment, reason in (
+        ("blind", hidden(alone.root), {}, "It does not see the server's root: the same path is another folder there"),
+        ("elsewhere", renamed("elsewhere"), {}, "The database is SQLite, which works on one machine: use Postgres"),
+        ("poor", hidden(alone.settings.models_dir), {}, "Base models are missing: studio/anime."),
+        ("old", (), older(tmp_path, "diffusers"), "diffusers is 0.0.1, not "),
+    ):
+        alone.join(name, *ONE_CORE, inside=inside, **environment)
+        alone.wait_for_problem(name, reason)
+    id = alone.submit(epochs=1)
+    alone.until(lambda: alone.job(id).queue_position == 1)
+    assert alone.where(id) == []
+    alone.join("good", *ONE_CORE)
+    assert alone.wait(id).status == "completed"
+    assert alone.where(id) == ["good"]
+    left = list((alone.root / ".influencerai/cluster").iterdir())
+    alone.workers.pop().terminate()
+    assert len(left) <= 4 * 2
+
+
+def test_a_node_that_is_asked_to_leave_gives_its_job_to_another(alone: Site) -> None:
+    alone.staff(1)
+    for name in ("one", "two"):
+        alone.join(name, *ONE_CORE)
+        alone.wait_for_nodes(name)
+    id = alone.submit(epochs=40)
+    alone.wait_for_step(id, 8)
+    [left] = alone.where(id)
+    leaving = alone.ask_to_leave(left)
+    alone.wait_for_outcome(id, 1)
+    leaving.wait(60)
+    alone.wait(id)
+    alone.check_undisturbed(id)
+    assert alone.outcomes(id) == ["released", "completed"]
+    assert alone.where(id) == [left, "two" if left == "one" else "one"]
+
+
+def test_what_a_machine_offers_becomes_ray_start() -> None:
+    offer = NodeOffer(name="box", host="10.0.0.2", cpus=8, memory_gb=32, gpus=2, gpu_memory_gb=24)
+    command = start_command(offer, head_address="10.0.0.1:6379")
+    assert command[3:5] == ["start", "--address=10.0.0.1:6379"]
+    assert {"--num-cpus=8", "--num-gpus=2", "--memory=32000000000"} <= {*command}
+    assert {"--node-ip-address=10.0.0.2", "--block"} <= {*command}
+    assert "--labels=influencerai/name=box,influencerai/gpu-memory-gb=24" in command
+    assert {"--head", "--port=7000"} <= {*start_command(NodeOffer(), head_address=None, port=7000)}
+
+
+def test_without_a_token_nobody_joins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(ValidationError, match="no token"):
+        start_environment(NodeOffer(), is_head=False)
+    environment = start_environment(NodeOffer(drain_seconds=7), is_head=True)
+    assert len((tmp_path / ".ray/auth_token").read_text()) >= 32
+    assert environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "7"
+    start_environment(NodeOffer(), is_head=False)

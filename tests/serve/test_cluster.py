@@ -1,0 +1,80 @@
+"""GET /cluster: the machines as all may see them, jobs as their owners may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from influencerai.planning.placement import Device, Holding, Node
+from influencerai.store.turns import ClaimRules
+from tests.serve.running import ANN, BOB, Api
+
+pytestmark = pytest.mark.anyio
+
+BOX = Node(
+    id="a" * 56,
+    name="gpu-box-1",
+    cpus=16,
+    memory_gb=64,
+    devices=(Device(name="H100", memory_gb=80), Device(name="H100", memory_gb=80)),
+)
+LAPTOP = Node(id="b" * 56, name="laptop", cpus=8, memory_gb=16)
+
+
+async def note(api: Api, node: Node, *, problem: str | None = None, is_draining: bool = False) -> None:
+    async with api.service.store.write() as transaction:
+        await transaction.nodes.note(node, problem=problem, is_draining=is_draining)
+
+
+async def place(api: Api, job: dict[str, Any], held: Holding) -> None:
+    rules = ClaimRules(seconds=60, running_per_tenant=100, dataset_wait_seconds=0)
+    async with api.service.store.write() as transaction:
+        taken = await transaction.queue.take(
+            job["tenantId"], job["id"], node="gpu-box-1", held=held, seconds=60, rules=rules
+        )
+    assert taken is not None
+
+
+async def test_a_tenant_sees_all_machines_and_its_own_jobs(both_api: Api) -> None:
+    api = both_api
+    await note(api, BOX)
+    await note(api, LAPTOP, problem="torch is not installed.")
+    ours, theirs = await api.job(), await api.job(tenant=BOB)
+    await place(api, ours, Holding(node=BOX.id, cpus=2, memory_gb=8, devices={0: 1.0}))
+    await place(api, theirs, Holding(node=BOX.id, cpus=2, memory_gb=8, devices={1: 0.25}))
+    for tenant, own in ((ANN, ours), (BOB, theirs)):
+        answer = await api.get("/cluster", tenant=tenant)
+        box, laptop = answer.json()["nodes"]
+        assert (box["name"], box["state"], box["problem"]) == ("gpu-box-1", "ready", None)
+        assert [device["held"] for device in box["devices"]] == [1.0, 0.25]
+        assert (box["cpusHeld"], box["memoryHeldGb"], box["otherJobs"]) == (4, 16, 1)
+        assert [job["id"] for job in box["jobs"]] == [own["id"]]
+        assert (laptop["state"], laptop["problem"]) == ("not ready", "torch is not installed.")
+        other = theirs if own is ours else ours
+        assert other["id"] not in answer.text
+        assert other["tenantId"] not in answer.text
+
+
+async def test_a_machine_that_ends_says_so_and_one_that_is_gone_is_not_there(api: Api) -> None:
+    await note(api, BOX, is_draining=True)
+    [box] = (await api.get("/cluster")).json()["nodes"]
+    assert box["state"] == "draining"
+    async with api.service.store.write() as transaction:
+        await transaction.nodes.forget(unseen_seconds=-1)
+    assert (await api.get("/cluster")).json()["nodes"] == []
+
+
+async def test_a_waiting_job_says_its_place_and_when_it_starts(api: Api) -> None:
+    from influencerai.planning.forecast import Forecast
+
+    job = await api.job()
+    async with api.service.store.write() as transaction:
+        said = Forecast(position=3, reason="No node has a GPU with 40 GB free.", seconds=90)
+        await transaction.turns.explain({job["id"]: said})
+    found = (await api.get(f"/jobs/{job['id']}")).json()
+    assert (found["queuePosition"], found["waiting"]) == (3, "No node has a GPU with 40 GB free.")
+    assert found["estimatedStart"] > found["createdAt"]
+    await place(api, job, Holding(node=BOX.id, cpus=2, memory_gb=8))
+    found = (await api.get(f"/jobs/{job['id']}")).json()
+    assert (found["queuePosition"], found["waiting"], found["estimatedStart"]) == (None, None, None)
