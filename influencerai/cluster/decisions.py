@@ -16,7 +16,7 @@ from influencerai.store import Transaction
 from influencerai.store.queue import Lease
 from influencerai.store.turns import ClaimRules
 
-_LOOKED_AT_PER_TENANT = 5
+_LOOKED_AT_PER_TENANT = 3
 _EXPLAINED_PER_TENANT = 20
 
 
@@ -75,7 +75,7 @@ class Decisions:
                 holding=item.held,
                 seconds_left=self._expected if item.seconds_left is None else item.seconds_left,
             )
-            for item in await transaction.attempts.holdings()
+            for item in await transaction.attempts.active()
         ]
         return partial(forecast, waiting, shares, tuple(nodes.values()), running, rules=self._rules)
 
@@ -91,8 +91,8 @@ class Decisions:
         if not any(waiting.values()):
             return [], ways
         shares = await transaction.turns.shares(waiting)
-        held = [attempt.held for attempt in await transaction.attempts.holdings()]
-        return decide(waiting, shares, Capacity(nodes, held), rules=self._rules).starts, ways
+        capacity = Capacity(nodes, await transaction.attempts.holdings())
+        return decide(waiting, shares, capacity, rules=self._rules).starts, ways
 
     async def _waiting(
         self, transaction: Transaction, nodes: Iterable[Node], *, per_tenant: int
@@ -100,14 +100,14 @@ class Decisions:
         """Each tenant's first planned jobs, and the ways to train them by id."""
         ids = await transaction.turns.waiting(self._claims, per_tenant=per_tenant)
         planned = await transaction.turns.needs([id for found in ids.values() for id in found])
-        kinds = {"cuda" if node.devices else "cpu" for node in nodes}
-        ways = {id: ways_on(needs, kinds) for id, (needs, _) in planned.items()}
+        has_gpus = any(node.devices for node in nodes)
+        ways = {id: ways_on(needs, has_gpus=has_gpus) for id, (needs, _) in planned.items()}
         jobs = {
             tenant: [
                 WaitingJob(
                     id=id,
                     tenant=tenant,
-                    options=tuple(way.needs for way in ways[id]),
+                    options=tuple([way.needs for way in ways[id]]),
                     waited_seconds=planned[id][1],
                     expected_seconds=self._expected,
                 )

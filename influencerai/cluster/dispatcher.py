@@ -33,6 +33,7 @@ _PLANNED_AT_ONCE = 100
 _REFRESH_SECONDS = 1.0
 _EXPLAIN_SECONDS = 3.0
 _OUTAGE_SECONDS = 1.0
+_SET_ASIDE_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
@@ -87,7 +88,11 @@ class Dispatcher:
     async def _round(self) -> None:
         now = time.monotonic()
         if now - self._refreshed >= _REFRESH_SECONDS:
+            before = {*self._nodes.ready}
             await self._nodes.refresh()
+            if {*self._nodes.ready} - before:
+                async with self._store.write() as transaction:
+                    await transaction.turns.take_up_again()
             await self._drain()
             self._refreshed = now
         await self._plan()
@@ -141,7 +146,7 @@ class Dispatcher:
         references = [launched.reference for launched in self._launched.values()]
         done, _ = await asyncio.to_thread(ray.wait, references, num_returns=len(references), timeout=0)
         async with self._store.read() as transaction:
-            begun = {(item.job_id, item.fence): item.has_begun for item in await transaction.attempts.holdings()}
+            begun = {(item.job_id, item.fence): item.has_begun for item in await transaction.attempts.active()}
         for key, launched in list(self._launched.items()):
             launched.has_begun = launched.has_begun or begun.get(key, False)
             if launched.reference in done:
@@ -168,7 +173,7 @@ class Dispatcher:
         if not self._nodes.draining:
             return
         async with self._store.read() as transaction:
-            found = await transaction.attempts.holdings()
+            found = await transaction.attempts.active()
         leaving = [(item.job_id, item.fence) for item in found if item.held.node in self._nodes.draining]
         if leaving:
             async with self._store.write() as transaction:
@@ -192,6 +197,8 @@ class Dispatcher:
         if found := await asyncio.to_thread(work_out):
             async with self._store.write() as transaction:
                 await transaction.turns.explain(found)
+                impossible = [id for id, said in found.items() if said.is_impossible]
+                await transaction.turns.set_aside(impossible, seconds=_SET_ASIDE_SECONDS)
 
 
 async def _ending(reference: Any) -> tuple[Return, str]:

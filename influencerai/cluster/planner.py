@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from influencerai.basemodel import find_base_model, unet_size
@@ -17,7 +19,7 @@ from influencerai.store.turns import PendingJob
 _UNKNOWN_FAMILY = "unknown"
 
 
-def plan_needs(job: PendingJob, settings: Settings) -> dict[str, Any]:
+def plan_needs(job: PendingJob, settings: Settings) -> str:
     """The ways to train the job, by kind of device, as JSON. Reads the base model's configuration and headers."""
     config = LoraConfig.parse(job.snapshot["config"])
     family, parameters = _size(config.model_name, settings)
@@ -43,13 +45,20 @@ def plan_needs(job: PendingJob, settings: Settings) -> dict[str, Any]:
         if frozen is not None:
             ways = tuple(way for way in ways if _is(way, frozen)) or ways[:1]
         found[kind] = [way.to_document() for way in ways]
-    return found
+    return json.dumps(found)
 
 
-def ways_on(needs: Mapping[str, Any], kinds: Collection[str]) -> tuple[Way, ...]:
-    """The ways of a plan on a cluster with devices of these kinds; one that has GPUs trains on them alone."""
-    kind = "cuda" if "cuda" in kinds and "cuda" in needs else "cpu" if "cpu" in needs else "cuda"
-    return tuple(Way.from_document(way) for way in needs[kind])
+def ways_on(needs: str, *, has_gpus: bool) -> tuple[Way, ...]:
+    """The ways of a plan on a cluster; one that has GPUs trains on them alone."""
+    ways = _ways(needs)
+    kind = "cuda" if (has_gpus and "cuda" in ways) or "cpu" not in ways else "cpu"
+    return ways[kind]
+
+
+@lru_cache(maxsize=10_000)
+def _ways(needs: str) -> dict[str, tuple[Way, ...]]:
+    """Cached, since every decision reads what all waiting jobs need, and many need the same."""
+    return {kind: tuple(Way.from_document(way) for way in ways) for kind, ways in json.loads(needs).items()}
 
 
 def job_threads(settings: Settings) -> int:

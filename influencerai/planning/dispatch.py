@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from influencerai.planning.placement import Capacity, Holding, Needs, best_place
 
@@ -47,6 +48,8 @@ class DispatchRules:
     running_per_tenant: int = 5
     reserve_after_seconds: float = 600
     """A job that has waited so long, and would fit an idle node, has one kept free."""
+    reserved_nodes: int = 3
+    """Nodes that are kept free at once; others go to whoever fits."""
     starts: int = 100
     """Jobs that one decision starts at most."""
 
@@ -67,6 +70,8 @@ class Decision:
     starts: list[Start] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
     """Why jobs that were looked at do not start, by id."""
+    impossible: set[str] = field(default_factory=set)
+    """Ids of those of them that no node could train, were it idle."""
 
 
 def decide(
@@ -93,7 +98,7 @@ def decide(
             continue
         placed = best_place(capacity, job.options)
         if placed is None:
-            decision.waiting[job.id] = _reason(job, capacity, rules)
+            _refuse(decision, job, capacity, rules)
             heapq.heappush(heap, (begins, tenant))
             continue
         option, holding = placed
@@ -103,13 +108,18 @@ def decide(
     return decision
 
 
-def _reason(job: WaitingJob, capacity: Capacity, rules: DispatchRules) -> str:
+def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: DispatchRules) -> None:
+    """Say why a job does not start; one that has waited for long has a node kept free."""
     possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
     if possible is None:
-        return f"No node has {describe(job.options[-1])}."
-    if job.waited_seconds >= rules.reserve_after_seconds and capacity.reserve(possible) is not None:
-        return f"A node is kept free for it: it needs {describe(possible)}."
-    return f"No node has {describe(possible)} free."
+        decision.impossible.add(job.id)
+        decision.waiting[job.id] = f"No node has {describe(job.options[-1])}."
+        return
+    may_reserve = job.waited_seconds >= rules.reserve_after_seconds and capacity.reserved < rules.reserved_nodes
+    if may_reserve and capacity.reserve(possible) is not None:
+        decision.waiting[job.id] = f"A node is kept free for it: it needs {describe(possible)}."
+    else:
+        decision.waiting[job.id] = f"No node has {describe(possible)} free."
 
 
 def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> None:
@@ -117,6 +127,7 @@ def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> Non
         decision.waiting[job.id] = reason
 
 
+@lru_cache(maxsize=1000)
 def describe(needs: Needs) -> str:
     """Such as "2 GPUs (H100) of 38.5 GB", for people."""
     if not needs.devices:

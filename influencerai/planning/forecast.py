@@ -23,6 +23,8 @@ class Forecast:
     """Why it does not start now."""
     seconds: float | None
     """Until it starts; None beyond the horizon, and where it fits no node."""
+    is_impossible: bool = False
+    """Whether no node could train it, were it idle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,11 @@ def forecast(
     number, clock = len(held), 0.0
     reasons: dict[str, str] = {}
     starts: dict[str, float] = {}
+    impossible: set[str] = set()
     for look in range(_LOOKAHEAD):
         decision = decide(queues, counts, Capacity(nodes, held.values()), rules=rules)
         if not look:
-            reasons = dict(decision.waiting)
+            reasons, impossible = dict(decision.waiting), decision.impossible
         for start in decision.starts:
             job, tenant = start.job, start.job.tenant
             starts[job.id] = clock
@@ -74,7 +77,12 @@ def forecast(
         share = counts[job_ended.tenant]
         counts[job_ended.tenant] = replace(share, running=max(0, share.running - 1))
     return {
-        job.id: Forecast(position=place, reason=reasons.get(job.id, WAITS_ITS_TURN), seconds=starts.get(job.id))
+        job.id: Forecast(
+            position=place,
+            reason=reasons.get(job.id, WAITS_ITS_TURN),
+            seconds=starts.get(job.id),
+            is_impossible=job.id in impossible,
+        )
         for waiting in jobs.values()
         for place, job in enumerate(waiting, start=1)
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Self
 
 SHARES = 4
@@ -74,16 +76,16 @@ class Holding:
         """GPUs held; a job on the CPU counts as one device too, since it holds a node's cores."""
         return sum(self.devices.values()) or 1.0
 
-    def to_document(self) -> dict[str, Any]:
-        """As JSON."""
-        devices = {str(index): share for index, share in self.devices.items()}
-        return {"node": self.node, "cpus": self.cpus, "memoryGb": self.memory_gb, "devices": devices}
+    def to_json(self) -> str:
+        """For a record."""
+        return json.dumps(asdict(self))
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """What `to_document` has made."""
-        devices = {int(index): share for index, share in document["devices"].items()}
-        return cls(node=document["node"], cpus=document["cpus"], memory_gb=document["memoryGb"], devices=devices)
+    @lru_cache(maxsize=10_000)
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` has made; cached, since every decision reads what all attempts hold."""
+        document = json.loads(text)
+        return cls(**{**document, "devices": {int(index): part for index, part in document["devices"].items()}})
 
 
 class Capacity:
@@ -97,17 +99,22 @@ class Capacity:
         self._reserved: set[str] = set()
         # Capacity only shrinks, so what was once answered with no stays so.
         self._hopeless: set[Needs] = set()
-        self._able: dict[Needs, bool] = {}
+        self._able: dict[Needs, list[Node]] = {}
+        self._alike: dict[tuple[Any, ...], list[Node]] = {}
+        for node in self._nodes.values():
+            self._alike.setdefault((node.cpus, node.memory_gb, node.devices), []).append(node)
         for holding in holdings:
             if holding.node in self._nodes:
                 self._take(holding)
+        self._with_free_device = {id: None for id, free in self._devices.items() if any(part > 0 for part in free)}
 
     def place(self, needs: Needs) -> Holding | None:
         """Take what an attempt needs from the node that it leaves the least free on; None where none has it now."""
         if needs in self._hopeless:
             return None
         best: tuple[tuple[float, float, float, str], Holding] | None = None
-        for id, node in self._nodes.items():
+        for id in tuple(self._with_free_device if needs.devices else self._nodes):
+            node = self._nodes[id]
             if id in self._reserved or not self._has_room(id, needs):
                 continue
             holding = self._fit(node, needs)
@@ -120,17 +127,22 @@ class Capacity:
             self._hopeless.add(needs)
             return None
         self._take(best[1])
+        if not any(part > 0 for part in self._devices[best[1].node]):
+            self._with_free_device.pop(best[1].node, None)
         return best[1]
 
     def could_ever(self, needs: Needs) -> bool:
         """Whether some node, were it idle, has what is needed."""
-        if needs not in self._able:
-            self._able[needs] = any(_is_able(node, needs) for node in self._nodes.values())
-        return self._able[needs]
+        return bool(self._able_nodes(needs))
+
+    @property
+    def reserved(self) -> int:
+        """How many nodes are kept free."""
+        return len(self._reserved)
 
     def reserve(self, needs: Needs) -> str | None:
         """Keep others off the node that is nearest to being free for these needs; its id, or None if there is none."""
-        able = [node for node in self._nodes.values() if node.id not in self._reserved and _is_able(node, needs)]
+        able = [node for node in self._able_nodes(needs) if node.id not in self._reserved]
         if not able:
             return None
         chosen = max(able, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
@@ -146,6 +158,12 @@ class Capacity:
             *(part for parts in self._devices.values() for part in parts),
         ]
         return any(value < -_EPSILON for value in free)
+
+    def _able_nodes(self, needs: Needs) -> list[Node]:
+        """Nodes that have what is needed when they are idle; one of each kind is looked at."""
+        if needs not in self._able:
+            self._able[needs] = [node for alike in self._alike.values() if _is_able(alike[0], needs) for node in alike]
+        return self._able[needs]
 
     def _has_room(self, id: str, needs: Needs) -> bool:
         return self._cpus[id] + _EPSILON >= needs.cpus and self._memory[id] + _EPSILON >= needs.memory_gb
@@ -172,13 +190,15 @@ class Capacity:
 
     def _free(self, node: Node, needs: Needs) -> float:
         """How much of what is needed is free, from 0 to 1."""
-        parts = [self._cpus[node.id] / needs.cpus if needs.cpus else 1.0]
-        if needs.memory_gb:
-            parts.append(self._memory[node.id] / needs.memory_gb)
+        least = 1.0
         if needs.devices:
-            free = sorted(self._devices[node.id], reverse=True)[: needs.devices]
-            parts.append(sum(free) / needs.devices)
-        return min(1.0, *parts)
+            devices = self._devices[node.id]
+            least = sum(sorted(devices)[-needs.devices :]) / needs.devices if len(devices) > 1 else devices[0]
+        if needs.cpus and self._cpus[node.id] < least * needs.cpus:
+            least = self._cpus[node.id] / needs.cpus
+        if needs.memory_gb and self._memory[node.id] < least * needs.memory_gb:
+            least = self._memory[node.id] / needs.memory_gb
+        return least
 
     def _take(self, holding: Holding) -> None:
         self._cpus[holding.node] -= holding.cpus

@@ -23,7 +23,7 @@ class ClusterService:
         """The nodes that were seen lately, and what they hold."""
         async with self._store.read() as transaction:
             nodes = await transaction.nodes.seen(within_seconds=self._seconds)
-            active = await transaction.attempts.holdings()
+            active = await transaction.attempts.active()
             workers = await transaction.workers.seen(within_seconds=self._seconds)
         return Cluster(nodes=tuple(_shown(seen, active, tenant) for seen in nodes), workers=len(workers))
 

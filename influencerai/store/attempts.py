@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ class Attempts:
             "node": node,
             "devices": devices,
             "charged": charged,
-            "held": None if held is None else held.to_document(),
+            "held": None if held is None else held.to_json(),
             "tok_per_second": tok_per_second,
         }
         await self._connection.execute(insert(attempts).values(started_at=now(), **values))
@@ -103,8 +103,13 @@ class Attempts:
             cost = func.coalesce(jobs.c.cost_tok, 0) + paid
             await self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(cost_tok=cost))
 
-    async def holdings(self) -> list[ActiveAttempt]:
+    async def holdings(self) -> list[Holding]:
         """What attempts hold of the cluster's nodes."""
+        statement = select(attempts.c.held).where(attempts.c.ended_at.is_(None), attempts.c.held.is_not(None))
+        return [Holding.from_json(text) for text in (await self._connection.execute(statement)).scalars()]
+
+    async def active(self) -> list[ActiveAttempt]:
+        """The attempts that hold something of the cluster's nodes."""
         columns = (attempts.c.job_id, attempts.c.fence, attempts.c.held, attempts.c.started_at, attempts.c.begun_at)
         statement = (
             select(*columns, jobs.c.tenant_id, jobs.c.result)
@@ -117,7 +122,7 @@ class Attempts:
                 job_id=row.job_id,
                 tenant_id=row.tenant_id,
                 fence=row.fence,
-                held=Holding.from_document(row.held),
+                held=Holding.from_json(row.held),
                 started_at=row.started_at,
                 has_begun=row.begun_at is not None,
                 seconds_left=_seconds_left(row.result),
@@ -133,12 +138,6 @@ class Attempts:
         )
         found = [float(value) for value in (await self._connection.execute(statement)).scalars()]
         return statistics.median(found) if found else None
-
-    async def usage(self, tenants: Iterable[str]) -> dict[str, int]:
-        """Device-milliseconds by tenant, those of attempts that run included; none for who has had nothing."""
-        mine = counts.c.tenant_id.in_(tuple(tenants))
-        statement = select(counts.c.tenant_id, counts.c["count"]).where(counts.c.noun == USAGE, mine)
-        return {tenant: int(used) for tenant, used in await self._connection.execute(statement)}
 
     async def lift(self, tenant: str) -> None:
         """Let a tenant that was idle begin where the active one is that has had the least."""

@@ -89,7 +89,7 @@ class Queue:
 
     async def claim(self, *, node: str, rules: ClaimRules) -> tuple[Lease, StoredJob] | None:
         """Take the next pending job that may run, or None."""
-        row = await Turns(self._connection, self._counts).next(rules)
+        row = await Turns(self._connection).next(rules)
         return None if row is None else await self._take(row, node=node, seconds=rules.seconds, rules=rules)
 
     async def take(
@@ -99,7 +99,7 @@ class Queue:
 
         The lease lasts `seconds`, in which the node has to begin with it.
         """
-        row = await Turns(self._connection, self._counts).lock(tenant, id)
+        row = await Turns(self._connection).lock(tenant, id)
         return None if row is None else await self._take(row, node=node, seconds=seconds, rules=rules, held=held)
 
     async def begin(self, lease: Lease, *, held: Holding, seconds: float) -> StoredJob:
@@ -110,7 +110,7 @@ class Queue:
         """
         row = await self._guarded(lease, {"lease_expires_at": now() + round(seconds * 1000)})
         mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
-        statement = update(attempts).where(mine).values(begun_at=now(), held=held.to_document())
+        statement = update(attempts).where(mine).values(begun_at=now(), held=held.to_json())
         if not (await self._connection.execute(statement)).rowcount:
             raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun elsewhere.")
         return stored_job(row)

@@ -115,7 +115,7 @@ jobs = Table(
     Column("waiting", Text),  # why it is not running, for people
     Column("queue_position", Integer),
     Column("estimated_start", BigInteger),
-    Column("needs", Document),  # of a node, by the cluster's planner; NULL until it has looked
+    Column("needs", Text),  # of a node, as JSON, by the cluster's planner; NULL until it has looked
     Column("cancel_requested_at", BigInteger),
     Column("recalled_at", BigInteger),  # when its attempt was asked to give it back
     # Who trains it. The fence rises with every claim; a writer with an older one is fenced off.
@@ -156,7 +156,7 @@ attempts = Table(
     Column("node", String(255), nullable=False),
     Column("devices", Float(53), nullable=False),  # held, in parts of a GPU too; a training on the CPU holds one
     Column("charged", BigInteger, nullable=False),  # device-milliseconds that its tenant has paid for it
-    Column("held", Document),  # what it has of the cluster's node
+    Column("held", Text),  # as JSON, what it has of the cluster's node
     Column("tok_per_second", Float(53), nullable=False),  # what its job pays for a second of a device
     Column("started_at", BigInteger, nullable=False),
     Column("begun_at", BigInteger),  # when its node has begun with it

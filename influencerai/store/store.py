@@ -34,7 +34,7 @@ class Transaction:
         self.jobs = Jobs(connection, self.counts)
         self.events = Events(connection)
         self.queue = Queue(connection, self.counts)
-        self.turns = Turns(connection, self.counts)
+        self.turns = Turns(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.api_keys = ApiKeys(connection)
         self.workers = Workers(connection)

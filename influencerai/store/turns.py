@@ -9,15 +9,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, and_, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
 from influencerai.planning.forecast import Forecast
 from influencerai.planning.placement import Capacity, Needs, Node
 from influencerai.settings import Settings
-from influencerai.store.attempts import Attempts
-from influencerai.store.counts import Counts
+from influencerai.store.attempts import USAGE
 from influencerai.store.dialect import now, take_turn
 from influencerai.store.schema import counts, datasets, jobs
 from influencerai.store.tenants import lock_tenant
@@ -63,7 +62,6 @@ class PendingJob:
 
     id: str
     tenant: str
-    needs: Mapping[str, Any] | None
     snapshot: Mapping[str, Any]
     plan: Mapping[str, Any] | None
 
@@ -71,9 +69,8 @@ class PendingJob:
 class Turns:
     """Pending jobs of all tenants, in the order in which they are claimed."""
 
-    def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
-        self._attempts = Attempts(connection, counts)
 
     async def has_work(self, rules: ClaimRules) -> bool:
         """Whether a claim, or taking back lost jobs, would find something; a look that locks nothing."""
@@ -126,7 +123,7 @@ class Turns:
         """Until the transaction ends, nobody else decides who starts."""
         await take_turn(self._connection, "claim")
 
-    async def needs(self, ids: Collection[str]) -> dict[str, tuple[Mapping[str, Any], float]]:
+    async def needs(self, ids: Collection[str]) -> dict[str, tuple[str, float]]:
         """What these jobs need of a node, where that is planned, and for how many seconds they have waited."""
         statement = select(jobs.c.id, jobs.c.needs, (now() - jobs.c.created_at).label("waited"))
         statement = statement.where(jobs.c.id.in_(tuple(ids)), jobs.c.needs.is_not(None))
@@ -134,16 +131,26 @@ class Turns:
 
     async def unplanned(self, *, limit: int) -> list[PendingJob]:
         """Pending jobs of which nobody has said yet what they need, the oldest first."""
-        columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.needs, jobs.c.snapshot, jobs.c.plan)
+        columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.snapshot, jobs.c.plan)
         statement = select(*columns).where(_PENDING, jobs.c.needs.is_(None)).order_by(jobs.c.created_at, jobs.c.id)
         return [
-            PendingJob(id=row.id, tenant=row.tenant_id, needs=row.needs, snapshot=row.snapshot, plan=row.plan)
+            PendingJob(id=row.id, tenant=row.tenant_id, snapshot=row.snapshot, plan=row.plan)
             for row in await self._connection.execute(statement.limit(limit))
         ]
 
-    async def set_needs(self, id: str, needs: Mapping[str, Any]) -> None:
+    async def set_needs(self, id: str, needs: str) -> None:
         """Say what a job needs."""
-        await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=dict(needs)))
+        await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=needs))
+
+    async def set_aside(self, ids: Collection[str], *, seconds: float) -> None:
+        """Look at jobs again later that no node can train, so that their tenants' other jobs are looked at."""
+        later = update(jobs).where(jobs.c.id.in_(tuple(ids)), _PENDING)
+        await self._connection.execute(later.values(not_before=now() + round(seconds * 1000)))
+
+    async def take_up_again(self) -> None:
+        """Look at those that were set aside: the nodes have changed."""
+        aside = and_(_PENDING, jobs.c.needs.is_not(None), jobs.c.broken_attempts == 0, jobs.c.not_before > now())
+        await self._connection.execute(update(jobs).where(aside).values(not_before=0))
 
     async def explain(self, found: Mapping[str, Forecast]) -> None:
         """Write why pending jobs wait and for how long, by id."""
@@ -159,15 +166,18 @@ class Turns:
 
     async def shares(self, tenants: Collection[str]) -> dict[str, TenantShare]:
         """What these tenants have had, and how many of their jobs run now."""
+        running = (counts.c.noun == "job") & (counts.c.first == "running")
         statement = (
-            select(counts.c.tenant_id, func.sum(counts.c["count"]))
-            .where(counts.c.noun == "job", counts.c.first == "running", counts.c.tenant_id.in_(tuple(tenants)))
-            .group_by(counts.c.tenant_id)
+            select(counts.c.tenant_id, counts.c.noun, func.sum(counts.c["count"]))
+            .where(running | (counts.c.noun == USAGE), counts.c.tenant_id.in_(tuple(tenants)))
+            .group_by(counts.c.tenant_id, counts.c.noun)
         )
-        running = {tenant: int(count) for tenant, count in await self._connection.execute(statement)}
-        usage = await self._attempts.usage(tenants)
+        rows = await self._connection.execute(statement)
+        found = {(tenant, noun): int(count) for tenant, noun, count in rows}
         return {
-            tenant: TenantShare(virtual_time=usage.get(tenant, 0) / 1000, running=running.get(tenant, 0))
+            tenant: TenantShare(
+                virtual_time=found.get((tenant, USAGE), 0) / 1000, running=found.get((tenant, "job"), 0)
+            )
             for tenant in tenants
         }
 

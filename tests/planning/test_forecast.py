@@ -42,7 +42,9 @@ def test_positions_are_the_tenants_own() -> None:
 
 def test_what_fits_nowhere_has_no_time() -> None:
     found = told({"ann": [job("ann0", needs=HUGE), job("ann1")]}, [running("bob", 0, 30), running("bob", 1, 50)])
-    assert found["ann0"] == Forecast(position=1, reason="No node has a GPU with 400 GB.", seconds=None)
+    assert found["ann0"] == Forecast(
+        position=1, reason="No node has a GPU with 400 GB.", seconds=None, is_impossible=True
+    )
     assert found["ann1"].seconds == 30
 
 

@@ -40,7 +40,7 @@ async def begin(store: Store, lease: Lease, held: Holding = HELD) -> None:
 
 async def holdings(store: Store) -> list[tuple[str, Holding, bool]]:
     async with store.read() as transaction:
-        return [(item.job_id, item.held, item.has_begun) for item in await transaction.attempts.holdings()]
+        return [(item.job_id, item.held, item.has_begun) for item in await transaction.attempts.active()]
 
 
 async def finish(store: Store, lease: Lease) -> None:
@@ -140,9 +140,9 @@ async def test_a_plan_asks_for_needs_anew(store: Store) -> None:
     async with store.read() as transaction:
         assert [item.id for item in await transaction.turns.unplanned(limit=9)] == [job.job.id]
     async with store.write() as transaction:
-        await transaction.turns.set_needs(job.job.id, {"cpu": []})
+        await transaction.turns.set_needs(job.job.id, "{}")
         assert await transaction.turns.unplanned(limit=9) == []
-        assert (await transaction.turns.needs([job.job.id]))[job.job.id][0] == {"cpu": []}
+        assert (await transaction.turns.needs([job.job.id]))[job.job.id][0] == "{}"
     lease = await taken(store, job.job.id)
     async with store.write() as transaction:
         await transaction.queue.freeze(lease, plan={"spec": {}}, output_dir="data/loras/face")
