@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -41,9 +40,8 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
             denoiser_parameters=parameters,
             is_shared=settings.share_gpus and parameters is not None,
             gpus=None if frozen is None else frozen["worldSize"],
+            fixed=None if frozen is None else (frozen["microBatch"], frozen["gradientCheckpointing"]),
         )
-        if frozen is not None:
-            ways = tuple(way for way in ways if _is(way, frozen)) or ways[:1]
         found[kind] = [way.to_document() for way in ways]
     return json.dumps(found)
 
@@ -79,9 +77,3 @@ def _precision(config: LoraConfig, kind: DeviceKind) -> Any:
     if kind == "cpu":
         return "bf16" if asked == "bf16" else "fp32"
     return "bf16" if asked == "auto" else asked
-
-
-def _is(way: Way, frozen: Mapping[str, Any]) -> bool:
-    return bool(
-        way.micro_batch == frozen["microBatch"] and way.gradient_checkpointing == frozen["gradientCheckpointing"]
-    )

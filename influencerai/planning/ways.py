@@ -67,16 +67,18 @@ def ways_to_train(
     denoiser_parameters: int | None = None,
     is_shared: bool = False,
     gpus: int | None = None,
+    fixed: tuple[int, bool] | None = None,
 ) -> tuple[Way, ...]:
     """What was asked for first, then ways that need less memory, each less than the one before.
 
     `precision` is that of the device; `is_shared` lets others have the rest of a GPU; on the CPU the job holds
     `threads` cores and its memory is the node's. `gpus` share the images of each step; as configured by default.
+    `fixed`, a micro-batch and whether checkpointing is used, is the one way that is left where a run has begun.
     """
     found: list[Way] = []
     gpus = gpus or config.options.gpus if kind == "cuda" else 1
     share = math.ceil(config.batch_size * config.options.gradient_accumulation / gpus)
-    for micro_batch, checkpointing in _variants(config):
+    for micro_batch, checkpointing in _variants(config) if fixed is None else [fixed]:
         parts = estimate_memory(
             family=family,
             resolution=config.resolution,

@@ -104,3 +104,25 @@ def test_a_large_job_is_not_passed_over_for_ever(reserve_after: float, starts: b
         )
         held += [(now + 10, start.holding) for start in found.starts]
     assert not starts
+
+
+def test_few_nodes_are_kept_free_at_once() -> None:
+    """A backlog of large jobs must not empty the cluster."""
+    large = Needs(cpus=1, devices=2, device_gb=40)
+    taken = [Holding(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(10)]
+    found = decide(
+        {"ann": jobs("ann", 9, options=(large,), waited_seconds=9999), "bob": jobs("bob", 20)},
+        {"bob": TenantShare(virtual_time=1)},
+        Capacity(nodes(10, devices=2), taken),
+        rules=DispatchRules(reserved_nodes=3, running_per_tenant=100),
+    )
+    kept = [id for id, reason in found.waiting.items() if reason.startswith("A node is kept free")]
+    assert kept == ["ann0", "ann1", "ann2"]
+    assert len(found.starts) == 7
+    assert found.impossible == set()
+
+
+def test_what_no_node_could_train_is_told_apart() -> None:
+    huge = Needs(cpus=1, devices=1, device_gb=140)
+    waiting = {"ann": [*jobs("big", 1, options=(huge,)), *jobs("ann", 2)]}
+    assert decide(waiting, {}, Capacity(nodes(1)), rules=DispatchRules()).impossible == {"big0"}

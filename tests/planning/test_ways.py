@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -72,3 +73,18 @@ def test_a_family_without_figures_has_one_way() -> None:
     [way] = ways("pixart")
     assert way.needs.device_gb == 8
     assert way.gradient_checkpointing is False
+
+
+def test_several_gpus_share_each_step() -> None:
+    one, two = ways()[0], ways(asked=config(meta={"gpus": 2}))[0]
+    assert (two.needs.devices, two.needs.cpus) == (2, 2 * one.needs.cpus)
+    assert two.needs.device_gb < one.needs.device_gb  # each has half of the images
+    assert two.needs.device_gb == ways(asked=config(batchSize=2))[0].needs.device_gb
+    assert two.micro_batch == 4
+    assert not ways(asked=config(meta={"gpus": 2}), is_shared=True)[0].needs.is_shared
+    assert ways(asked=config(meta={"gpus": 2}), kind="cpu")[0].needs.devices == 0
+
+
+def test_a_way_survives_being_written_down() -> None:
+    for way in ways():
+        assert Way.from_document(json.loads(json.dumps(way.to_document()))) == way

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from influencerai import Trainer, artifacts
 from influencerai.demo.characters import MODEL_ID
@@ -372,3 +374,25 @@ def test_a_machine_without_the_gpu_gives_the_job_back(root: Path) -> None:
     assert isinstance(outcome, Failed)
     assert outcome.retryable
     assert "no CUDA device" in outcome.message
+
+
+def test_what_fits_in_a_slower_way_only_is_trained_so_and_says_it(tmp_path: Path) -> None:
+    """The batch stays what it was: the result differs by rounding alone."""
+    warning = (
+        "To fit into memory it trains with gradient checkpointing and in micro-batches of 1, "
+        "which make up the batch of 2."
+    )
+    slower: dict[str, Any] = {"micro_batch": 1, "gradient_checkpointing": True}
+    files = []
+    for name, placed, plan in (("asked", {}, (2, False)), ("placed", slower, (1, True))):
+        place = tmp_path / name
+        write_pictures(place)
+        supervisor = Supervisor()
+        last = supervisor.run(make_order(place, config={"batchSize": 2}, **placed))
+        assert isinstance(last, Completed), last
+        frozen = supervisor.prepared.spec.plan
+        assert (frozen.micro_batch, frozen.gradient_checkpointing) == plan
+        assert (warning in last.result.warnings) == bool(placed)
+        files.append(load(lora_files(place / OUTPUT)["test-run-final.safetensors"]))
+    for key, tensor in files[0].items():
+        assert torch.linalg.vector_norm(files[1][key] - tensor) <= 1e-3 * torch.linalg.vector_norm(tensor), key
