@@ -34,6 +34,7 @@ _REFRESH_SECONDS = 1.0
 _EXPLAIN_SECONDS = 3.0
 _OUTAGE_SECONDS = 1.0
 _SET_ASIDE_SECONDS = 30.0
+_train: Any = ray.remote(max_retries=0, max_calls=0)(task.train)
 _log = logging.getLogger(__name__)
 
 
@@ -121,11 +122,14 @@ class Dispatcher:
         async with self._store.write() as transaction:
             started = await self._decisions.start(transaction, self._nodes.ready)
         for start in started:
-            self._launch(start.lease, start.held, start.way)
+            try:
+                self._launch(start.lease, start.held, start.way)
+            except Exception as error:  # of Ray's, of many kinds: the others are claimed too
+                _log.exception("Ray does not take attempt %s.", start.lease.fence, extra={"job_id": start.lease.job_id})
+                await self._give_back(start.lease, "broken", f"Ray does not take it ({type(error).__name__}).")
 
     def _launch(self, lease: Lease, held: Holding, way: Way) -> None:
-        train: Any = ray.remote(max_retries=0, max_calls=0)(task.train)
-        pinned = train.options(
+        pinned = _train.options(
             name=f"train {lease.job_id}",
             num_cpus=held.cpus,
             num_gpus=sum(held.devices.values()),
@@ -155,18 +159,18 @@ class Dispatcher:
                 if how == "lost":
                     self._nodes.doubt(launched.node)
                 if begun.get(key) is False:
-                    await self._give_back(launched, how, reason)
+                    await self._give_back(launched.lease, how, reason)
             elif not launched.has_begun and time.monotonic() - launched.at > self._settings.start_seconds / 2:
                 del self._launched[key]
                 await asyncio.to_thread(ray.cancel, launched.reference, force=True)
                 self._nodes.doubt(launched.node)
-                await self._give_back(launched, "lost", "The node did not begin with it in time.")
+                await self._give_back(launched.lease, "lost", "The node did not begin with it in time.")
 
-    async def _give_back(self, launched: _Launched, how: Return, reason: str) -> None:
+    async def _give_back(self, lease: Lease, how: Return, reason: str) -> None:
         """Where nothing has begun, nothing has to be waited for."""
         with suppress(FencedOffError):
             async with self._store.write() as transaction:
-                await transaction.queue.give_back(launched.lease, how, error=reason, retries=self._retries)
+                await transaction.queue.give_back(lease, how, error=reason, retries=self._retries)
 
     async def _drain(self) -> None:
         """Have the attempts on nodes that are to end save their state."""

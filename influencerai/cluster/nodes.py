@@ -22,13 +22,17 @@ from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
 from influencerai.planning.placement import Device, Node
 from influencerai.settings import Settings
 from influencerai.store import Store
+from influencerai.store.nodes import NodeState
 
 _ACCELERATOR_LABEL = "ray.io/accelerator-type"
 _LOOK_AGAIN_SECONDS = 60.0
 _LOOK_AGAIN_AFTER_PROBLEM_SECONDS = 10.0
 _PROBE_SECONDS = 60.0
+_WRITTEN_PER_LEASE = 4
 _BEING_LOOKED_AT = "It has just joined and is being looked at."
 _DOUBTED = "It did not answer a moment ago and is being looked at again."
+_probe: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
+_warm: Any = ray.remote(max_retries=0, num_cpus=0, max_calls=0)(task.warm)
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +56,8 @@ class ClusterNodes:
         self._known: dict[str, _Known] = {}
         self._ours = own_facts(settings.models_dir)
         self._marker = f"server-{secrets.token_hex(8)}"
+        self._written: dict[str, NodeState] = {}
+        self._written_at = -settings.lease_seconds
         self.ready: dict[str, Node] = {}
         """Nodes that may be given jobs, by id."""
         self.draining: frozenset[str] = frozenset()
@@ -78,9 +84,12 @@ class ClusterNodes:
         self.ready = {id: node for id, node in nodes.items() if id not in draining and self._problem(id, node) is None}
         for id, node in self.ready.items():
             self._warm(id, node)
-        async with self._store.write() as transaction:
-            for id, node in nodes.items():
-                await transaction.nodes.note(node, problem=self._problem(id, node), is_draining=id in draining)
+        await self._write_down(
+            {
+                id: NodeState(node=node, problem=self._problem(id, node), is_draining=id in draining)
+                for id, node in nodes.items()
+            }
+        )
 
     def doubt(self, id: str) -> None:
         """Give the node nothing more until it has answered again: Ray takes a while to notice that one is dead."""
@@ -97,6 +106,18 @@ class ClusterNodes:
         with suppress(OSError):
             for path in (folder / self._marker, *folder.glob(f"{self._marker}.*")):
                 path.unlink(missing_ok=True)
+
+    async def _write_down(self, found: dict[str, NodeState]) -> None:
+        """What has changed, and now and then everything, so that others see who is still there."""
+        now = time.monotonic()
+        is_due = now - self._written_at > self._settings.lease_seconds / _WRITTEN_PER_LEASE
+        changed = [state for id, state in found.items() if is_due or self._written.get(id) != state]
+        if changed:
+            async with self._store.write() as transaction:
+                await transaction.nodes.note(changed)
+        self._written = found
+        if is_due:
+            self._written_at = now
 
     def _problem(self, id: str, node: Node) -> str | None:
         unknown = any(device.memory_gb <= 0 for device in node.devices)
@@ -120,8 +141,7 @@ class ClusterNodes:
         text, answer = secrets.token_hex(16), f"{self._marker}.{id}"
         marker = f"{answer}.asks"
         await asyncio.to_thread(_write, folder / marker, text)
-        ask: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
-        pinned = ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
+        pinned = _probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
         reference = pinned.remote(str(settings.root), str(settings.models_dir), marker, answer)
         try:
             facts: Facts = await asyncio.wait_for(_result(reference), _PROBE_SECONDS)
@@ -155,8 +175,7 @@ class ClusterNodes:
         self._known[id].is_warm = True
         some: dict[str, float] = {"num_gpus": 0.01} if node.devices else {}
         strategy = NodeAffinitySchedulingStrategy(id, soft=False)
-        begin: Any = ray.remote(max_retries=0, num_cpus=0, max_calls=0)(task.warm)
-        begin.options(scheduling_strategy=strategy, **some).remote()
+        _warm.options(scheduling_strategy=strategy, **some).remote()
 
 
 def _ask_ray() -> tuple[dict[str, dict[str, Any]], set[str]]:

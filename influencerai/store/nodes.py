@@ -16,13 +16,19 @@ from influencerai.store.times import to_datetime
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeSeen:
-    """A machine that was there a moment ago."""
+class NodeState:
+    """A machine, and whether it trains."""
 
     node: Node
-    problem: str | None
+    problem: str | None = None
     """Why nothing is trained there."""
-    is_draining: bool
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSeen(NodeState):
+    """A machine that was there a moment ago."""
+
     seen_at: datetime
 
 
@@ -32,12 +38,25 @@ class Nodes:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def note(self, node: Node, *, problem: str | None, is_draining: bool) -> None:
-        """Say that a machine is there."""
-        facts = {"cpus": node.cpus, "memory_gb": node.memory_gb, "devices": [asdict(device) for device in node.devices]}
-        row = {"name": node.name, "facts": facts, "problem": problem, "is_draining": is_draining, "seen_at": now()}
-        statement = insert_or_set(self._connection, nodes, *row)
-        await self._connection.execute(statement.values(id=node.id, **row))
+    async def note(self, found: Sequence[NodeState]) -> None:
+        """Say that machines are there."""
+        rows = [
+            {
+                "id": item.node.id,
+                "name": item.node.name,
+                "facts": {
+                    "cpus": item.node.cpus,
+                    "memory_gb": item.node.memory_gb,
+                    "devices": [asdict(device) for device in item.node.devices],
+                },
+                "problem": item.problem,
+                "is_draining": item.is_draining,
+            }
+            for item in sorted(found, key=lambda item: item.node.id)  # two dispatchers lock in the same order
+        ]
+        if rows:
+            statement = insert_or_set(self._connection, nodes, *rows[0], "seen_at").values(seen_at=now())
+            await self._connection.execute(statement, rows)
 
     async def seen(self, *, within_seconds: float) -> Sequence[NodeSeen]:
         """Machines that were there in the last seconds, by name."""

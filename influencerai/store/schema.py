@@ -139,6 +139,7 @@ jobs = Table(
     Index("ix_jobs_active_config", "active_config_id", **_where("active_config_id IS NOT NULL")),
 )
 
+Index("ix_jobs_unplanned", jobs.c.created_at, jobs.c.id, **_where("status = 'pending' AND needs IS NULL"))
 Index(
     "ix_jobs_pending",
     jobs.c.tenant_id,

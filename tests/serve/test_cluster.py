@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from influencerai.planning.placement import Device, Holding, Node
+from influencerai.store.nodes import NodeState
 from influencerai.store.turns import ClaimRules
 from tests.serve.running import ANN, BOB, Api
 
@@ -24,7 +25,7 @@ LAPTOP = Node(id="b" * 56, name="laptop", cpus=8, memory_gb=16)
 
 async def note(api: Api, node: Node, *, problem: str | None = None, is_draining: bool = False) -> None:
     async with api.service.store.write() as transaction:
-        await transaction.nodes.note(node, problem=problem, is_draining=is_draining)
+        await transaction.nodes.note([NodeState(node=node, problem=problem, is_draining=is_draining)])
 
 
 async def place(api: Api, job: dict[str, Any], held: Holding) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from influencerai.errors import FencedOffError
 from influencerai.planning.placement import Device, Holding, Node
 from influencerai.store import Store
+from influencerai.store.nodes import NodeState
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts
 from tests.store.rows import ANN, add_job, give_back, reap, rules, stored
@@ -155,8 +156,8 @@ async def test_a_plan_asks_for_needs_anew(store: Store) -> None:
 async def test_nodes_are_seen_until_they_are_not(store: Store) -> None:
     node = Node(id="n1", name="box", cpus=8, memory_gb=64.5, devices=(Device(name="H100", memory_gb=80),))
     async with store.write() as transaction:
-        await transaction.nodes.note(node, problem="It is new.", is_draining=False)
-        await transaction.nodes.note(node, problem=None, is_draining=True)
+        await transaction.nodes.note([NodeState(node=node, problem="It is new.")])
+        await transaction.nodes.note([NodeState(node=node, is_draining=True)])
     async with store.read() as transaction:
         [seen] = await transaction.nodes.seen(within_seconds=60)
         assert (seen.node, seen.problem, seen.is_draining) == (node, None, True)

@@ -103,6 +103,7 @@ QUESTIONS: dict[str, Ask] = {
     "claim": claim,
     "reap": lambda transaction: transaction.queue.reap(retries=RETRIES),
     "explain waiting": lambda transaction: transaction.turns.explain_waiting(dataset_wait_seconds=60),
+    "unplanned": lambda transaction: transaction.turns.unplanned(limit=100),
     "series of 30 days": lambda transaction: transaction.jobs.per_day(ANN, since=LAST_DAY - 30),
 }
 
@@ -144,7 +145,7 @@ def check_plan(kind: str, plan: str, *, limited: bool) -> None:
         for line in plan.splitlines():
             if line.startswith("SCAN jobs"):
                 # An index of active jobs alone holds few.
-                assert re.search("USING .*INDEX ix_jobs_(pending|running|active_dataset)", line), plan
+                assert re.search("USING .*INDEX ix_jobs_(pending|running|unplanned|active_dataset)", line), plan
         return
     assert "Seq Scan on jobs" not in plan, plan
     touched = [float(count) for count in re.findall(r"actual rows=([\d.]+)", plan)]

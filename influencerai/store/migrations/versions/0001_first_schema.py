@@ -195,6 +195,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'running'"),
     )
     op.create_index("ix_jobs_status", "jobs", ["tenant_id", "status", "created_at", "id"], unique=False)
+    op.create_index(
+        "ix_jobs_unplanned",
+        "jobs",
+        ["created_at", "id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'pending' AND needs IS NULL"),
+        postgresql_where=sa.text("status = 'pending' AND needs IS NULL"),
+    )
     op.create_index("ix_jobs_updated", "jobs", ["tenant_id", "updated_at", "id"], unique=False)
     op.create_table(
         "artifacts",
