@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from influencerai.cli.common import output_options
 from influencerai.cli.outcome import print_result
 from influencerai.cli.progress import short_path
-from influencerai.demo.characters import MODEL_ID
-from influencerai.demo.spec import DEMO_PROMPTS, demo_config
+from influencerai.demo.characters import list_characters
+from influencerai.demo.spec import demo_config
 from influencerai.settings import Settings
 
-if TYPE_CHECKING:
-    from influencerai.train.run import Run
-
-SEED = 1
-"""Of every picture in the grid, before and after."""
+COUNT = 2
+"""Characters of a demo that names none."""
 
 
 @click.command(
@@ -28,6 +25,7 @@ SEED = 1
 Examples:
   influencerai demo
   influencerai demo --out /tmp/demo --resume
+  influencerai demo --local --character leo
 \b
 Takes a few minutes on two CPU cores. --out is relative to the current directory.""",
 )
@@ -38,19 +36,40 @@ Takes a few minutes on two CPU cores. --out is relative to the current directory
     show_default=True,
     help="Folder for everything that the demo writes.",
 )
-@click.option("--character", help="Which sample character; default: the first.")
+@click.option(
+    "--character",
+    "characters",
+    multiple=True,
+    help="Which sample character; may be given several times.  [default: the first two; with --local the first]",
+)
+@click.option("--local", is_flag=True, help="Train one character in this process, without a server.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted demo.")
 @output_options
-def demo(*, out: Path, character: str | None, resume: bool, as_json: bool) -> None:
-    """Train a LoRA of a sample character on the embedded base model, and draw the same prompts from the same noise
-    before and after."""
-    from influencerai.cli.characters import choose_character, write_sample_set
+def demo(*, out: Path, characters: Sequence[str], local: bool, resume: bool, as_json: bool) -> None:
+    """Start a server, have it train LoRAs of two sample characters for two tenants at the same time, and draw the same
+    prompts from the same noise before and after."""
+    from influencerai.cli.characters import choose_character
+
+    chosen = list(dict.fromkeys(choose_character(name) for name in characters))
+    if local:
+        if len(chosen) > 1:
+            raise click.UsageError("--local trains one character: give --character once.")
+        run_local_demo(chosen[0] if chosen else choose_character(None), out=out, resume=resume, as_json=as_json)
+        return
+    from influencerai.cli.demo_whole import run_whole_demo
+
+    run_whole_demo(chosen or list_characters()[:COUNT], out=out, resume=resume, as_json=as_json)
+
+
+def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool) -> None:
+    """Train a LoRA of one character on the embedded base model, here, and draw before and after."""
+    from influencerai.cli.characters import write_sample_set
+    from influencerai.cli.demo_grid import draw_before_after
     from influencerai.cli.training import run_training
     from influencerai.demo.characters import changed_files
 
     begun = time.monotonic()
     settings = Settings.load(root=out)
-    name = choose_character(character)
     dataset = settings.root / "datasets" / name
     if not changed_files(name, dataset):
         write_sample_set(name, folder=dataset)
@@ -61,9 +80,9 @@ def demo(*, out: Path, character: str | None, resume: bool, as_json: bool) -> No
         resume=resume,
         as_json=as_json,
     )
-    loss_plot = out / "loss.png"
+    loss_plot, grid = out / "loss.png", out / "before-after.png"
     run.plot(loss_plot)
-    grid = draw_before_after(run, settings=settings, path=out / "before-after.png", as_json=as_json)
+    draw_before_after({run.lora_path: grid}, settings=settings, plan=run.spec.plan, as_json=as_json)
     minutes = (time.monotonic() - begun) / 60
     if as_json:
         document = {"character": name, "grid": str(grid), "lossPlot": str(loss_plot), "minutes": round(minutes, 2)}
@@ -73,19 +92,3 @@ def demo(*, out: Path, character: str | None, resume: bool, as_json: bool) -> No
     click.echo(
         f"Before and after: {grid}\nLoss plot:        {loss_plot}\nLoRA:             {short_path(run.lora_path)}"
     )
-
-
-def draw_before_after(run: Run, *, settings: Settings, path: Path, as_json: bool) -> Path:
-    """A row per prompt: the base model alone, then with the LoRA, from the same seed."""
-    from influencerai.cli.drawing import drawing_progress, save_picture
-    from influencerai.train.grid import image_grid
-    from influencerai.train.sampler import Sampler
-
-    sampler = Sampler(MODEL_ID, settings=settings, plan=run.spec.plan)
-    with drawing_progress("drawing without the LoRA", as_json=as_json) as on_progress:
-        before = sampler.draw(DEMO_PROMPTS, seed=SEED, count=2, on_progress=on_progress)
-    with drawing_progress("drawing with the LoRA", as_json=as_json) as on_progress:
-        after = sampler.draw(DEMO_PROMPTS, lora=run.lora_path, seed=SEED, count=2, on_progress=on_progress)
-    rows = [(prompt, [*without, *with_]) for prompt, without, with_ in zip(DEMO_PROMPTS, before, after, strict=True)]
-    save_picture(image_grid(rows, columns=("base model", "", "with the LoRA", "")), path)
-    return path

@@ -134,14 +134,18 @@ class Dispatcher:
             num_cpus=held.cpus,
             num_gpus=sum(held.devices.values()),
             memory=int(held.memory_gb * 1e9),
+            label_selector=self._nodes.labels(held.node) if held.devices else {},
             scheduling_strategy=NodeAffinitySchedulingStrategy(held.node, soft=False),
         )
+        node = self._nodes.ready[held.node]
+        accelerator = node.devices[min(held.devices)].name if held.devices else None
         is_pretended = held.node in self._nodes.pretended
-        reference = pinned.remote(self._settings.worker_document(), lease, held, way, is_pretended)
+        document = self._settings.worker_document()
+        reference = pinned.remote(document, lease, held, way, accelerator, is_pretended)
         self._launched[lease.job_id, lease.fence] = _Launched(
             lease=lease, node=held.node, reference=reference, at=time.monotonic()
         )
-        _log.info("Attempt %s starts on %s.", lease.fence, held.node, extra={"job_id": lease.job_id})
+        _log.info("Attempt %s starts on %s.", lease.fence, node.name, extra={"job_id": lease.job_id})
 
     async def _follow(self) -> None:
         """Let go of attempts that have ended; give back the jobs of those that never begin."""

@@ -56,6 +56,7 @@ class ClusterNodes:
         self._known: dict[str, _Known] = {}
         self._ours = own_facts(settings.models_dir)
         self._marker = f"server-{secrets.token_hex(8)}"
+        self._labels: dict[str, Mapping[str, str]] = {}
         self._written: dict[str, NodeState] = {}
         self._written_at = -settings.lease_seconds
         self.ready: dict[str, Node] = {}
@@ -75,7 +76,8 @@ class ClusterNodes:
         alive, draining = await asyncio.to_thread(_ask_ray)
         self._known = {id: known for id, known in self._known.items() if id in alive}
         self.draining = frozenset(draining)
-        self.pretended = frozenset(id for id, row in alive.items() if row["Labels"].get(PRETENDED_LABEL) == "true")
+        self._labels = {id: row["Labels"] for id, row in alive.items()}
+        self.pretended = frozenset(id for id, labels in self._labels.items() if labels.get(PRETENDED_LABEL) == "true")
         nodes: dict[str, Node] = {}
         for id, row in alive.items():
             known = self._known.setdefault(id, _Known())
@@ -90,6 +92,11 @@ class ClusterNodes:
                 for id, node in nodes.items()
             }
         )
+
+    def labels(self, id: str) -> dict[str, str]:
+        """What a task for the node's GPUs selects it by, where Ray knows their kind."""
+        accelerator = self._labels.get(id, {}).get(_ACCELERATOR_LABEL)
+        return {_ACCELERATOR_LABEL: accelerator} if accelerator else {}
 
     def doubt(self, id: str) -> None:
         """Give the node nothing more until it has answered again: Ray takes a while to notice that one is dead."""

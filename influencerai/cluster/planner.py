@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,7 +44,7 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
             gpus=None if frozen is None else frozen["worldSize"],
             fixed=None if frozen is None else (frozen["microBatch"], frozen["gradientCheckpointing"]),
         )
-        found[kind] = [way.to_document() for way in ways]
+        found[kind] = [way.to_document() for way in (*_on_the_same(ways, job.plan), *ways)]
     return json.dumps(found)
 
 
@@ -57,6 +59,14 @@ def ways_on(needs: str, *, has_gpus: bool) -> tuple[Way, ...]:
 def _ways(needs: str) -> dict[str, tuple[Way, ...]]:
     """Cached, since every decision reads what all waiting jobs need, and many need the same."""
     return {kind: tuple(Way.from_document(way) for way in ways) for kind, ways in json.loads(needs).items()}
+
+
+def _on_the_same(ways: tuple[Way, ...], plan: Mapping[str, Any] | None) -> list[Way]:
+    """A run that has begun on one kind of GPU goes on there where the cluster has it: another rounds differently."""
+    accelerator = (plan or {}).get("accelerator")
+    if accelerator is None:
+        return []
+    return [replace(way, needs=replace(way.needs, accelerator=accelerator)) for way in ways]
 
 
 def job_threads(settings: Settings) -> int:

@@ -41,7 +41,14 @@ def warm() -> None:
     _fork_server.warm()
 
 
-def train(document: dict[str, Any], lease: Lease, held: Holding, way: Way, is_pretended: bool) -> None:
+def train(
+    document: dict[str, Any],
+    lease: Lease,
+    held: Holding,
+    way: Way,
+    accelerator: str | None,
+    is_pretended: bool,
+) -> None:
     """Carry out one attempt, to the end of the job or its return to the queue.
 
     Args:
@@ -49,14 +56,17 @@ def train(document: dict[str, Any], lease: Lease, held: Holding, way: Way, is_pr
         lease: what the dispatcher has claimed.
         held: what it has placed the attempt on.
         way: how it is to train.
+        accelerator: name of the node's GPUs.
         is_pretended: whether the node's GPUs are none, and the CPU does their work.
     """
     settings = Settings(**document)
     configure_logs(settings)
-    asyncio.run(_train(settings, lease, held, way, is_pretended))
+    asyncio.run(_train(settings, lease, held, way, accelerator, is_pretended))
 
 
-async def _train(settings: Settings, lease: Lease, held: Holding, way: Way, is_pretended: bool) -> None:
+async def _train(
+    settings: Settings, lease: Lease, held: Holding, way: Way, accelerator: str | None, is_pretended: bool
+) -> None:
     given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     held = _as_given(held, given)
     placement = Placement(
@@ -64,6 +74,7 @@ async def _train(settings: Settings, lease: Lease, held: Holding, way: Way, is_p
         way=way,
         device="cuda" if held.devices and not is_pretended else "cpu",
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES") if held.devices else None,
+        accelerator=accelerator if held.devices else None,
     )
     store = Store(settings.database_url)
     try:

@@ -197,8 +197,13 @@ class JobAttempt:
             FencedOffError: the job is another's.
         """
         self._output_dir = message.output_dir
-        kind = None if self._placement is None else self._placement.kind
-        plan = {"spec": message.spec.to_wire(), "warnings": list(message.warnings), "kind": kind}
+        placed = self._placement
+        plan = {
+            "spec": message.spec.to_wire(),
+            "warnings": list(message.warnings),
+            "kind": None if placed is None else placed.kind,
+            "accelerator": None if placed is None else placed.accelerator,
+        }
         frozen = await self._keeper.write(
             lambda transaction: transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
         )

@@ -25,6 +25,8 @@ class Placement:
     way: Way
     device: Literal["cpu", "cuda"]
     visible_devices: str | None = None
+    accelerator: str | None = None
+    """Name of the GPUs, as the cluster calls them."""
 
     @property
     def kind(self) -> DeviceKind:

@@ -9,6 +9,7 @@ import pytest
 
 from influencerai.cluster.planner import plan_needs, ways_on
 from influencerai.demo.characters import MODEL_ID
+from influencerai.planning.placement import Capacity, Device, Holding, Node, best_place
 from influencerai.settings import Settings
 from influencerai.store.turns import PendingJob
 from tests.training_runs import make_config
@@ -22,7 +23,12 @@ def needs(*, plan: dict[str, Any] | None = None, settings: dict[str, Any] | None
 
 def frozen(kind: str | None, **plan: Any) -> dict[str, Any]:
     executed = {"device": "cpu", "threads": 7, "precision": "fp32", "worldSize": 1, "microBatch": 4}
-    return {"spec": {"plan": {**executed, "gradientCheckpointing": False, **plan}}, "kind": kind}
+    accelerator = plan.pop("accelerator", None)
+    return {
+        "spec": {"plan": {**executed, "gradientCheckpointing": False, **plan}},
+        "kind": kind,
+        "accelerator": accelerator,
+    }
 
 
 def test_a_cluster_with_gpus_trains_on_them_alone() -> None:
@@ -64,3 +70,22 @@ def test_gpus_are_shared_where_that_is_allowed_and_the_need_is_known() -> None:
     assert ways_on(needs(settings=shared), has_gpus=True)[0].needs.is_shared
     assert not ways_on(needs(), has_gpus=True)[0].needs.is_shared
     assert not ways_on(needs(model="nobody/knows-this", settings=shared), has_gpus=True)[0].needs.is_shared
+
+
+def test_a_run_goes_on_on_the_gpus_that_it_began_on_where_there_are_some() -> None:
+    first, second = ways_on(needs(plan=frozen("cuda", accelerator="H100")), has_gpus=True)
+    assert (first.needs.accelerator, second.needs.accelerator) == ("H100", None)
+    assert first.needs.device_gb == second.needs.device_gb
+    both = [
+        Node(id=name, name=name, cpus=8, memory_gb=64, devices=(Device(name=name, memory_gb=80),))
+        for name in ("A100", "H100")
+    ]
+    taken = Holding(node="H100", cpus=2, memory_gb=8, devices={0: 1.0})
+    options = [way.needs for way in (first, second)]
+    assert best_place(Capacity(both, [taken]), options) is None
+    placed = best_place(Capacity(both), options)
+    assert placed is not None
+    assert placed[1].node == "H100"
+    placed = best_place(Capacity(both[:1]), options)
+    assert placed is not None
+    assert placed[1].node == "A100"

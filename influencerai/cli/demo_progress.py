@@ -1,0 +1,123 @@
+"""Progress of the demo's jobs: a bar for each on a terminal, lines elsewhere, JSON lines for scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+from influencerai.cli.demo_tenants import tenant_of
+from influencerai.cli.job_tables import event_line, progress_text
+from influencerai.cli.outcome import print_json, visible
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES
+from influencerai.domain.job_log import JobEvent
+
+
+class DemoListener(AbstractContextManager["DemoListener"], Protocol):
+    """Shows what happens to the jobs of several characters."""
+
+    def __call__(self, character: str, event: JobEvent) -> None: ...
+
+
+def choose_demo_listener(characters: Sequence[str], *, as_json: bool) -> DemoListener:
+    """JSON lines on standard output, or else bars or lines on standard error, whichever it can show."""
+    if as_json:
+        return DemoJsonLines()
+    console = Console(stderr=True)
+    return DemoBars(console, characters) if console.is_terminal and not console.is_dumb_terminal else DemoLines()
+
+
+class DemoBars:
+    """A bar per character, for the stage that its job is in; warnings above them."""
+
+    def __init__(self, console: Console, characters: Sequence[str]) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[tenant]}"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+        )
+        self._tasks = {
+            name: self._progress.add_task("waiting", total=None, tenant=tenant_of(name), figures="")
+            for name in characters
+        }
+
+    def __enter__(self) -> DemoBars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, character: str, event: JobEvent) -> None:
+        data = event.data
+        match event.type:
+            case "stage":
+                self._show(character, str(data.get("stage")), data.get("done"), data.get("total"))
+            case "progress":
+                figures = escape(f"{_loss(data)}{progress_text(data)}")
+                self._show(character, "training", data.get("step"), data.get("totalSteps"), figures=figures)
+            case "status" if data.get("status") == "completed":
+                self._progress.update(self._tasks[character], description="completed", figures="")
+            case "status" if data.get("status") == "pending":
+                self._show(character, "waiting", 0, None)
+            case "warning":
+                line = f"{tenant_of(character)}  {data.get('message')}"
+                self._progress.console.print(escape(visible(line)), style="yellow", highlight=False)
+
+    def _show(self, character: str, stage: str, done: Any, total: Any, *, figures: str = "") -> None:
+        completed, whole = (number if isinstance(number, int) else 0 for number in (done, total))
+        self._progress.update(
+            self._tasks[character],
+            description=escape(visible(stage)),
+            completed=completed,
+            total=whole or None,
+            figures=figures,
+        )
+
+
+class _Printed(AbstractContextManager["DemoListener"]):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class DemoLines(_Printed):
+    """A line for each event with its tenant, but of a job's progress at most one every few seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[str, float] = {}
+
+    def __call__(self, character: str, event: JobEvent) -> None:
+        if event.type == "progress":
+            now = self._clock()
+            if now - self._last.get(character, -SECONDS_BETWEEN_LINES) < SECONDS_BETWEEN_LINES:
+                return
+            self._last[character] = now
+        click.echo(f"{tenant_of(character)}  {event_line(event)}", err=True)
+
+
+class DemoJsonLines(_Printed):
+    """Every event as one line of JSON on standard output."""
+
+    def __call__(self, character: str, event: JobEvent) -> None:
+        document = {"character": character, "tenant": tenant_of(character), "event": event.to_wire()}
+        print_json({"type": "event", **document})
+
+
+def _loss(progress: dict[str, Any]) -> str:
+    return f"loss {loss:.4f}  " if isinstance(loss := progress.get("loss"), float) else ""

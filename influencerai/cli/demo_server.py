@@ -1,0 +1,176 @@
+"""The demo's server: `influencerai serve` as a process, waited for, and ended with everything that it has started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from influencerai.cli.demo_interruption import DemoInterruption
+from influencerai.cli.outcome import visible
+from influencerai.cli.progress import short_path
+from influencerai.client import InfluencerAIClient
+from influencerai.errors import DependencyMissingError, InfluencerAIError
+
+READY_SECONDS = 180.0
+STOP_SECONDS = 90.0
+"""More than the server itself gives to running trainings and to Ray."""
+_SECONDS_BETWEEN_LOOKS = 0.2
+_GONE_SECONDS = 20.0
+"""What a killed server has started ends by itself, when it finds its parent dead."""
+
+
+class DemoServer:
+    """One process with Ray, Serve and the Ray runner, on a free port, over a root and a database of its own."""
+
+    def __init__(self, root: Path, *, log: Path, threads: int) -> None:
+        self.root = root
+        self.log = log
+        self.url = ""
+        """Known once it is ready."""
+        self._threads = threads
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin; returns at once.
+
+        Raises:
+            InfluencerAIError: root or log cannot be written.
+        """
+        command = [sys.executable, "-m", "influencerai", "serve", "--json", "--port", "0", "--host", "127.0.0.1"]
+        database = f"sqlite:///{self.root.resolve() / '.influencerai' / 'influencerai.db'}"
+        command += ["--auth", "development", "--runner", "ray", "--root", str(self.root), "--database-url", database]
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with self.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(),
+                    start_new_session=True,  # Ctrl-C is for the demo, which then stops the server
+                )
+        except OSError as error:
+            raise InfluencerAIError(
+                f"{error.filename or self.root} cannot be written: {error.strerror or error}.",
+                remedy="Name a folder that you may write to by --out.",
+            ) from error
+
+    def wait_until_ready(self) -> None:
+        """Return when it takes jobs and a node may train them; `url` is known then.
+
+        Raises:
+            InfluencerAIError: it has ended, or is not ready in time; says why, and where its log is.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        missing = "it does not say where it listens"
+        while not (ready := self._said("ready")):
+            self._check_time(deadline, missing)
+        self.url = str(ready["url"])
+        with InfluencerAIClient(self.url) as client:
+            while (found := client.readiness())["status"] != "ready":
+                missing = "; ".join(
+                    f"{name}: {check['detail']}" for name, check in found["checks"].items() if check["status"] != "ok"
+                )
+                self._check_time(deadline, missing)
+
+    async def watch(self) -> None:
+        """Never return.
+
+        Raises:
+            InfluencerAIError: it has ended, though nobody has asked it to.
+        """
+        while True:
+            self._check_alive()
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def stop(self) -> None:
+        """Have it save what is trained and end; a signal meanwhile, or too long a time, kills it."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        try:
+            self._process.terminate()
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+
+    def _kill(self) -> None:
+        """End all of it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def _environment(self) -> dict[str, str]:
+        """This process's, but neither another cluster nor limits of requests."""
+        own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        fixed = {"THREADS": str(self._threads), "WORKERS": "1", "SHARE_GPUS": "true", "RATE_LIMITS": "false"}
+        return {**own, **{f"INFLUENCERAI_{name}": value for name, value in fixed.items()}}
+
+    def _said(self, type: str) -> dict[str, Any] | None:
+        """The document of this type that the server has printed, if it has."""
+        for line in self.log.read_text("utf-8", errors="replace").splitlines(keepends=True):
+            if line.startswith(f'{{"type": "{type}"') and line.endswith("\n"):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        return None
+
+    def _check_time(self, deadline: float, missing: str) -> None:
+        self._check_alive()
+        if time.monotonic() > deadline:
+            raise InfluencerAIError(
+                f"The server is not ready after {READY_SECONDS:g} s: {missing}.", remedy=self._where_to_look()
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _check_alive(self) -> None:
+        assert self._process is not None
+        if (code := self._process.poll()) is None:
+            return
+        said = self._said("error") or {}
+        message = f"The server has ended: {said.get('message') or f'its exit code is {code}'}"
+        if said.get("code") == DependencyMissingError.code:
+            raise missing_for_server(message)
+        raise InfluencerAIError(message, remedy=" ".join(filter(None, (said.get("remedy"), self._where_to_look()))))
+
+    def _where_to_look(self) -> str:
+        return f"Its log is {short_path(self.log)}. `influencerai demo --local` needs no server."
+
+
+@contextmanager
+def running_server(server: DemoServer, *, interruption: DemoInterruption, as_json: bool) -> Iterator[DemoServer]:
+    """The server until the end of the block, which no process of it outlives.
+
+    Raises:
+        InfluencerAIError: it does not start.
+    """
+    try:
+        with interruption.held():
+            server.start()
+        server.wait_until_ready()
+        yield server
+    finally:
+        if not as_json:
+            click.echo("Stopping the server; Ctrl-C kills it.", err=True)
+        server.stop()
+
+
+def missing_for_server(message: str) -> DependencyMissingError:
+    """What to do without a package of the server's."""
+    return DependencyMissingError(
+        visible(message),
+        remedy="Run: pip install 'influencerai[train,serve]'. Or train without a server: influencerai demo --local.",
+    )
