@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,6 @@ READY_SECONDS = 180.0
 STOP_SECONDS = 90.0
 """More than the server itself gives to running trainings and to Ray."""
 _SECONDS_BETWEEN_LOOKS = 0.2
-_GONE_SECONDS = 20.0
-"""What a killed server has started ends by itself, when it finds its parent dead."""
 
 
 class DemoServer:
@@ -40,6 +38,11 @@ class DemoServer:
         """Known once it is ready."""
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process, ready or not."""
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Begin; returns at once.
@@ -97,21 +100,25 @@ class DemoServer:
 
     def stop(self) -> None:
         """Have it save what is trained and end; a signal meanwhile, or too long a time, kills it."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return
         try:
-            self._process.terminate()
-            self._process.wait(STOP_SECONDS)
+            if self.is_running:
+                self._process.send_signal(signal.SIGINT)
+                self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._kill()
-        except KeyboardInterrupt:
-            self._kill()
-            raise
+            pass
+        finally:
+            self._end_rest()
 
-    def _kill(self) -> None:
-        """End all of it at once."""
+    def _end_rest(self) -> None:
+        """Kill what is left of its process group: Ray's services, which else take seconds to find their parent dead.
+
+        Ray's workers have groups of their own; they end when Ray's services do, and trainings when their worker does.
+        """
         assert self._process is not None
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def _environment(self) -> dict[str, str]:
@@ -163,9 +170,11 @@ def running_server(server: DemoServer, *, interruption: DemoInterruption, as_jso
         server.wait_until_ready()
         yield server
     finally:
-        if not as_json:
-            click.echo("Stopping the server; Ctrl-C kills it.", err=True)
-        server.stop()
+        try:
+            if server.is_running and not as_json:
+                click.echo("Stopping the server; Ctrl-C kills it.", err=True)
+        finally:
+            server.stop()
 
 
 def missing_for_server(message: str) -> DependencyMissingError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from influencerai.cli.diagnosis import TRAIN_PACKAGES
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.cli.progress import short_path
 from influencerai.demo.characters import changed_files
+from influencerai.errors import DependencyMissingError
 from influencerai.settings import Settings
 
 EPOCHS = 60
@@ -89,11 +91,13 @@ def check_packages() -> None:
     """Find out now what the server would find out later.
 
     Raises:
-        DependencyMissingError: says what is missing, how to install it, and how to do without.
+        DependencyMissingError: says what is missing, how to install it, and where possible how to do without.
     """
-    for module in (*TRAIN_PACKAGES.values(), *SERVE_PACKAGES.values()):
-        if not _is_there(module):
-            raise missing_for_server(f"The demo needs the package '{module}', which is not installed.")
+    text = "The demo needs the package '{}', which is not installed."
+    if missing := [module for module in TRAIN_PACKAGES.values() if not _is_there(module)]:
+        raise DependencyMissingError(text.format(missing[0]), remedy="Run: pip install 'influencerai[train,serve]'.")
+    if missing := [module for module in SERVE_PACKAGES.values() if not _is_there(module)]:
+        raise missing_for_server(text.format(missing[0]))
 
 
 def _is_there(module: str) -> bool:
@@ -133,7 +137,7 @@ def _print_end(trained: Sequence[Trained], *, grids: dict[str, Path], server: De
     for item in trained:
         click.echo(f"{item.character}:")
         click.echo(f"  before and after: {short_path(grids[item.character])}\n  LoRA: {short_path(item.lora)}")
-    root, tenant = short_path(server.root), trained[0].tenant
+    root, tenant = shlex.quote(short_path(server.root)), trained[0].tenant
     click.echo(f"The server's log: {short_path(server.log)}")
     click.echo(
         f"""

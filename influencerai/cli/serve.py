@@ -22,6 +22,7 @@ from influencerai.settings import Settings
 
 if TYPE_CHECKING:
     from influencerai.runner import Runner
+    from influencerai.serve.ray_server import RayServer
 
 Announce = Callable[[Settings, int], None]
 """Says where the server listens."""
@@ -66,10 +67,7 @@ def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: boo
         from influencerai.logs import configure_logs
         from influencerai.runner import InlineRunner
     except ModuleNotFoundError as error:
-        raise DependencyMissingError(
-            f"The server needs the package '{error.name}', which is not installed.",
-            remedy="Run: pip install 'influencerai[train,serve]'.",
-        ) from error
+        raise _without(error.name) from error
     configure_logs(settings)
     workers: Runner | None = InlineRunner(settings) if runner == "inline" else None
     announce = _announce_json if as_json else _announce
@@ -77,11 +75,22 @@ def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: boo
         asyncio.run(_serve_locally(settings, workers, announce))
         return
     _use_ray_token()
-    if runner == "ray":
+    try:
         from influencerai.cluster.runner import RayRunner
-
+        from influencerai.serve.ray_server import RayServer
+    except ModuleNotFoundError as error:
+        raise _without(error.name) from error
+    if runner == "ray":
         workers = RayRunner(settings)
-    asyncio.run(_serve_on_ray(settings, workers, announce))
+    server = RayServer(settings, needs_worker=workers is not None)
+    asyncio.run(_serve_on_ray(settings, server, workers, announce))
+
+
+def _without(package: str | None) -> DependencyMissingError:
+    return DependencyMissingError(
+        f"The server needs the package '{package}', which is not installed.",
+        remedy="Run: pip install 'influencerai[train,serve]'.",
+    )
 
 
 async def _serve_locally(settings: Settings, workers: Runner | None, announce: Announce) -> None:
@@ -111,8 +120,7 @@ async def _announce_when_started(server: Any, settings: Settings, announce: Anno
         announce(settings, port)
 
 
-async def _serve_on_ray(settings: Settings, workers: Runner | None, announce: Announce) -> None:
-    from influencerai.serve.ray_server import RayServer
+async def _serve_on_ray(settings: Settings, server: RayServer, workers: Runner | None, announce: Announce) -> None:
     from influencerai.store import Store
 
     store = Store(settings.database_url)
@@ -120,10 +128,10 @@ async def _serve_on_ray(settings: Settings, workers: Runner | None, announce: An
     await store.database.close()
     stopping = asyncio.Event()
     _on_signal(stopping.set)
-    server = RayServer(settings, needs_worker=workers is not None)
     try:
         await asyncio.to_thread(server.connect)
         if not stopping.is_set():
+            _on_signal(stopping.set)  # again: Ray has put its own handler there, which ends in an abort
             if workers:
                 await workers.start()  # it has the trainer imported while Serve starts
             await asyncio.to_thread(server.deploy)

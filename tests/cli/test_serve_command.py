@@ -152,3 +152,18 @@ def test_a_ray_that_was_there_is_joined_and_stays(tmp_path: Path, monkeypatch: p
         done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
         assert done.stdout.strip().endswith("1"), (address, done.stderr)
         head.stdin.close()
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_server_on_ray_in_order(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).with_name("influencerai"))
+    command = [program, "serve", "--runner", "none", "--port", "0", "--root", str(tmp_path), "--json"]
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    assert '"ready"' in process.stdout.readline()
+    process.terminate()
+    code = process.wait(60)
+    assert code == 0, log.read_text()
+    assert "SIGTERM" not in log.read_text()
