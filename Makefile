@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= --numprocesses auto --dist worksteal
-CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api bench_scheduler
+CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api bench_scheduler bench_chaos
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint check campaign clean
@@ -24,11 +24,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 	@echo "Installed. To use it: . $(VENV)/bin/activate && influencerai --help"
 
-demo: setup ## Train on the sample character with the embedded model; draw before and after.
+demo: setup ## Start a server, train sample characters for two tenants; draw before and after.
 	@$(BIN)/influencerai demo
 
 test: setup ## Run the tests but the slow ones (at most 5 minutes).
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not campaign" $(PYTEST_ARGS)
 
 lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .
@@ -37,9 +37,10 @@ lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 check: lint ## Everything that CI runs: lint, then all tests.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS)
 
 campaign: setup ## Run the benchmarks and the kill campaign (hours); write benchmarks/results/.
+	$(BIN)/python -m pytest -m campaign $(PYTEST_ARGS)
 	@for name in $(CAMPAIGN); do \
 		echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results/ || exit 1; \
 	done

@@ -19,7 +19,7 @@ from sqlalchemy import insert
 
 from benchmarks.cluster_job import PARTS, first_steps, overhead
 from benchmarks.report import write_report
-from influencerai.cluster.decisions import Decisions
+from influencerai.cluster.decisions import Decisions, View
 from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
 from influencerai.planning.placement import Capacity, Device, Holding, Needs, Node
 from influencerai.planning.ways import Way
@@ -84,6 +84,7 @@ async def time_decisions(url: str, *, pending: int, tenants: int, nodes: int, ro
     The nodes are full but for one GPU, as they are whenever something has just ended.
     """
     machines = {node.id: node for node in cluster(nodes, devices=1)}
+    view = View(ready=machines)
     decisions = Decisions(Settings(database_url=url, running_jobs_per_tenant=10**6))
     store = Store(url)
     await fill(store, pending=pending, tenants=tenants, busy=[*machines][1:])
@@ -91,10 +92,10 @@ async def time_decisions(url: str, *, pending: int, tenants: int, nodes: int, ro
     for _ in range(rounds):
         begun = time.perf_counter()
         async with store.read() as transaction:
-            assert await decisions.has_start(transaction, machines)
+            assert await decisions.has_start(transaction, view)
         looked = time.perf_counter()
         async with store.write() as transaction:
-            [started] = await decisions.start(transaction, machines)
+            [started] = await decisions.start(transaction, view)
         claimed = time.perf_counter()
         looking.append((looked - begun) * 1000)
         claiming.append((claimed - looked) * 1000)

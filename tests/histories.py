@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from influencerai.artifacts import sha256_file
 from influencerai.domain.job import TERMINAL, TRANSITIONS, Job
+from influencerai.planning.placement import Capacity, Holding, Node
 from influencerai.store import Store
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
@@ -20,6 +22,9 @@ NEWS = frozenset({"stage", "progress", "validation", "checkpoint", "sample", "wa
 """Events that only an attempt sends."""
 ENDINGS = {"completed": {"completed"}, "failed": {"failed", "cancelled", "lost", "broken", "released"}}
 """Outcomes of an attempt by the status that its job has afterwards; every other one leaves it pending."""
+RESULTS = frozenset({"completed", "failed", "cancelled"})
+"""Outcomes by which an attempt has ended its job itself."""
+_NEVER = 2**62
 _TEMPORARY = ".*.tmp"
 _PATH = re.compile(r"(?<![\w:/.])/[\w.+-]+(?:/[\w.+-]+)+")
 
@@ -65,6 +70,32 @@ def faults(history: History, *, root: Path) -> list[str]:
     ]
 
 
+def overcommitted(attempts: Iterable[Mapping[str, Any]], nodes: Iterable[Node]) -> list[str]:
+    """Every moment at which attempts, of whatever jobs, together held more of a node than it has, as sentences.
+
+    What a claim has placed is held from then on; the GPUs are those that the node has really given when it began.
+    """
+    held = [(row, Holding.from_json(row["held"])) for row in attempts if row["held"] is not None]
+    moments = sorted({moment for row, _ in held for moment in (row["started_at"], _began(row)) if moment < _NEVER})
+    machines = {node.id: node for node in nodes}
+    found = [
+        f"the node {holding.node} of attempt {row['fence']} at {row['job_id']} was never seen"
+        for row, holding in held
+        if holding.node not in machines
+    ]
+    for moment in moments:
+        now = [
+            holding if _began(row) <= moment else replace(holding, devices={})
+            for row, holding in held
+            if row["started_at"] <= moment < _end(row)
+        ]
+        for node in machines.values():
+            here = [holding for holding in now if holding.node == node.id]
+            if Capacity([node], here).is_overcommitted:
+                found.append(f"at {moment} {len(here)} attempts hold more of {node.name} than it has: {here}")
+    return found
+
+
 def temporary_files(*folders: Path) -> list[Path]:
     """What interrupted writes have left in the folders and below."""
     return sorted(path for folder in folders for path in folder.rglob(_TEMPORARY))
@@ -91,11 +122,17 @@ def _of_events(history: History) -> list[str]:
     if bool(ends) != (history.job.status in TERMINAL):
         found.append(f"{len(ends)} endings of a job that is {history.job.status}")
     status = ""
+    step = 0
     for event in history.events:
         if event.type == "status":
+            step = 0
             status = str(event.data["status"])
         elif event.type in NEWS and status != "running":
             found.append(f"event {event.seq} ({event.type}) of a job that is {status}")
+        if event.type == "progress" and "step" in event.data:
+            if event.data["step"] < step:
+                found.append(f"event {event.seq} goes back from step {step} to {event.data['step']} of one attempt")
+            step = event.data["step"]
     return found
 
 
@@ -114,6 +151,8 @@ def _of_attempts(history: History) -> list[str]:
         elif current is not None:
             ended[current] = event
             current = None
+        elif event.data.get("outcome", "cancelled") != "cancelled":
+            found.append(f"event {event.seq} is a result ({event.data['outcome']}) of no attempt, or a second one")
     fences = [row["fence"] for row in history.attempts]
     if fences != sorted(begun) or list(begun) != sorted(begun):
         found.append(f"attempts {fences} have begun in the order {list(begun)}")
@@ -132,6 +171,10 @@ def _of_attempts(history: History) -> list[str]:
             found.append(f"attempt {fence} says '{row['error']}', the events '{end.data.get('error')}'")
         if end is None and history.job.status != "running":
             found.append(f"attempt {fence} has not ended, the job is {history.job.status}")
+        if row["held"] is not None and row["outcome"] in RESULTS and row["begun_at"] is None:
+            found.append(f"attempt {fence} ended {row['outcome']} and has never begun")
+        if row["begun_at"] is not None and not row["started_at"] <= row["begun_at"] <= _end(row):
+            found.append(f"attempt {fence} began at {row['begun_at']}, outside of its life")
     return found
 
 
@@ -202,6 +245,14 @@ def _of_words(history: History) -> list[str]:
         for path in sorted(set(_PATH.findall(text)))
         if Path("/", Path(path).parts[1]).exists()
     ]
+
+
+def _began(attempt: Mapping[str, Any]) -> int:
+    return _NEVER if attempt["begun_at"] is None else int(attempt["begun_at"])
+
+
+def _end(attempt: Mapping[str, Any]) -> int:
+    return _NEVER if attempt["ended_at"] is None else int(attempt["ended_at"])
 
 
 def _milliseconds(time: datetime) -> int:

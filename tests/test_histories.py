@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from influencerai.domain.job import Job
+from influencerai.planning.placement import Device, Holding, Node
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
-from tests.histories import History, faults, temporary_files
+from tests.histories import History, faults, overcommitted, temporary_files
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FILE = "data/loras/me/me-final.safetensors"
@@ -36,8 +37,9 @@ def event(seq: int, type: str, **data: Any) -> StoredEvent:
 
 
 def attempt(fence: int, node: str, start: int, end: int, outcome: str, error: str | None = None) -> dict[str, Any]:
-    times = {"started_at": milliseconds(start), "ended_at": milliseconds(end)}
-    return {"fence": fence, "node": node, **times, "outcome": outcome, "error": error}
+    times = {"started_at": milliseconds(start), "begun_at": milliseconds(start), "ended_at": milliseconds(end)}
+    held = Holding(node=node, cpus=1, memory_gb=2).to_json()
+    return {"job_id": "job", "fence": fence, "node": node, "held": held, **times, "outcome": outcome, "error": error}
 
 
 @pytest.fixture
@@ -164,6 +166,13 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "a result without files": (with_job(result={"loraPath": FILE, "checkpoints": []}), "the result names"),
     "a result of other files": (with_job(result={"loraPath": FILE, "checkpoints": ["x"]}), "the result names"),
     "another final file": (with_job(result={"loraPath": "x", "checkpoints": ["me-final.safetensors"]}), "names x"),
+    "an attempt that begins before its claim": (with_attempt(1, begun_at=milliseconds(4)), "outside of its life"),
+    "an attempt that begins after its end": (with_attempt(0, begun_at=milliseconds(5)), "outside of its life"),
+    "a result of an attempt that has never begun": (with_attempt(1, begun_at=None), "has never begun"),
+    "a step that comes again within one attempt": (
+        lambda history: with_event(7, type="progress", step=3)(history),
+        "goes back from step 4 to 3",
+    ),
     "a path of this machine in the result": (
         with_job(result={"loraPath": FILE, "checkpoints": ["me-final.safetensors"], "warnings": ["see /tmp/root/x"]}),
         "show the path /tmp/root/x",
@@ -177,6 +186,87 @@ def test_a_broken_history_is_seen(name: str, good: History, tmp_path: Path) -> N
     change, said = BROKEN[name]
     found = faults(change(good), root=tmp_path)
     assert any(said in fault for fault in found), found
+
+
+ALONE = (
+    "an attempt that begins before its claim",
+    "an attempt that begins after its end",
+    "a result of an attempt that has never begun",
+    "a step that comes again within one attempt",
+)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_a_cluster_adds_breaks_one_rule_at_a_time(name: str, good: History, tmp_path: Path) -> None:
+    change, said = BROKEN[name]
+    [found] = faults(change(good), root=tmp_path)
+    assert said in found
+
+
+def test_an_attempt_of_a_worker_has_no_beginning_of_its_own(good: History, tmp_path: Path) -> None:
+    assert faults(with_attempt(1, held=None, begun_at=None)(good), root=tmp_path) == []
+
+
+@pytest.mark.parametrize("outcome", ["completed", "lost", "broken", "released"])
+def test_a_result_that_no_attempt_may_give_is_seen(outcome: str, good: History, tmp_path: Path) -> None:
+    """An attempt's second result, after its first one gave the job back."""
+    late = event(5, "status", status="failed", outcome=outcome, error="Given up.")
+    result = {"error": "Given up.", "epoch": 0, "partialCheckpoints": []}
+    history = replace(good, events=(*good.events[:4], late), last_seq=5, attempts=good.attempts[:1], artifacts=())
+    history = with_job(status="failed", result=result, finished_at=at(5))(history)
+    [found] = faults(history, root=tmp_path)
+    assert f"event 5 is a result ({outcome}) of no attempt" in found
+    cancelled = with_event(5, outcome="cancelled")(history)
+    assert faults(cancelled, root=tmp_path) == []
+
+
+BOX = Node(id="b", name="box", cpus=2, memory_gb=4, devices=(Device(name="H100", memory_gb=80),) * 2)
+
+
+def holding(start: int, end: int | None, *, begun: int | None = None, **held: Any) -> dict[str, Any]:
+    """The row of an attempt that held something of `BOX`, by default a core."""
+    fields = {"node": "b", "cpus": 1, "memory_gb": 0, **held}
+    times = {"started_at": start, "begun_at": start if begun is None else begun, "ended_at": end}
+    return {"job_id": f"job {start}", "fence": 1, "held": Holding(**fields).to_json(), **times}
+
+
+def test_a_node_that_is_full_is_not_overcommitted() -> None:
+    attempts = [
+        holding(0, 5, memory_gb=4, devices={0: 1.0}),
+        holding(0, 9, devices={1: 1.0}),
+        holding(5, None, memory_gb=4, devices={0: 0.5}),
+        {**holding(0, 9), "held": None},
+    ]
+    assert overcommitted(attempts, [BOX]) == []
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"cpus": 2},
+        {"memory_gb": 3},
+        {"devices": {0: 0.5}},
+    ],
+    ids=["cores", "memory", "part of a GPU"],
+)
+def test_more_than_a_node_has_is_seen(held: dict[str, Any]) -> None:
+    """For a millisecond, between the attempts of two jobs."""
+    attempts = [holding(0, 5, memory_gb=2, devices={0: 0.75}), holding(4, 9, **held)]
+    [found] = overcommitted(attempts, [BOX])
+    assert "at 4 2 attempts hold more of box" in found
+
+
+def test_gpus_are_those_that_a_node_has_given() -> None:
+    """Until then, what is held of them is a number: Ray may give another one than the placement chose."""
+    before = holding(0, 6, devices={0: 1.0})
+    assert overcommitted([before, holding(4, 9, begun=6, devices={0: 1.0})], [BOX]) == []
+    [found] = overcommitted([before, holding(4, 9, begun=5, devices={0: 1.0})], [BOX])
+    assert "at 5 2 attempts" in found
+
+
+def test_a_node_that_nobody_has_seen_is_reported() -> None:
+    [found] = overcommitted([holding(0, 5, node="x")], [BOX])
+    assert "the node x of attempt 1 at job 0 was never seen" in found
 
 
 @pytest.mark.parametrize(

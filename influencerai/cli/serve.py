@@ -59,7 +59,8 @@ def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: boo
     """
     settings = Settings.load(**given)
     _check(settings, trust_network=trust_network)
-    _check_port(settings)
+    if no_ray or "RAY_ADDRESS" not in os.environ:  # there a server that was killed may have left its proxy
+        _check_port(settings)
     runner = runner or ("inline" if no_ray else "ray")
     if no_ray and runner == "ray":
         raise ValidationError("The runner 'ray' needs Ray.", remedy="Leave out --no-ray, or use --runner inline.")

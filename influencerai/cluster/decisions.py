@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from influencerai.cluster.planner import ways_on
@@ -29,6 +29,26 @@ class Started:
     way: Way
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a dispatcher knows of the cluster, and not from the database."""
+
+    ready: Mapping[str, Node]
+    """Nodes that may be given jobs, by id."""
+    expected: Mapping[str, Node] = field(default_factory=dict)
+    """Nodes that are not ready for a moment: a job is not trained in a slower way because of that."""
+    aside: Collection[str] = ()
+    """Jobs that no node could train a moment ago."""
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (*self.ready.values(), *self.expected.values())
+
+    @property
+    def closed(self) -> Collection[str]:
+        return self.expected.keys()
+
+
 class Decisions:
     """What a dispatcher asks the database."""
 
@@ -39,20 +59,20 @@ class Decisions:
         self.usual_seconds: float | None = None
         """How long jobs took lately, where some have."""
 
-    async def has_start(self, transaction: Transaction, nodes: Mapping[str, Node]) -> bool:
+    async def has_start(self, transaction: Transaction, view: View) -> bool:
         """Whether a job would start now; a look that locks nothing."""
-        return bool((await self._decide(transaction, nodes.values()))[0])
+        return bool(view.ready) and bool((await self._decide(transaction, view))[0])
 
-    async def start(self, transaction: Transaction, nodes: Mapping[str, Node]) -> list[Started]:
+    async def start(self, transaction: Transaction, view: View) -> list[Started]:
         """Claim what starts now; nobody else decides meanwhile."""
         await transaction.turns.begin_decision()
-        starts, ways = await self._decide(transaction, nodes.values())
+        starts, ways = await self._decide(transaction, view)
         found = []
         for start in starts:
             taken = await transaction.queue.take(
                 start.job.tenant,
                 start.job.id,
-                node=nodes[start.holding.node].name,
+                node=view.ready[start.holding.node].name,
                 held=start.holding,
                 seconds=self._begin_seconds,
                 rules=self._claims,
@@ -62,9 +82,14 @@ class Decisions:
                 found.append(Started(lease=taken[0], held=start.holding, way=way))
         return found
 
-    async def forecast(self, transaction: Transaction, nodes: Mapping[str, Node]) -> Callable[[], dict[str, Forecast]]:
-        """What those are told who wait, to be worked out by whoever has the time."""
-        waiting, _ = await self._waiting(transaction, nodes.values(), per_tenant=_EXPLAINED_PER_TENANT)
+    async def forecast(self, transaction: Transaction, view: View) -> Callable[[], dict[str, Forecast]]:
+        """What those are told who wait, to be worked out by whoever has the time.
+
+        A dispatcher without a node to give says nothing: another one may have some.
+        """
+        if not view.ready:
+            return dict
+        waiting, _ = await self._waiting(transaction, view, per_tenant=_EXPLAINED_PER_TENANT)
         if not any(waiting.values()):
             return dict
         self.usual_seconds = await transaction.attempts.usual_seconds()
@@ -77,30 +102,27 @@ class Decisions:
             )
             for item in await transaction.attempts.active()
         ]
-        return partial(forecast, waiting, shares, tuple(nodes.values()), running, rules=self._rules)
+        return partial(forecast, waiting, shares, view.nodes, running, rules=self._rules, closed=view.closed)
 
     @property
     def _expected(self) -> float:
         return EXPECTED_SECONDS if self.usual_seconds is None else self.usual_seconds
 
-    async def _decide(
-        self, transaction: Transaction, nodes: Iterable[Node]
-    ) -> tuple[list[Start], dict[str, tuple[Way, ...]]]:
-        nodes = tuple(nodes)
-        waiting, ways = await self._waiting(transaction, nodes, per_tenant=_LOOKED_AT_PER_TENANT)
+    async def _decide(self, transaction: Transaction, view: View) -> tuple[list[Start], dict[str, tuple[Way, ...]]]:
+        waiting, ways = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)
         if not any(waiting.values()):
             return [], ways
         shares = await transaction.turns.shares(waiting)
-        capacity = Capacity(nodes, await transaction.attempts.holdings())
+        capacity = Capacity(view.nodes, await transaction.attempts.holdings(), closed=view.closed)
         return decide(waiting, shares, capacity, rules=self._rules).starts, ways
 
     async def _waiting(
-        self, transaction: Transaction, nodes: Iterable[Node], *, per_tenant: int
+        self, transaction: Transaction, view: View, *, per_tenant: int
     ) -> tuple[dict[str, list[WaitingJob]], dict[str, tuple[Way, ...]]]:
         """Each tenant's first planned jobs, and the ways to train them by id."""
-        ids = await transaction.turns.waiting(self._claims, per_tenant=per_tenant)
+        ids = await transaction.turns.waiting(self._claims, per_tenant=per_tenant, without=view.aside)
         planned = await transaction.turns.needs([id for found in ids.values() for id in found])
-        has_gpus = any(node.devices for node in nodes)
+        has_gpus = any(node.devices for node in view.nodes)
         ways = {id: ways_on(needs, has_gpus=has_gpus) for id, (needs, _) in planned.items()}
         jobs = {
             tenant: [

@@ -9,31 +9,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from influencerai.cluster import task
-from influencerai.cluster.decisions import Decisions
-from influencerai.cluster.nodes import ClusterNodes
-from influencerai.cluster.planner import plan_needs
-from influencerai.errors import FencedOffError, InfluencerAIError
+from influencerai.cluster.decisions import Decisions, View
+from influencerai.cluster.nodes import ClusterNodes, within_seconds
+from influencerai.cluster.planner import UNPLANNABLE, plan_needs
+from influencerai.errors import FencedOffError, InfluencerAIError, SchemaError
 from influencerai.planning.placement import Holding
 from influencerai.planning.ways import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
-from influencerai.store.returns import RetryRules, Return
 
 _PLANNED_AT_ONCE = 100
 _REFRESH_SECONDS = 1.0
 _EXPLAIN_SECONDS = 3.0
 _OUTAGE_SECONDS = 1.0
-_SET_ASIDE_SECONDS = 30.0
+_ASIDE_SECONDS = 30.0
+_MOST_ASIDE = 1000
+_UNBEGUN_SECONDS = 10.0
+_RENEWALS_PER_LEASE = 6
+_SAVE_SECONDS = 5.0
 _train: Any = ray.remote(max_retries=0, max_calls=0)(task.train)
 _log = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ class _Launched:
     node: str
     reference: Any
     at: float
+    active_at: float
+    """When the database last spoke of it."""
     has_begun: bool = False
 
 
@@ -57,8 +64,8 @@ class Dispatcher:
         self._store = Store(settings.database_url)
         self._nodes = ClusterNodes(settings, self._store)
         self._decisions = Decisions(settings)
-        self._retries = RetryRules.of(settings)
         self._launched: dict[tuple[str, int], _Launched] = {}
+        self._aside: dict[str, float] = {}
         self._refreshed = self._explained = -_EXPLAIN_SECONDS
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -67,17 +74,19 @@ class Dispatcher:
         Raises:
             SchemaError: the database is not of this version.
         """
-        await self._store.database.check()
+        is_checked = False
         try:
             while not stopping.is_set():
                 pause = self._settings.poll_seconds
                 try:
+                    if not is_checked:
+                        await self._store.database.check()
+                        is_checked = True
                     await self._round()
+                except SchemaError:
+                    raise
                 except (InfluencerAIError, OSError) as error:
                     _log.warning("The dispatcher waits: %s", error)
-                    pause = max(_OUTAGE_SECONDS, pause)
-                except Exception:
-                    _log.exception("The dispatcher failed and goes on.")
                     pause = max(_OUTAGE_SECONDS, pause)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
@@ -87,21 +96,32 @@ class Dispatcher:
             await self._store.database.close()
 
     async def _round(self) -> None:
+        """Everything that is due; what fails by our own fault keeps nothing else from being done.
+
+        Raises:
+            InfluencerAIError: the database or Ray does not answer.
+        """
         now = time.monotonic()
         if now - self._refreshed >= _REFRESH_SECONDS:
-            before = {*self._nodes.ready}
-            await self._nodes.refresh()
-            if {*self._nodes.ready} - before:
-                async with self._store.write() as transaction:
-                    await transaction.turns.take_up_again()
-            await self._drain()
             self._refreshed = now
-        await self._plan()
-        await self._start()
-        await self._follow()
+            await _guarded(self._refresh)
+        for work in (self._plan, self._start, self._follow):
+            await _guarded(work)
         if now - self._explained >= _EXPLAIN_SECONDS:
-            await self._explain()
             self._explained = now
+            await _guarded(self._explain)
+
+    async def _refresh(self) -> None:
+        before = {*self._nodes.ready}
+        await self._nodes.refresh()
+        if {*self._nodes.ready} - before:
+            self._aside.clear()
+        await self._drain()
+
+    def _view(self) -> View:
+        now = time.monotonic()
+        self._aside = {id: until for id, until in self._aside.items() if until > now}
+        return View(ready=self._nodes.ready, expected=self._nodes.expected, aside=self._aside.keys())
 
     async def _plan(self) -> None:
         """Say of new jobs what they need."""
@@ -109,7 +129,13 @@ class Dispatcher:
             unplanned = await transaction.turns.unplanned(limit=_PLANNED_AT_ONCE)
         if not unplanned:
             return
-        found = {job.id: await asyncio.to_thread(plan_needs, job, self._settings) for job in unplanned}
+        found = {}
+        for job in unplanned:
+            try:
+                found[job.id] = await asyncio.to_thread(plan_needs, job, self._settings)
+            except Exception:  # such as a plan of another version's: the others are planned
+                _log.exception("The job cannot be planned.", extra={"job_id": job.id})
+                found[job.id] = UNPLANNABLE
         async with self._store.write() as transaction:
             for id, needs in sorted(found.items()):
                 await transaction.turns.set_needs(id, needs)
@@ -117,16 +143,16 @@ class Dispatcher:
     async def _start(self) -> None:
         """Decide, claim, launch. The usual answer, that nothing starts, locks nothing."""
         async with self._store.read() as transaction:
-            if not await self._decisions.has_start(transaction, self._nodes.ready):
+            if not await self._decisions.has_start(transaction, self._view()):
                 return
         async with self._store.write() as transaction:
-            started = await self._decisions.start(transaction, self._nodes.ready)
+            started = await self._decisions.start(transaction, self._view())
         for start in started:
             try:
                 self._launch(start.lease, start.held, start.way)
             except Exception as error:  # of Ray's, of many kinds: the others are claimed too
                 _log.exception("Ray does not take attempt %s.", start.lease.fence, extra={"job_id": start.lease.job_id})
-                await self._give_back(start.lease, "broken", f"Ray does not take it ({type(error).__name__}).")
+                await self._give_back(start.lease, f"Ray does not take it ({type(error).__name__}).")
 
     def _launch(self, lease: Lease, held: Holding, way: Way) -> None:
         pinned = _train.options(
@@ -138,12 +164,12 @@ class Dispatcher:
             scheduling_strategy=NodeAffinitySchedulingStrategy(held.node, soft=False),
         )
         node = self._nodes.ready[held.node]
-        accelerator = node.devices[min(held.devices)].name if held.devices else None
         is_pretended = held.node in self._nodes.pretended
         document = self._settings.worker_document()
-        reference = pinned.remote(document, lease, held, way, accelerator, is_pretended)
+        reference = pinned.remote(document, lease, held, way, node, is_pretended)
+        now = time.monotonic()
         self._launched[lease.job_id, lease.fence] = _Launched(
-            lease=lease, node=held.node, reference=reference, at=time.monotonic()
+            lease=lease, node=held.node, reference=reference, at=now, active_at=now
         )
         _log.info("Attempt %s starts on %s.", lease.fence, node.name, extra={"job_id": lease.job_id})
 
@@ -152,29 +178,42 @@ class Dispatcher:
         if not self._launched:
             return
         references = [launched.reference for launched in self._launched.values()]
-        done, _ = await asyncio.to_thread(ray.wait, references, num_returns=len(references), timeout=0)
+        done, _ = await within_seconds(partial(ray.wait, references, num_returns=len(references), timeout=0))
         async with self._store.read() as transaction:
-            begun = {(item.job_id, item.fence): item.has_begun for item in await transaction.attempts.active()}
+            active = {(item.job_id, item.fence): item.has_begun for item in await transaction.attempts.active()}
+        now = time.monotonic()
         for key, launched in list(self._launched.items()):
-            launched.has_begun = launched.has_begun or begun.get(key, False)
+            if key in active:
+                launched.active_at = now
+            launched.has_begun = launched.has_begun or active.get(key, False)
             if launched.reference in done:
                 del self._launched[key]
-                how, reason = await _ending(launched.reference)
-                if how == "lost":
+                if reason := await _failure(launched.reference):
                     self._nodes.doubt(launched.node)
-                if begun.get(key) is False:
-                    await self._give_back(launched.lease, how, reason)
-            elif not launched.has_begun and time.monotonic() - launched.at > self._settings.start_seconds / 2:
+                if active.get(key) is False:
+                    await self._give_back(launched.lease, reason or "It ended before it had begun.")
+            elif not launched.has_begun and now - launched.at > self._settings.start_seconds / 2:
                 del self._launched[key]
-                await asyncio.to_thread(ray.cancel, launched.reference, force=True)
                 self._nodes.doubt(launched.node)
-                await self._give_back(launched.lease, "lost", "The node did not begin with it in time.")
+                await self._give_back(launched.lease, "The node did not begin with it in time.")
+                await self._cancel(launched)
+            elif now - launched.active_at > self._settings.start_seconds:
+                del self._launched[key]  # its attempt has ended long ago, and it still holds a part of the node
+                await self._cancel(launched)
 
-    async def _give_back(self, lease: Lease, how: Return, reason: str) -> None:
-        """Where nothing has begun, nothing has to be waited for."""
-        with suppress(FencedOffError):
+    async def _cancel(self, launched: _Launched) -> None:
+        with suppress(InfluencerAIError):
+            await within_seconds(partial(ray.cancel, launched.reference, force=True))
+
+    async def _give_back(self, lease: Lease, reason: str) -> None:
+        """Where nothing has begun, nothing has to be waited for; else the lease decides."""
+        try:
             async with self._store.write() as transaction:
-                await transaction.queue.give_back(lease, how, error=reason, retries=self._retries)
+                await transaction.queue.return_unbegun(lease, error=reason, pause_seconds=_UNBEGUN_SECONDS)
+        except FencedOffError:
+            pass
+        except InfluencerAIError as error:
+            _log.warning("The job waits for its lease to expire: %s", error, extra={"job_id": lease.job_id})
 
     async def _drain(self) -> None:
         """Have the attempts on nodes that are to end save their state."""
@@ -189,33 +228,47 @@ class Dispatcher:
 
     async def _end_all(self) -> None:
         """Have what this dispatcher has launched save its state, and wait for it: with this process it would die."""
-        deadline = time.monotonic() + self._settings.cancel_grace_seconds + _REFRESH_SECONDS
+        deadline = time.monotonic() + end_seconds(self._settings)
         with suppress(InfluencerAIError):
             async with self._store.write() as transaction:
                 await transaction.queue.recall([*self._launched])
         while self._launched and time.monotonic() < deadline:
             await asyncio.sleep(self._settings.poll_seconds)
-            with suppress(InfluencerAIError):
-                await self._follow()
+            with suppress(InfluencerAIError, OSError):
+                await _guarded(self._follow)
 
     async def _explain(self) -> None:
         """Write why jobs wait, their places and when they are likely to start."""
         async with self._store.read() as transaction:
-            work_out = await self._decisions.forecast(transaction, self._nodes.ready)
+            work_out = await self._decisions.forecast(transaction, self._view())
         if found := await asyncio.to_thread(work_out):
             async with self._store.write() as transaction:
                 await transaction.turns.explain(found)
-                impossible = [id for id, said in found.items() if said.is_impossible]
-                await transaction.turns.set_aside(impossible, seconds=_SET_ASIDE_SECONDS)
+            until = time.monotonic() + _ASIDE_SECONDS
+            impossible = {id: until for id, said in found.items() if said.is_impossible}
+            self._aside = dict(list((self._aside | impossible).items())[-_MOST_ASIDE:])
 
 
-async def _ending(reference: Any) -> tuple[Return, str]:
-    """How a task that is over has ended, as Ray knows it."""
+def end_seconds(settings: Settings) -> float:
+    """Until a recalled attempt has heard of it with its next write, and has saved its state."""
+    return settings.cancel_grace_seconds + settings.lease_seconds / _RENEWALS_PER_LEASE + _SAVE_SECONDS
+
+
+async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work`; what goes wrong by our own fault is logged."""
+    try:
+        await work()
+    except (InfluencerAIError, OSError):
+        raise
+    except Exception:
+        _log.exception("The dispatcher failed and goes on.")
+
+
+async def _failure(reference: Any) -> str | None:
+    """Why a task that is over has failed, as Ray knows it; what it says of the cluster is for the log alone."""
     try:
         await asyncio.wrap_future(reference.future())
-    except RayTaskError as error:
-        return "broken", f"The node could not begin with it: {str(error).strip().splitlines()[-1]}"
     except RayError as error:
         _log.warning("A task has ended with %s: %s", type(error).__name__, error)
-        return "lost", "The node was lost."
-    return "broken", "It ended before it had begun."
+        return f"The node could not begin with it ({type(error).__name__}); the log says more."
+    return None

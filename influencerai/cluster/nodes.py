@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import ray
 from ray._private.state import state
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from influencerai.cluster import task
 from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
 from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
+from influencerai.errors import InfluencerAIError
 from influencerai.planning.placement import Device, Node
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -29,18 +31,20 @@ _LOOK_AGAIN_SECONDS = 60.0
 _LOOK_AGAIN_AFTER_PROBLEM_SECONDS = 10.0
 _PROBE_SECONDS = 60.0
 _WRITTEN_PER_LEASE = 4
+_RAY_SECONDS = 15.0
 _BEING_LOOKED_AT = "It has just joined and is being looked at."
 _DOUBTED = "It did not answer a moment ago and is being looked at again."
 _probe: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
 _warm: Any = ray.remote(max_retries=0, num_cpus=0, max_calls=0)(task.warm)
 _log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 @dataclass(kw_only=True)
 class _Known:
     """What is known of one node."""
 
-    probe: asyncio.Task[Facts] | None = None
+    probe: asyncio.Task[tuple[Facts, Facts]] | None = None
     facts: Facts | None = None
     problem: str | None = _BEING_LOOKED_AT
     looked_at: float = field(default=-_LOOK_AGAIN_SECONDS)
@@ -54,13 +58,14 @@ class ClusterNodes:
         self._settings = settings
         self._store = store
         self._known: dict[str, _Known] = {}
-        self._ours = own_facts(settings.models_dir)
         self._marker = f"server-{secrets.token_hex(8)}"
         self._labels: dict[str, Mapping[str, str]] = {}
         self._written: dict[str, NodeState] = {}
         self._written_at = -settings.lease_seconds
         self.ready: dict[str, Node] = {}
         """Nodes that may be given jobs, by id."""
+        self.expected: dict[str, Node] = {}
+        """Nodes of which that is not known at this moment."""
         self.draining: frozenset[str] = frozenset()
         """Ids of nodes that are to end: their jobs go on elsewhere."""
         self.pretended: frozenset[str] = frozenset()
@@ -71,9 +76,9 @@ class ClusterNodes:
 
         Raises:
             StoreError: the database does not answer.
-            OSError: the root cannot be written to.
+            InfluencerAIError: Ray does not answer.
         """
-        alive, draining = await asyncio.to_thread(_ask_ray)
+        alive, draining = await within_seconds(_ask_ray)
         self._known = {id: known for id, known in self._known.items() if id in alive}
         self.draining = frozenset(draining)
         self._labels = {id: row["Labels"] for id, row in alive.items()}
@@ -83,14 +88,14 @@ class ClusterNodes:
             known = self._known.setdefault(id, _Known())
             await self._look(id, known)
             nodes[id] = _node(row, known.facts)
-        self.ready = {id: node for id, node in nodes.items() if id not in draining and self._problem(id, node) is None}
+        problems = {id: self._problem(id, node) for id, node in nodes.items()}
+        stays = {id: node for id, node in nodes.items() if id not in draining}
+        self.ready = {id: node for id, node in stays.items() if problems[id] is None}
+        self.expected = {id: node for id, node in stays.items() if problems[id] in (_BEING_LOOKED_AT, _DOUBTED)}
         for id, node in self.ready.items():
             self._warm(id, node)
         await self._write_down(
-            {
-                id: NodeState(node=node, problem=self._problem(id, node), is_draining=id in draining)
-                for id, node in nodes.items()
-            }
+            {id: NodeState(node=node, problem=problems[id], is_draining=id in draining) for id, node in nodes.items()}
         )
 
     def labels(self, id: str) -> dict[str, str]:
@@ -100,9 +105,12 @@ class ClusterNodes:
 
     def doubt(self, id: str) -> None:
         """Give the node nothing more until it has answered again: Ray takes a while to notice that one is dead."""
-        self.ready.pop(id, None)
+        if (node := self.ready.pop(id, None)) is not None:
+            self.expected[id] = node
         if (known := self._known.get(id)) is not None:
-            known.problem, known.looked_at = _DOUBTED, -_LOOK_AGAIN_SECONDS
+            if known.probe is not None:  # it may have answered before that
+                known.probe.cancel()
+            known.probe, known.problem, known.looked_at = None, _DOUBTED, -_LOOK_AGAIN_SECONDS
 
     async def close(self) -> None:
         """Take back what is in the root."""
@@ -127,7 +135,7 @@ class ClusterNodes:
             self._written_at = now
 
     def _problem(self, id: str, node: Node) -> str | None:
-        unknown = any(device.memory_gb <= 0 for device in node.devices)
+        unknown = not all(0 < device.memory_gb < math.inf for device in node.devices)
         if self._known[id].problem is None and unknown:
             return f"The memory of its GPUs is not known: start the node with the label {GPU_MEMORY_LABEL}."
         return self._known[id].problem
@@ -136,42 +144,48 @@ class ClusterNodes:
         """Begin to look at a node, or take what has been found."""
         if known.probe is not None:
             if known.probe.done():
-                self._note(id, known, known.probe)
-                known.probe = None
+                probe, known.probe = known.probe, None
+                self._note(id, known, probe)
             return
         pause = _LOOK_AGAIN_SECONDS if known.problem is None else _LOOK_AGAIN_AFTER_PROBLEM_SECONDS
         if time.monotonic() - known.looked_at > pause:
             known.probe = asyncio.create_task(self._probe(id))
 
-    async def _probe(self, id: str) -> Facts:
+    async def _probe(self, id: str) -> tuple[Facts, Facts]:
+        """What the node says of itself, and what this machine would."""
         folder, settings = self._settings.root / MARKERS, self._settings
         text, answer = secrets.token_hex(16), f"{self._marker}.{id}"
         marker = f"{answer}.asks"
         await asyncio.to_thread(_write, folder / marker, text)
         pinned = _probe.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False))
-        reference = pinned.remote(str(settings.root), str(settings.models_dir), marker, answer)
+        ours = await asyncio.to_thread(own_facts, settings.models_dir)
+        reference = pinned.remote(settings.worker_document(), marker, answer)
         try:
             facts: Facts = await asyncio.wait_for(_result(reference), _PROBE_SECONDS)
             problem = facts.problem or await asyncio.to_thread(_check_answer, folder / answer, text)
-            return Facts(**{**facts.__dict__, "problem": problem})
+            return replace(facts, problem=problem), ours
         finally:
+            with suppress(Exception):  # one that still runs would hold a process of Ray's
+                await asyncio.to_thread(ray.cancel, reference, force=True)
             for name in (marker, answer):
                 with suppress(OSError):
                     (folder / name).unlink(missing_ok=True)
 
-    def _note(self, id: str, known: _Known, probe: asyncio.Task[Facts]) -> None:
+    def _note(self, id: str, known: _Known, probe: asyncio.Task[tuple[Facts, Facts]]) -> None:
         known.looked_at = time.monotonic()
         before = known.problem
         try:
-            known.facts = probe.result()
-            found = differences(known.facts, self._ours, needs_one_machine=self._store.database.is_sqlite)
+            known.facts, ours = probe.result()
+            found = differences(known.facts, ours, needs_one_machine=self._store.database.is_sqlite)
             known.problem = " ".join(found) or None
         except TimeoutError:
             known.problem = f"It did not answer within {_PROBE_SECONDS:g} s."
-        except RayError as error:
-            known.problem = f"InfluencerAI does not run there: {_last_line(error)}"
         except OSError as error:
             known.problem = f"The server cannot write to its root: {error.strerror}."
+        except Exception as error:  # whatever a node may answer, the others are looked at
+            _log.warning("Node %s cannot be looked at: %s", id, error)
+            kind = "It was lost" if isinstance(error, RayError) and not isinstance(error, RayTaskError) else None
+            known.problem = f"{kind or 'InfluencerAI does not run there'} ({type(error).__name__}); the log says more."
         if known.problem != before:
             _log.info("Node %s: %s", id, known.problem or "it may train.")
 
@@ -203,7 +217,7 @@ def _node(row: Mapping[str, Any], facts: Facts | None) -> Node:
     devices = tuple(
         Device(
             name=labels.get(_ACCELERATOR_LABEL) or (found[index].name if index < len(found) else "GPU"),
-            memory_gb=float(memory) if memory else found[index].memory_gb if index < len(found) else 0.0,
+            memory_gb=_number(memory) if memory else found[index].memory_gb if index < len(found) else 0.0,
         )
         for index in range(count)
     )
@@ -212,9 +226,32 @@ def _node(row: Mapping[str, Any], facts: Facts | None) -> Node:
         id=row["NodeID"],
         name=name or row["NodeManagerHostname"],
         cpus=float(resources.get("CPU", 0)),
-        memory_gb=round(resources.get("memory", 0) / 1e9, 1),
+        memory_gb=math.floor(resources.get("memory", 0) / 1e8) / 10,  # more than Ray has, it does not give
         devices=devices,
     )
+
+
+def _number(text: str) -> float:
+    """A label's value; one that is no number is as if there was none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+async def within_seconds(question: Callable[[], Answer], seconds: float = _RAY_SECONDS) -> Answer:
+    """What Ray answers.
+
+    Raises:
+        InfluencerAIError: it does not answer in time; its calls wait for its head without end.
+    """
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(question), seconds)
+    except TimeoutError as error:
+        raise InfluencerAIError(
+            f"Ray has not answered for {seconds:g} s.",
+            remedy="Look whether the cluster's head lives; without it this process ends after a minute.",
+        ) from error
 
 
 async def _result(reference: Any) -> Any:
@@ -232,8 +269,3 @@ def _check_answer(path: Any, text: str) -> str | None:
     except OSError:
         same = False
     return None if same else "What it writes to the root is not seen by the server: they have different folders."
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

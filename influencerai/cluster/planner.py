@@ -18,6 +18,8 @@ from influencerai.settings import Settings
 from influencerai.store.turns import PendingJob
 
 _UNKNOWN_FAMILY = "unknown"
+UNPLANNABLE = json.dumps({"cpu": []})
+"""The plan of a job that cannot be planned: no way to train it."""
 
 
 def plan_needs(job: PendingJob, settings: Settings) -> str:
@@ -28,7 +30,7 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
     frozen = None
     if job.plan is not None:
         frozen = job.plan["spec"]["plan"]
-        kinds = (job.plan["kind"] or frozen["device"],)
+        kinds = (job.plan.get("kind") or frozen["device"],)
     elif settings.device != "auto":
         kinds = (settings.device,)
     found: dict[str, Any] = {}
@@ -41,7 +43,7 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
             precision=_precision(config, kind) if frozen is None else frozen["precision"],
             denoiser_parameters=parameters,
             is_shared=settings.share_gpus and parameters is not None,
-            gpus=None if frozen is None else frozen["worldSize"],
+            gpus=None if frozen is None else frozen.get("worldSize", 1),
             fixed=None if frozen is None else (frozen["microBatch"], frozen["gradientCheckpointing"]),
         )
         found[kind] = [way.to_document() for way in (*_on_the_same(ways, job.plan), *ways)]

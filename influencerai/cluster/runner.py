@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from influencerai.cluster.dispatcher import Dispatcher
+from influencerai.cluster.dispatcher import Dispatcher, end_seconds
 from influencerai.settings import Settings
 
 _STOP_MARGIN_SECONDS = 15.0
@@ -29,7 +29,7 @@ class RayRunner:
         self._stopping.set()
         if self._task is None:
             return
-        _, late = await asyncio.wait({self._task}, timeout=self._settings.cancel_grace_seconds + _STOP_MARGIN_SECONDS)
+        _, late = await asyncio.wait({self._task}, timeout=end_seconds(self._settings) + _STOP_MARGIN_SECONDS)
         if late:
             self._task.cancel()
         [outcome] = await asyncio.gather(self._task, return_exceptions=True)

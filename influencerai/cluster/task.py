@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from pathlib import Path
+import time
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from influencerai.cluster.probe import Facts, look
-from influencerai.errors import FencedOffError
+from influencerai.errors import FencedOffError, InfluencerAIError
 from influencerai.logs import configure_logs
-from influencerai.planning.placement import Holding
+from influencerai.planning.placement import Holding, Node
 from influencerai.planning.ways import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -27,13 +28,23 @@ from influencerai.worker.child import ForkServer
 from influencerai.worker.order import Placement
 from influencerai.worker.worker import carry_out
 
+_SETTLE_SECONDS = 60.0
+"""Longer than a writer waits for another one."""
 _fork_server = ForkServer()
 _log = logging.getLogger(__name__)
 
 
-def probe(root: str, models_dir: str, marker: str, answer: str) -> Facts:
-    """What this node says of itself."""
-    return look(Path(root), Path(models_dir), marker, answer)
+def probe(document: dict[str, Any], marker: str, answer: str) -> Facts:
+    """What this node says of itself; it must reach the database too."""
+    settings = Settings(**document)
+    facts = look(settings.root, settings.models_dir, marker, answer)
+    try:
+        asyncio.run(_ask_database(settings))
+    except InfluencerAIError as error:
+        _log.warning("The database: %s", error)
+        problem = "It does not reach the server's database."
+        return replace(facts, problem=problem if facts.problem is None else f"{facts.problem} {problem}")
+    return facts
 
 
 def warm() -> None:
@@ -46,7 +57,7 @@ def train(
     lease: Lease,
     held: Holding,
     way: Way,
-    accelerator: str | None,
+    node: Node,
     is_pretended: bool,
 ) -> None:
     """Carry out one attempt, to the end of the job or its return to the queue.
@@ -56,28 +67,27 @@ def train(
         lease: what the dispatcher has claimed.
         held: what it has placed the attempt on.
         way: how it is to train.
-        accelerator: name of the node's GPUs.
+        node: what it was placed on.
         is_pretended: whether the node's GPUs are none, and the CPU does their work.
     """
     settings = Settings(**document)
     configure_logs(settings)
-    asyncio.run(_train(settings, lease, held, way, accelerator, is_pretended))
+    asyncio.run(_train(settings, lease, held, way, node, is_pretended))
 
 
-async def _train(
-    settings: Settings, lease: Lease, held: Holding, way: Way, accelerator: str | None, is_pretended: bool
-) -> None:
+async def _train(settings: Settings, lease: Lease, held: Holding, way: Way, node: Node, is_pretended: bool) -> None:
     given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-    held = _as_given(held, given)
+    held = _as_given(held, given, of=len(node.devices))
     placement = Placement(
         held=held,
         way=way,
         device="cuda" if held.devices and not is_pretended else "cpu",
         visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES") if held.devices else None,
-        accelerator=accelerator if held.devices else None,
+        accelerator=node.devices[min(held.devices)].name if held.devices else None,
     )
     store = Store(settings.database_url)
     try:
+        held_since = time.monotonic()
         async with store.write() as transaction:
             job = await transaction.queue.begin(lease, held=held, seconds=settings.lease_seconds)
         _log.info("Attempt %s begins.", lease.fence, extra={"job_id": lease.job_id, "tenant": lease.tenant_id})
@@ -89,23 +99,34 @@ async def _train(
             fork_server=_fork_server,
             stopping=asyncio.Event(),
             placement=placement,
+            held_since=held_since,
         )
         await carry_out(attempt, lease, store=store, settings=settings)
     except FencedOffError as error:
         _log.warning("Another attempt has the job: %s", error)
     finally:
+        await _settle()
         await store.database.close()
         _fork_server.warm()
 
 
-def _as_given(held: Holding, ids: list[str]) -> Holding:
-    """The GPUs that Ray has really given, which may be others of the same node."""
-    if len(ids) != len(held.devices) or not all(id.isdigit() for id in ids):
+async def _ask_database(settings: Settings) -> None:
+    store = Store(settings.database_url)
+    try:
+        await store.database.check(make=False)
+    finally:
+        await store.database.close()
+
+
+async def _settle() -> None:
+    """Wait for what was called off: a write that waits for its turn would keep SQLite locked beyond this event loop."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=_SETTLE_SECONDS)
+
+
+def _as_given(held: Holding, ids: list[str], *, of: int) -> Holding:
+    """The GPUs that Ray has really given, which may be others of the node's `of`; it calls them by its own numbers."""
+    if len(ids) != len(held.devices) or not all(id.isdigit() and int(id) < of for id in ids):
         return held
     shares = [held.devices[index] for index in sorted(held.devices)]
-    return Holding(
-        node=held.node,
-        cpus=held.cpus,
-        memory_gb=held.memory_gb,
-        devices=dict(zip(sorted(int(id) for id in ids), shares, strict=True)),
-    )
+    return replace(held, devices=dict(zip(sorted(int(id) for id in ids), shares, strict=True)))

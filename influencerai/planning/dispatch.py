@@ -83,6 +83,7 @@ def decide(
 ) -> Decision:
     """Who starts where; `jobs` are each tenant's, in the order in which it wants them."""
     decision = Decision()
+    keeping: set[str] = set()
     queues = {tenant: iter(waiting) for tenant, waiting in jobs.items()}
     running = {tenant: shares.get(tenant, TenantShare()).running for tenant in jobs}
     heap = [(shares.get(tenant, TenantShare()).virtual_time, tenant) for tenant in jobs]
@@ -98,7 +99,7 @@ def decide(
             continue
         placed = best_place(capacity, job.options)
         if placed is None:
-            _refuse(decision, job, capacity, rules)
+            _refuse(decision, job, capacity, rules, keeping)
             heapq.heappush(heap, (begins, tenant))
             continue
         option, holding = placed
@@ -108,15 +109,17 @@ def decide(
     return decision
 
 
-def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: DispatchRules) -> None:
-    """Say why a job does not start; one that has waited for long has a node kept free."""
+def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: DispatchRules, keeping: set[str]) -> None:
+    """Say why a job does not start; one of each tenant that has waited for long has a node kept free."""
     possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
     if possible is None:
         decision.impossible.add(job.id)
-        decision.waiting[job.id] = f"No node has {describe(job.options[-1])}."
+        wanted = f"No node has {describe(job.options[-1])}." if job.options else None
+        decision.waiting[job.id] = wanted or "What it needs cannot be planned; the server's log says why."
         return
-    may_reserve = job.waited_seconds >= rules.reserve_after_seconds and capacity.reserved < rules.reserved_nodes
-    if may_reserve and capacity.reserve(possible) is not None:
+    may_reserve = job.tenant not in keeping and capacity.reserved < rules.reserved_nodes
+    if may_reserve and job.waited_seconds >= rules.reserve_after_seconds and capacity.reserve(possible) is not None:
+        keeping.add(job.tenant)
         decision.waiting[job.id] = f"A node is kept free for it: it needs {describe(possible)}."
     else:
         decision.waiting[job.id] = f"No node has {describe(possible)} free."
@@ -129,9 +132,10 @@ def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> Non
 
 @lru_cache(maxsize=1000)
 def describe(needs: Needs) -> str:
-    """Such as "2 GPUs (H100) of 38.5 GB", for people."""
+    """Such as "2 GPUs (H100) with 38.5 GB, 4 cores and 16 GB of memory", for people."""
+    own = f"{needs.cpus:g} {'core' if needs.cpus == 1 else 'cores'} and {needs.memory_gb:g} GB of memory"
     if not needs.devices:
-        return f"{needs.cpus:g} cores and {needs.memory_gb:g} GB of memory"
+        return own
     count = "a GPU" if needs.devices == 1 else f"{needs.devices} GPUs"
     kind = f" ({needs.accelerator})" if needs.accelerator else ""
-    return f"{count}{kind} with {needs.device_gb:g} GB"
+    return f"{count}{kind} with {needs.device_gb:g} GB, {own}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from influencerai.planning.dispatch import EXPECTED_SECONDS, DispatchRules, TenantShare, WaitingJob, decide
@@ -43,8 +44,14 @@ def forecast(
     running: Iterable[RunningJob],
     *,
     rules: DispatchRules,
+    closed: Collection[str] = (),
+    seconds: float = 1.0,
 ) -> dict[str, Forecast]:
-    """By id, what is known of each job; `jobs` are each tenant's that do not start now, in its order."""
+    """By id, what is known of each job; `jobs` are each tenant's that do not start now, in its order.
+
+    It looks ahead for so many `seconds` of this process at most; `closed` as for `Capacity`.
+    """
+    until = time.monotonic() + seconds
     nodes = tuple(nodes)
     ends = [(max(0.0, job.seconds_left), number, job) for number, job in enumerate(running)]
     heapq.heapify(ends)
@@ -56,7 +63,7 @@ def forecast(
     starts: dict[str, float] = {}
     impossible: set[str] = set()
     for look in range(_LOOKAHEAD):
-        decision = decide(queues, counts, Capacity(nodes, held.values()), rules=rules)
+        decision = decide(queues, counts, Capacity(nodes, held.values(), closed=closed), rules=rules)
         if not look:
             reasons, impossible = dict(decision.waiting), decision.impossible
         for start in decision.starts:
@@ -70,7 +77,7 @@ def forecast(
             held[number] = start.holding
             runs = RunningJob(tenant=tenant, holding=start.holding)
             heapq.heappush(ends, (clock + job.expected_seconds, number, runs))
-        if not ends or not any(queues.values()):
+        if not ends or not any(queues.values()) or time.monotonic() > until:
             break
         clock, ended, job_ended = heapq.heappop(ends)
         del held[ended]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, Self
@@ -91,11 +91,15 @@ class Holding:
 class Capacity:
     """What is free on each node; shrinks as it is taken."""
 
-    def __init__(self, nodes: Iterable[Node], holdings: Iterable[Holding] = ()) -> None:
+    def __init__(
+        self, nodes: Iterable[Node], holdings: Iterable[Holding] = (), *, closed: Collection[str] = ()
+    ) -> None:
+        """`closed` are ids of nodes that get nothing now, and count as what there will be."""
         self._nodes = {node.id: node for node in nodes}
         self._cpus = {node.id: node.cpus for node in self._nodes.values()}
         self._memory = {node.id: node.memory_gb for node in self._nodes.values()}
         self._devices = {node.id: [1.0] * len(node.devices) for node in self._nodes.values()}
+        self._closed = frozenset(closed)
         self._reserved: set[str] = set()
         # Capacity only shrinks, so what was once answered with no stays so.
         self._hopeless: set[Needs] = set()
@@ -110,12 +114,12 @@ class Capacity:
 
     def place(self, needs: Needs) -> Holding | None:
         """Take what an attempt needs from the node that it leaves the least free on; None where none has it now."""
-        if needs in self._hopeless:
+        if needs in self._hopeless or any(_wants_more(needs, less) for less in self._hopeless):
             return None
         best: tuple[tuple[float, float, float, str], Holding] | None = None
         for id in tuple(self._with_free_device if needs.devices else self._nodes):
             node = self._nodes[id]
-            if id in self._reserved or not self._has_room(id, needs):
+            if id in self._reserved or id in self._closed or not self._has_room(id, needs):
                 continue
             holding = self._fit(node, needs)
             if holding is None:
@@ -141,11 +145,15 @@ class Capacity:
         return len(self._reserved)
 
     def reserve(self, needs: Needs) -> str | None:
-        """Keep others off the node that is nearest to being free for these needs; its id, or None if there is none."""
-        able = [node for node in self._able_nodes(needs) if node.id not in self._reserved]
-        if not able:
+        """Keep others off the node that is nearest to being free for these needs; its id.
+
+        None where there is none, or half of those that could do are kept free already.
+        """
+        able = [node for node in self._able_nodes(needs) if node.id not in self._closed]
+        free = [node for node in able if node.id not in self._reserved]
+        if not free or (len(able) > 1 and len(able) - len(free) >= len(able) // 2):
             return None
-        chosen = max(able, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
+        chosen = max(free, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
         self._reserved.add(chosen)
         return chosen
 
@@ -207,6 +215,18 @@ class Capacity:
         for index, share in holding.devices.items():
             if index < len(devices):
                 devices[index] -= share
+
+
+def _wants_more(needs: Needs, less: Needs) -> bool:
+    """Whether a place for `needs` would be one for `less` too."""
+    return (
+        needs.cpus >= less.cpus
+        and needs.memory_gb >= less.memory_gb
+        and needs.devices >= less.devices
+        and needs.device_gb >= less.device_gb
+        and needs.is_shared == less.is_shared
+        and less.accelerator in (None, needs.accelerator)
+    )
 
 
 def _is_able(node: Node, needs: Needs) -> bool:

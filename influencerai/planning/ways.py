@@ -92,14 +92,14 @@ def ways_to_train(
             train_text_encoder=config.options.train_text_encoder,
             denoiser_parameters=denoiser_parameters,
         )
-        training_gb = round(sum(parts.values()) * _MARGIN, 1) if parts else _UNKNOWN_GB
+        training_gb = _rounded_up(sum(parts.values()) * _MARGIN) if parts else _UNKNOWN_GB
         weights_gb = parts.get("base model", _UNKNOWN_GB)
         if kind == "cpu":
-            needs = Needs(cpus=threads, memory_gb=round(_PROCESS_GB + training_gb, 1))
+            needs = Needs(cpus=threads, memory_gb=_rounded_up(_PROCESS_GB + training_gb))
         else:
             needs = Needs(
                 cpus=_GPU_CPUS * gpus,
-                memory_gb=round((_PROCESS_GB + weights_gb) * gpus, 1),
+                memory_gb=_rounded_up((_PROCESS_GB + weights_gb) * gpus),
                 devices=gpus,
                 device_gb=training_gb,
                 is_shared=is_shared and gpus == 1,
@@ -107,6 +107,11 @@ def ways_to_train(
         if not found or _memory(needs) < _memory(found[-1].needs):
             found.append(Way(needs=needs, micro_batch=micro_batch, gradient_checkpointing=checkpointing))
     return tuple(found)
+
+
+def _rounded_up(gb: float) -> float:
+    """To halves: an estimate is no finer, and few different needs are decided upon faster than many."""
+    return math.ceil(gb * 2) / 2
 
 
 def _variants(config: LoraConfig) -> Iterator[tuple[int, bool]]:

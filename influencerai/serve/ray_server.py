@@ -97,7 +97,7 @@ class RayServer:
             InfluencerAIError: it is not ready in time; says what is missing.
         """
         try:
-            self._owns_serve = not self._joined or not _is_serve_running()
+            self._owns_serve = not self._joined or not _is_serve_running() or _end_leftover()
             serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
             raise InfluencerAIError(f"Ray Serve cannot be started: {str(error).splitlines()[0]}") from error
@@ -162,6 +162,14 @@ def _free_port(host: str) -> int:
 def _is_serve_running() -> bool:
     """Whether the cluster has a Serve already, whose port is what it was started with."""
     return any(actor["name"] == SERVE_CONTROLLER_NAME for actor in ray.util.list_named_actors(all_namespaces=True))
+
+
+def _end_leftover() -> bool:
+    """End a Serve that has no application but ours, which a killed server has left; whether it was that."""
+    if {*serve.status().applications} - {APP_NAME}:
+        return False
+    serve.shutdown()  # type: ignore[no-untyped-call]
+    return True
 
 
 def _missing() -> str:

@@ -25,12 +25,15 @@ class ClusterService:
             nodes = await transaction.nodes.seen(within_seconds=self._seconds)
             active = await transaction.attempts.active()
             workers = await transaction.workers.seen(within_seconds=self._seconds)
-        return Cluster(nodes=tuple(_shown(seen, active, tenant) for seen in nodes), workers=len(workers))
+        here: dict[str, list[ActiveAttempt]] = {}
+        for attempt in active:
+            here.setdefault(attempt.held.node, []).append(attempt)
+        shown = tuple(_shown(seen, here.get(seen.node.id, []), tenant) for seen in nodes)
+        return Cluster(nodes=shown, workers=len(workers))
 
 
-def _shown(seen: NodeSeen, active: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
+def _shown(seen: NodeSeen, here: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
     node = seen.node
-    here = [attempt for attempt in active if attempt.held.node == node.id]
     own = [attempt for attempt in here if attempt.tenant_id == tenant]
     return ClusterNode(
         id=node.id,

@@ -225,6 +225,21 @@ class Queue:
         row = await self._guarded(lease, {})
         await self._returns.give_back(row, how, error=error, retries=retries)
 
+    async def return_unbegun(self, lease: Lease, *, error: str, pause_seconds: float) -> None:
+        """Return a job whose node has not begun with it; that is no failure of the job's, and is tried again later.
+
+        Raises:
+            FencedOffError: the lease is another's, or its attempt has begun.
+        """
+        row = await self._guarded(lease, {})
+        mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
+        if (await self._connection.execute(select(attempts.c.fence).where(mine))).one_or_none() is None:
+            raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun.")
+        returned = await self._returns.give_back(row, "released", error=error, retries=RetryRules())
+        later = update(jobs).where(jobs.c.id == lease.job_id, jobs.c.status == "pending")
+        if returned.status == "pending":
+            await self._connection.execute(later.values(not_before=now() + round(1000 * pause_seconds)))
+
     async def reap(self, *, retries: RetryRules, limit: int = 100) -> int:
         """Take back jobs whose lease has expired. Returns how many."""
         statement = (

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Row, and_, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
@@ -98,7 +98,9 @@ class Turns:
         statement = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
         return (await self._connection.execute(statement)).one_or_none()
 
-    async def waiting(self, rules: ClaimRules, *, per_tenant: int) -> dict[str, list[str]]:
+    async def waiting(
+        self, rules: ClaimRules, *, per_tenant: int, without: Collection[str] = ()
+    ) -> dict[str, list[str]]:
         """Ids of each tenant's first pending jobs that may run, in its order; as many questions as active tenants."""
         busy = (
             select(counts.c.tenant_id)
@@ -115,6 +117,8 @@ class Turns:
             .limit(1)
             .correlate(busy)
         )
+        if without:
+            first = first.where(jobs.c.id.not_in(tuple(without)))
         columns = [first.offset(number).scalar_subquery().label(f"id_{number}") for number in range(per_tenant)]
         found = await self._connection.execute(select(busy.c.tenant_id, *columns))
         return {tenant: ids for tenant, *row in found if (ids := [id for id in row if id is not None])}
@@ -141,16 +145,6 @@ class Turns:
     async def set_needs(self, id: str, needs: str) -> None:
         """Say what a job needs."""
         await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=needs))
-
-    async def set_aside(self, ids: Collection[str], *, seconds: float) -> None:
-        """Look at jobs again later that no node can train, so that their tenants' other jobs are looked at."""
-        later = update(jobs).where(jobs.c.id.in_(tuple(ids)), _PENDING)
-        await self._connection.execute(later.values(not_before=now() + round(seconds * 1000)))
-
-    async def take_up_again(self) -> None:
-        """Look at those that were set aside: the nodes have changed."""
-        aside = and_(_PENDING, jobs.c.needs.is_not(None), jobs.c.broken_attempts == 0, jobs.c.not_before > now())
-        await self._connection.execute(update(jobs).where(aside).values(not_before=0))
 
     async def explain(self, found: Mapping[str, Forecast]) -> None:
         """Write why pending jobs wait and for how long, by id."""

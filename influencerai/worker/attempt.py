@@ -54,6 +54,7 @@ class JobAttempt:
         fork_server: ForkServer,
         stopping: asyncio.Event,
         placement: Placement | None = None,
+        held_since: float | None = None,
     ) -> None:
         self._lease = lease
         self._job = job
@@ -67,7 +68,9 @@ class JobAttempt:
         self._root = folders.root(lease.tenant_id)
         self._run_dir = folders.run_dir(lease.tenant_id, lease.job_id)
         self._journal = Journal(root=self._root)
-        self._keeper = LeaseKeeper(lease, store=store, journal=self._journal, seconds=settings.lease_seconds)
+        self._keeper = LeaseKeeper(
+            lease, store=store, journal=self._journal, seconds=settings.lease_seconds, since=held_since
+        )
         self._output_dir = job.output_dir
         self._last_message: ChildMessage | None = None
         self._heard = time.monotonic()

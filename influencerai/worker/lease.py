@@ -23,12 +23,16 @@ Result = TypeVar("Result")
 class LeaseKeeper:
     """Writes for one attempt, for as long as the lease lasts by this machine's clock."""
 
-    def __init__(self, lease: Lease, *, store: Store, journal: Journal, seconds: float) -> None:
+    def __init__(
+        self, lease: Lease, *, store: Store, journal: Journal, seconds: float, since: float | None = None
+    ) -> None:
+        """`since`, on this machine's monotonic clock, is a moment before the lease was taken; now by default."""
         self._lease = lease
         self._store = store
         self._journal = journal
         self._seconds = seconds
-        self._renewed = self._tried = time.monotonic()
+        self._tried = time.monotonic()
+        self._renewed = self._tried if since is None else since
         self._recording: asyncio.Task[None] | None = None
         self.is_cancelled = False
         """Whether the job is to be cancelled, as far as the database has said."""

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from contextlib import suppress
 
 from influencerai.errors import InfluencerAIError
@@ -66,6 +67,7 @@ class Worker:
 
     async def _work(self) -> float:
         """One job, if there is one; seconds to wait before the next look."""
+        held_since = time.monotonic()
         try:
             claimed = await self._claim()
         except InfluencerAIError as error:
@@ -83,6 +85,7 @@ class Worker:
             settings=self._settings,
             fork_server=self._fork_server,
             stopping=self._stopping,
+            held_since=held_since,
         )
         try:
             await carry_out(attempt, lease, store=self._store, settings=self._settings)

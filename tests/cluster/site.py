@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from ray.cluster_utils import Cluster
 
 from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
-from influencerai.planning.placement import Capacity, Holding
+from influencerai.planning.placement import Node
 from influencerai.store.attempts import ActiveAttempt
 from influencerai.store.nodes import NodeSeen
 from influencerai.worker.child import LOG_FILE
-from tests.worker.workplace import Workplace, marked
+from tests.histories import overcommitted
+from tests.worker.workplace import Workplace, children, marked, strike
 
 _REPOSITORY = Path(__file__).parents[2]
 _SEEN_SECONDS = 10.0
+_EVER_SECONDS = 10.0**6
+_START_SECONDS = 24.0
+"""A node has half of it to begin with an attempt, and an attempt on a node that hangs is lost so soon."""
 LOOPBACK = "127.0.0.2"
 """An address of this machine alone; for 127.0.0.1 Ray would put the one that others reach it by."""
 
@@ -31,19 +36,18 @@ class Site(Workplace):
     """One root, one database, one cluster; nodes join and are struck, dispatchers are started and struck."""
 
     def __init__(self, folder: Path, url: str, portal: BlockingPortal, **settings: Any) -> None:
-        super().__init__(folder, url, portal, **{"device": "auto", **settings})
+        super().__init__(folder, url, portal, **{"device": "auto", "start_seconds": _START_SECONDS, **settings})
         self.log.touch()
         self._nodes: dict[str, Any] = {}
         self._joined: dict[str, subprocess.Popen[bytes]] = {}
-        # It trains nothing: a cluster's head is none of its nodes here.
-        self.cluster = Cluster(initialize_head=True, head_node_args={**self._node_args(), "num_cpus": 0})
+        self.cluster = self._found()
 
     # Nodes
 
     def add_node(
         self, name: str, *, cpus: float = 1, memory_gb: float = 8, gpus: int = 0, gpu_gb: float = 80, gpu: str = "H100"
     ) -> None:
-        """Let a node join, its GPUs only counted."""
+        """Have a node join, its GPUs only counted; returns before it has."""
         labels = {NAME_LABEL: name}
         if gpus:
             labels |= {GPU_MEMORY_LABEL: str(gpu_gb), PRETENDED_LABEL: "true", "ray.io/accelerator-type": gpu}
@@ -53,7 +57,7 @@ class Site(Workplace):
             "memory": int(memory_gb * 1e9),
             "labels": labels,
         }
-        self._nodes[name] = self.cluster.add_node(**self._node_args(), **arguments)
+        self._nodes[name] = self.cluster.add_node(wait=False, **self._node_args(), **arguments)
 
     def join(self, name: str, *options: str, inside: Sequence[str] = (), **environment: str) -> None:
         """Let a node join by the command line; `inside` is what makes this machine look like another one."""
@@ -74,9 +78,35 @@ class Site(Workplace):
         self._joined[name].send_signal(signal.SIGTERM)
         return self._joined[name]
 
+    def see_off(self) -> list[str]:
+        """Names of the nodes that have left, having joined by the command line; told once."""
+        gone = [name for name, process in self._joined.items() if process.poll() is not None]
+        for name in gone:
+            del self._joined[name]
+        return gone
+
     def kill_node(self, name: str) -> None:
         """End a node without a word, and all that runs there."""
+        if (joined := self._joined.pop(name, None)) is not None:
+            for pid in descendants(joined.pid):
+                strike(pid)
+            joined.wait()
+            return
         self.cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def collapse(self) -> None:
+        """End the head, every node and every dispatcher without a word."""
+        for name in (*self._nodes, *self._joined):
+            self.kill_node(name)
+        self.cluster.remove_node(self.cluster.head_node, allow_graceful=False)
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
+
+    def rebuild(self) -> None:
+        """A new head, over the same root and database; nothing else."""
+        self.cluster.shutdown()
+        self.cluster = self._found()
 
     def node_id(self, name: str) -> str:
         return str(self._nodes[name].unique_id)
@@ -89,6 +119,11 @@ class Site(Workplace):
                 return await transaction.nodes.seen(within_seconds=_SEEN_SECONDS)
 
         return {item.node.name: item for item in self.ask(look)}
+
+    def actors(self) -> list[str]:
+        """Classes of the actors that live in the cluster."""
+        table: Mapping[Any, Mapping[str, Any]] = self.cluster.global_state.actor_table(None)
+        return sorted(str(row["ActorClassName"]) for row in table.values() if row["State"] != "DEAD")
 
     def wait_for_nodes(self, *names: str) -> None:
         """Return when these nodes may train."""
@@ -113,7 +148,7 @@ class Site(Workplace):
 
         async def look(service: Any) -> Any:
             async with service.store.read() as transaction:
-                return await transaction.attempts.holdings()
+                return await transaction.attempts.active()
 
         found: list[ActiveAttempt] = self.ask(look)
         return found
@@ -127,19 +162,23 @@ class Site(Workplace):
         return self.trainings(id)[0]
 
     def trainings(self, id: str) -> list[int]:
-        """The process ids of the job's training: they alone write to its log."""
-        log = str(self.run_dir(id) / LOG_FILE)
-        found: list[int] = []
+        """The process ids of the job's training."""
+        self.until(lambda: id in self.all_trainings(), id=id)
+        return self.all_trainings()[id]
 
-        def look() -> bool:
-            for pid in marked(self.mark):
-                with suppress(OSError):
-                    if Path(f"/proc/{pid}/fd/2").readlink() == Path(log):
-                        found.append(pid)
-            return bool(found)
+    def all_trainings(self) -> dict[str, list[int]]:
+        """The process ids of every training by its job's id: they alone write to its log."""
+        found: dict[str, list[int]] = {}
+        for pid in sorted(marked(self.mark)):
+            with suppress(OSError):
+                log = Path(f"/proc/{pid}/fd/2").readlink()
+                if log.name == LOG_FILE:
+                    found.setdefault(log.parent.name, []).append(pid)
+        return found
 
-        self.until(look, id=id)
-        return sorted(found)
+    def supervisor(self, id: str) -> int:
+        """The process id of Ray's worker that watches over the job's training."""
+        return parent(parent(self.training(id)))
 
     # Dispatchers
 
@@ -162,19 +201,34 @@ class Site(Workplace):
         for node in self._joined.values():
             node.kill()
             node.wait()
-        self.cluster.shutdown()  # type: ignore[no-untyped-call]
+        self.cluster.shutdown()
         super().dismiss()
 
     # Checks
 
+    def check_idle(self) -> None:
+        """Assert that nothing trains, and that no process and no actor has outlived what it was started by."""
+        self.until(lambda: not self.all_trainings(), seconds=20)
+        self.until(lambda: set(marked(self.mark)) <= {*descendants(os.getpid())}, seconds=10)
+        assert self.actors() == []
+
     def check_never_overcommitted(self) -> None:
         """Assert, from the attempts' own records, that no node was given more than it has at any moment."""
-        held = self.ask(_all_holdings)
-        nodes = [item.node for item in self.nodes().values()]
-        moments = sorted({moment for begun, _, _ in held for moment in [begun]})
-        for moment in moments:
-            now = [holding for begun, ended, holding in held if begun <= moment < ended]
-            assert not Capacity(nodes, now).is_overcommitted, now
+        found = overcommitted(self.ask(_all_attempts), self.every_node())
+        assert not found, found
+
+    def every_node(self) -> list[Node]:
+        """All nodes that were ever seen."""
+
+        async def look(service: Any) -> Any:
+            async with service.store.read() as transaction:
+                return await transaction.nodes.seen(within_seconds=_EVER_SECONDS)
+
+        return [item.node for item in self.ask(look)]
+
+    def _found(self) -> Any:
+        """A cluster's head, which trains nothing: it is none of the nodes here."""
+        return Cluster(initialize_head=True, head_node_args={**self._node_args(), "num_cpus": 0})
 
     def _node_args(self) -> dict[str, Any]:
         return {
@@ -185,15 +239,26 @@ class Site(Workplace):
         }
 
 
-async def _all_holdings(service: Any) -> list[tuple[int, int, Holding]]:
-    """(Begun, ended, holding) of every attempt that a node has begun."""
+async def _all_attempts(service: Any) -> list[dict[str, Any]]:
+    """The rows of all attempts at all jobs."""
     from sqlalchemy import select
 
     from influencerai.store.schema import attempts
 
     async with service.store.database.read() as connection:
-        rows = (await connection.execute(select(attempts).where(attempts.c.begun_at.is_not(None)))).all()
-    return [(row.begun_at, row.ended_at or 2**62, Holding.from_document(row.held)) for row in rows]
+        return [dict(row._mapping) for row in await connection.execute(select(attempts))]
+
+
+def parent(pid: int) -> int:
+    """The process id of the parent of a process; 0 where it is gone."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(other for child in children(pid) for other in descendants(child))]
 
 
 @contextmanager

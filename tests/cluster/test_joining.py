@@ -37,6 +37,7 @@ def older(folder: Path, package: str) -> dict[str, str]:
 
 
 @as_root
+@pytest.mark.slow
 def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Site, tmp_path: Path) -> None:
     model = alone.settings.models_dir / "studio" / "anime"
     model.mkdir(parents=True)
@@ -51,7 +52,6 @@ def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Si
         alone.join(name, *ONE_CORE, inside=inside, **environment)
         alone.wait_for_problem(name, reason)
     id = alone.submit(epochs=1)
-    alone.until(lambda: alone.job(id).queue_position == 1)
     assert alone.where(id) == []
     alone.join("good", *ONE_CORE)
     assert alone.wait(id).status == "completed"
@@ -61,6 +61,7 @@ def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Si
     assert len(left) <= 4 * 2
 
 
+@pytest.mark.slow
 def test_a_node_that_is_asked_to_leave_gives_its_job_to_another(alone: Site) -> None:
     alone.staff(1)
     for name in ("one", "two"):

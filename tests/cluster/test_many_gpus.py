@@ -16,6 +16,7 @@ ROUNDING = 1e-3
 """Of a tensor's norm."""
 
 
+@pytest.mark.slow
 def test_two_gpus_train_what_one_does(alone: Site) -> None:
     alone.add_node("box", cpus=4, gpus=2)
     alone.staff(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from influencerai.planning.placement import Holding
 from tests.cluster.site import Site, site
 from tests.databases import Databases
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 SHORT: dict[str, Any] = {"epochs": 2}
 
 
+@pytest.mark.slow
 def test_jobs_go_to_the_gpus_that_they_need(alone: Site) -> None:
     """One GPU at a time per job, the smallest that does; what fits none waits with the reason until one joins."""
     alone.add_node("small", cpus=4, gpus=1, gpu_gb=0.5, gpu="T4")
@@ -37,9 +39,9 @@ def test_jobs_go_to_the_gpus_that_they_need(alone: Site) -> None:
         [attempt] = alone.history(id).attempts
         assert attempt["node"] == "large"
         assert attempt["devices"] == 1.0
-        assert attempt["held"]["memoryGb"] > 0
-    used = [tuple(alone.history(id).attempts[0]["held"]["devices"]) for id in jobs]
-    assert {index for indices in used for index in indices} == {"0", "1"}
+        assert Holding.from_json(attempt["held"]).memory_gb > 0
+    used = [Holding.from_json(alone.history(id).attempts[0]["held"]).devices for id in jobs]
+    assert {index for devices in used for index in devices} == {0, 1}
     alone.check_undisturbed(waiting)
 
 

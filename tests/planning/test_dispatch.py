@@ -32,7 +32,7 @@ def test_tenants_share_what_is_free_and_keep_their_own_order() -> None:
     started = [start.job.id for start in found.starts]
     assert Counter(id[:3] for id in started) == {"ann": 3, "bob": 2, "cyd": 1}
     assert [id for id in started if id[:3] == "ann"] == ["ann0", "ann1", "ann2"]
-    assert found.waiting["bob2"] == "No node has a GPU with 40 GB free."
+    assert found.waiting["bob2"] == "No node has a GPU with 40 GB, 1 core and 0 GB of memory free."
 
 
 def test_who_has_had_the_least_goes_first() -> None:
@@ -71,7 +71,7 @@ def test_a_job_that_fits_nowhere_lets_others_pass() -> None:
         {"ann": [*jobs("big", 1, options=(large,)), *jobs("ann", 1)]}, {}, Capacity(nodes(1)), rules=DispatchRules()
     )
     assert [start.job.id for start in found.starts] == ["ann0"]
-    assert found.waiting == {"big0": "No node has a GPU with 140 GB."}
+    assert found.waiting == {"big0": "No node has a GPU with 140 GB, 1 core and 0 GB of memory."}
 
 
 def test_a_fallback_is_said() -> None:
@@ -98,28 +98,61 @@ def test_a_large_job_is_not_passed_over_for_ever(reserve_after: float, starts: b
             assert 20 < now < 40
             return
         assert found.waiting["ann0"] == (
-            "A node is kept free for it: it needs 2 GPUs with 40 GB."
+            "A node is kept free for it: it needs 2 GPUs with 40 GB, 1 core and 0 GB of memory."
             if now >= reserve_after
-            else "No node has 2 GPUs with 40 GB free."
+            else "No node has 2 GPUs with 40 GB, 1 core and 0 GB of memory free."
         )
         held += [(now + 10, start.holding) for start in found.starts]
     assert not starts
 
 
 def test_few_nodes_are_kept_free_at_once() -> None:
-    """A backlog of large jobs must not empty the cluster."""
+    """A backlog of large jobs must not empty the cluster, nor may one tenant's."""
     large = Needs(cpus=1, devices=2, device_gb=40)
     taken = [Holding(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(10)]
     found = decide(
-        {"ann": jobs("ann", 9, options=(large,), waited_seconds=9999), "bob": jobs("bob", 20)},
+        {
+            **{name: jobs(name, 9, options=(large,), waited_seconds=9999) for name in ("ann", "cyd", "dan", "eve")},
+            "bob": jobs("bob", 20),
+        },
         {"bob": TenantShare(virtual_time=1)},
         Capacity(nodes(10, devices=2), taken),
         rules=DispatchRules(reserved_nodes=3, running_per_tenant=100),
     )
     kept = [id for id, reason in found.waiting.items() if reason.startswith("A node is kept free")]
-    assert kept == ["ann0", "ann1", "ann2"]
+    assert kept == ["ann0", "cyd0", "dan0"]
     assert len(found.starts) == 7
     assert found.impossible == set()
+
+
+def test_half_of_the_nodes_stay_open() -> None:
+    large = Needs(cpus=1, devices=2, device_gb=40)
+    taken = [Holding(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(3)]
+    waiting = {name: jobs(name, 1, options=(large,), waited_seconds=9999) for name in ("ann", "cyd", "dan")}
+    small = {"zoe": jobs("zoe", 3)}
+    rules = DispatchRules(reserved_nodes=3)
+    found = decide({**waiting, **small}, {}, Capacity(nodes(3, devices=2), taken), rules=rules)
+    assert len(found.starts) == 2
+
+
+def test_nodes_that_are_away_for_a_moment_are_waited_for() -> None:
+    """Neither a slower way nor the cores are chosen because of that."""
+    ways = (Needs(cpus=1, devices=1, device_gb=60), Needs(cpus=1, devices=1, device_gb=20))
+    small = Node(id="small", name="small", cpus=8, memory_gb=64, devices=(Device(name="T4", memory_gb=24),))
+    away = nodes(1)
+    found = decide(
+        {"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small, *away], closed={"n0"}), rules=DispatchRules()
+    )
+    assert found.starts == []
+    assert found.impossible == set()
+    [start] = decide({"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small]), rules=DispatchRules()).starts
+    assert start.option == 1
+
+
+def test_a_job_that_cannot_be_planned_says_so() -> None:
+    found = decide({"ann": jobs("ann", 1, options=())}, {}, Capacity(nodes(1)), rules=DispatchRules())
+    assert found.waiting == {"ann0": "What it needs cannot be planned; the server's log says why."}
+    assert found.impossible == {"ann0"}
 
 
 def test_what_no_node_could_train_is_told_apart() -> None:

@@ -31,7 +31,7 @@ def test_each_end_lets_the_next_one_start() -> None:
     found = told({"ann": [job("ann0"), job("ann1"), job("ann2")]}, [running("bob", 0, 30), running("bob", 1, 50)])
     assert [item.seconds for item in found.values()] == [30, 50, 130]
     assert [item.position for item in found.values()] == [1, 2, 3]
-    assert found["ann0"].reason == "No node has a GPU with 40 GB free."
+    assert found["ann0"].reason == "No node has a GPU with 40 GB, 1 core and 0 GB of memory free."
 
 
 def test_positions_are_the_tenants_own() -> None:
@@ -43,7 +43,7 @@ def test_positions_are_the_tenants_own() -> None:
 def test_what_fits_nowhere_has_no_time() -> None:
     found = told({"ann": [job("ann0", needs=HUGE), job("ann1")]}, [running("bob", 0, 30), running("bob", 1, 50)])
     assert found["ann0"] == Forecast(
-        position=1, reason="No node has a GPU with 400 GB.", seconds=None, is_impossible=True
+        position=1, reason="No node has a GPU with 400 GB, 1 core and 0 GB of memory.", seconds=None, is_impossible=True
     )
     assert found["ann1"].seconds == 30
 

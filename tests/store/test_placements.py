@@ -184,26 +184,24 @@ async def test_the_usual_length_is_the_median_of_what_was_completed(store: Store
         assert await transaction.attempts.usual_seconds() == pytest.approx(20, abs=1)
 
 
-async def waiting(store: Store) -> list[str]:
-    async with store.read() as transaction:
-        return (await transaction.turns.waiting(rules(), per_tenant=9)).get(ANN, [])
-
-
 async def test_what_is_set_aside_lets_others_be_looked_at(store: Store) -> None:
     first, second = [(await add_job(store, output_dir=str(number))).job.id for number in range(2)]
-    async with store.write() as transaction:
-        await transaction.turns.set_needs(first, "{}")
-        await transaction.turns.set_aside([first], seconds=60)
-    assert await waiting(store) == [second]
-    async with store.write() as transaction:
-        await transaction.turns.take_up_again()
-    assert await waiting(store) == [first, second]
+    async with store.read() as transaction:
+        assert await transaction.turns.waiting(rules(), per_tenant=9) == {ANN: [first, second]}
+        assert await transaction.turns.waiting(rules(), per_tenant=9, without={first}) == {ANN: [second]}
 
 
-async def test_a_job_that_rests_after_a_failure_goes_on_resting(store: Store) -> None:
+async def test_only_what_has_not_begun_is_given_back_as_that(store: Store) -> None:
     job = await add_job(store)
-    await give_back(store, await taken(store, job.job.id), "broken")
+    lease = await taken(store, job.job.id)
+    await begin(store, lease)
+    with pytest.raises(FencedOffError):
+        async with store.write() as transaction:
+            await transaction.queue.return_unbegun(lease, error="It is late.", pause_seconds=0)
+    await give_back(store, lease, "lost")
+    again = await taken(store, job.job.id)
     async with store.write() as transaction:
-        await transaction.turns.set_needs(job.job.id, "{}")
-        await transaction.turns.take_up_again()
-    assert await waiting(store) == []
+        await transaction.queue.return_unbegun(again, error="It is late.", pause_seconds=60)
+        assert await transaction.turns.waiting(rules(), per_tenant=9) == {}
+    found = (await stored(store, job.job.id)).job
+    assert (found.status, found.waiting) == ("pending", "It is late.")
