@@ -158,7 +158,6 @@ def test_an_attempt_that_slept_beyond_its_lease_changes_nothing(is_whole: bool, 
     place.until(lambda: not is_alive(child), seconds=20)
     time.sleep(0.5)
     assert place.check_undisturbed(id) == before
-    assert is_alive(supervisor), "it waits for the next attempt"
     place.check_idle()
 
 
