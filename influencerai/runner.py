@@ -92,8 +92,7 @@ class InlineRunner:
             sys.executable, "-m", "influencerai.worker", stdin=asyncio.subprocess.PIPE
         )
         assert process.stdin is not None
-        threads = max(1, self._settings.usable_threads // self._settings.workers)
-        document = {**self._settings.worker_document(), "threads": threads}
+        document = {**self._settings.worker_document(), "threads": self._settings.job_threads}
         process.stdin.write(json.dumps(document).encode() + b"\n")
         with suppress(ConnectionError):
             await process.stdin.drain()

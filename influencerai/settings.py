@@ -204,6 +204,11 @@ class Settings(BaseSettings):
             return self.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    @property
+    def job_threads(self) -> int:
+        """Cores of this machine that each of the jobs has which it trains at once on the CPU."""
+        return max(1, self.usable_threads // self.workers)
+
     def to_document(self) -> dict[str, Any]:
         """The settings as JSON, secrets too, for another process of this machine: `Settings(**document)`."""
         document = self.model_dump(mode="json")

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TextColumn
 
 from influencerai.cli.demo_tenants import tenant_of
 from influencerai.cli.job_tables import event_line, progress_text
 from influencerai.cli.outcome import print_json, visible
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES, stage_progress
 from influencerai.domain.job_log import JobEvent
 
 
@@ -38,15 +38,7 @@ class DemoBars:
     """A bar per character, for the stage that its job is in; warnings above them."""
 
     def __init__(self, console: Console, characters: Sequence[str]) -> None:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.fields[tenant]}"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
-        )
+        self._progress = stage_progress(console, TextColumn("{task.fields[tenant]}"))
         self._tasks = {
             name: self._progress.add_task("waiting", total=None, tenant=tenant_of(name), figures="")
             for name in characters

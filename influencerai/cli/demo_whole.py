@@ -17,7 +17,7 @@ from influencerai.cli.demo_interruption import DemoInterruption
 from influencerai.cli.demo_progress import choose_demo_listener
 from influencerai.cli.demo_server import DemoServer, missing_for_server, running_server
 from influencerai.cli.demo_tenants import Trained, dataset_path, tenant_of, train_all
-from influencerai.cli.diagnosis import TRAIN_PACKAGES
+from influencerai.cli.diagnosis import SERVE_PACKAGES, TRAIN_PACKAGES
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.cli.progress import short_path
 from influencerai.demo.characters import changed_files
@@ -26,21 +26,6 @@ from influencerai.settings import Settings
 
 EPOCHS = 60
 """300 steps: after so many the characters are there, and two trainings on two cores have ended in good time."""
-SERVE_PACKAGES = {
-    "aiosqlite": "aiosqlite",
-    "alembic": "alembic",
-    "fastapi": "fastapi",
-    "fastapi-swagger": "fastapi_swagger",
-    "limits": "limits",
-    "prometheus-client": "prometheus_client",
-    "pyjwt": "jwt",
-    "python-multipart": "python_multipart",
-    "ray": "ray",
-    "sqlalchemy": "sqlalchemy",
-    "structlog": "structlog",
-    "uvicorn": "uvicorn",
-}
-"""Distributions of the serve extra with the modules that they bring."""
 
 
 def run_whole_demo(

@@ -34,6 +34,21 @@ TRAIN_PACKAGES = {
     "transformers": "transformers",
 }
 """Distributions of the train extra with the modules that they bring."""
+SERVE_PACKAGES = {
+    "aiosqlite": "aiosqlite",
+    "alembic": "alembic",
+    "fastapi": "fastapi",
+    "fastapi-swagger": "fastapi_swagger",
+    "limits": "limits",
+    "prometheus-client": "prometheus_client",
+    "pyjwt": "jwt",
+    "python-multipart": "python_multipart",
+    "ray": "ray",
+    "sqlalchemy": "sqlalchemy",
+    "structlog": "structlog",
+    "uvicorn": "uvicorn",
+}
+"""Distributions of the serve extra with the modules that they bring."""
 
 
 @dataclass(frozen=True, kw_only=True)

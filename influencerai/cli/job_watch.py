@@ -11,12 +11,12 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import TaskID
 from rich.text import Text
 
 from influencerai.cli.job_tables import ConfigNames, event_line, job_table, progress_of, status_of, waiting_of
 from influencerai.cli.outcome import print_json, print_result, visible
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES, duration
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES, duration, stage_progress
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import NotFoundError, StoreError, TooManyError, TrainingError, UnreachableError
@@ -86,14 +86,7 @@ class JobBars:
     """One bar on a terminal, for the stage that the job is in; what else happens is printed above it."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
-        )
+        self._progress = stage_progress(console)
         self._task: TaskID = self._progress.add_task("waiting", total=None, figures="")
 
     def __enter__(self) -> JobBars:

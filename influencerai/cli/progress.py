@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 
 from influencerai.cli.outcome import print_json, visible
 from influencerai.domain import (
@@ -113,19 +113,25 @@ def short_path(path: str | Path) -> str:
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
 
 
+def stage_progress(console: Console, *columns: ProgressColumn) -> Progress:
+    """Bars for the stages of trainings, with fields `figures`; `columns` stand before what the stage is called."""
+    return Progress(
+        SpinnerColumn(),
+        *columns,
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+
+
 class Bars:
     """One bar per stage on a terminal, remarks above them."""
 
     def __init__(self, console: Console) -> None:
         self._figures = Figures()
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            console=console,
-        )
+        self._progress = stage_progress(console)
         self._task: TaskID | None = None
         self._stage = ""
 

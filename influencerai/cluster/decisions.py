@@ -56,7 +56,7 @@ class Decisions:
         self._claims = ClaimRules.of(settings)
         self._rules = DispatchRules(running_per_tenant=settings.running_jobs_per_tenant)
         self._begin_seconds = max(settings.start_seconds, settings.lease_seconds)
-        self.usual_seconds: float | None = None
+        self._usual_seconds: float | None = None
         """How long jobs took lately, where some have."""
 
     async def has_start(self, transaction: Transaction, view: View) -> bool:
@@ -92,7 +92,7 @@ class Decisions:
         waiting, _ = await self._waiting(transaction, view, per_tenant=_EXPLAINED_PER_TENANT)
         if not any(waiting.values()):
             return dict
-        self.usual_seconds = await transaction.attempts.usual_seconds()
+        self._usual_seconds = await transaction.attempts.usual_seconds()
         shares = await transaction.turns.shares(waiting)
         running = [
             RunningJob(
@@ -106,7 +106,7 @@ class Decisions:
 
     @property
     def _expected(self) -> float:
-        return EXPECTED_SECONDS if self.usual_seconds is None else self.usual_seconds
+        return EXPECTED_SECONDS if self._usual_seconds is None else self._usual_seconds
 
     async def _decide(self, transaction: Transaction, view: View) -> tuple[list[Start], dict[str, tuple[Way, ...]]]:
         waiting, ways = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)

@@ -29,6 +29,7 @@ from influencerai.planning.ways import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
+from influencerai.worker.lease import RENEWALS_PER_LEASE
 
 _PLANNED_AT_ONCE = 100
 _REFRESH_SECONDS = 1.0
@@ -37,7 +38,6 @@ _OUTAGE_SECONDS = 1.0
 _ASIDE_SECONDS = 30.0
 _MOST_ASIDE = 1000
 _UNBEGUN_SECONDS = 10.0
-_RENEWALS_PER_LEASE = 6
 _SAVE_SECONDS = 5.0
 _train: Any = ray.remote(max_retries=0, max_calls=0)(task.train)
 _log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ class Dispatcher:
 
 def end_seconds(settings: Settings) -> float:
     """Until a recalled attempt has heard of it with its next write, and has saved its state."""
-    return settings.cancel_grace_seconds + settings.lease_seconds / _RENEWALS_PER_LEASE + _SAVE_SECONDS
+    return settings.cancel_grace_seconds + settings.lease_seconds / RENEWALS_PER_LEASE + _SAVE_SECONDS
 
 
 async def _guarded(work: Callable[[], Awaitable[None]]) -> None:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
@@ -47,7 +47,7 @@ class _Known:
     probe: asyncio.Task[tuple[Facts, Facts]] | None = None
     facts: Facts | None = None
     problem: str | None = _BEING_LOOKED_AT
-    looked_at: float = field(default=-_LOOK_AGAIN_SECONDS)
+    looked_at: float = -_LOOK_AGAIN_SECONDS
     is_warm: bool = False
 
 
@@ -119,7 +119,7 @@ class ClusterNodes:
                 known.probe.cancel()
         folder = self._settings.root / MARKERS
         with suppress(OSError):
-            for path in (folder / self._marker, *folder.glob(f"{self._marker}.*")):
+            for path in folder.glob(f"{self._marker}.*"):
                 path.unlink(missing_ok=True)
 
     async def _write_down(self, found: dict[str, NodeState]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from influencerai.basemodel import find_base_model, unet_size
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.execution import DeviceKind
+from influencerai.planning.execution import DeviceFacts, DeviceKind, execution_plan
 from influencerai.planning.ways import Way, ways_to_train
 from influencerai.settings import Settings
 from influencerai.store.turns import PendingJob
@@ -39,7 +39,7 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
             config,
             family=family,
             kind=kind,
-            threads=job_threads(settings) if frozen is None else frozen["threads"],
+            threads=settings.job_threads if frozen is None else frozen["threads"],
             precision=_precision(config, kind) if frozen is None else frozen["precision"],
             denoiser_parameters=parameters,
             is_shared=settings.share_gpus and parameters is not None,
@@ -71,11 +71,6 @@ def _on_the_same(ways: tuple[Way, ...], plan: Mapping[str, Any] | None) -> list[
     return [replace(way, needs=replace(way.needs, accelerator=accelerator)) for way in ways]
 
 
-def job_threads(settings: Settings) -> int:
-    """Cores that a training on the CPU holds."""
-    return max(1, settings.usable_threads // settings.workers)
-
-
 def _size(name: str, settings: Settings) -> tuple[str, int | None]:
     """Family of the base model and parameters of its UNet, as far as this machine can tell."""
     with suppress(InfluencerAIError, OSError):
@@ -84,8 +79,7 @@ def _size(name: str, settings: Settings) -> tuple[str, int | None]:
     return _UNKNOWN_FAMILY, None
 
 
-def _precision(config: LoraConfig, kind: DeviceKind) -> Any:
-    asked = config.options.precision
-    if kind == "cpu":
-        return "bf16" if asked == "bf16" else "fp32"
-    return "bf16" if asked == "auto" else asked
+def _precision(config: LoraConfig, kind: DeviceKind) -> Literal["fp32", "bf16", "fp16"]:
+    """As a device of the kind would have it; of a GPU the newer kind: bf16 and fp16 need as much."""
+    device = DeviceFacts(kind=kind, name="", has_bf16=True, build="")
+    return execution_plan(config, device, threads=1)[0].precision

@@ -41,7 +41,6 @@ class Facts:
 
     machine: str
     """The same for two processes only where they share the machine."""
-    host: str
     versions: Mapping[str, str]
     models: tuple[str, ...]
     devices: tuple[Device, ...]
@@ -52,7 +51,6 @@ def look(root: Path, models_dir: Path, marker: str, answer: str) -> Facts:
     """The facts of this machine, and whether it sees the marker of that name in the root; it leaves an answer there."""
     return Facts(
         machine=_machine(),
-        host=socket.gethostname(),
         versions=_versions(),
         models=_models(models_dir),
         devices=list_gpus(),
@@ -62,9 +60,7 @@ def look(root: Path, models_dir: Path, marker: str, answer: str) -> Facts:
 
 def own_facts(models_dir: Path) -> Facts:
     """The facts of the machine that others are compared with."""
-    return Facts(
-        machine=_machine(), host=socket.gethostname(), versions=_versions(), models=_models(models_dir), devices=()
-    )
+    return Facts(machine=_machine(), versions=_versions(), models=_models(models_dir), devices=())
 
 
 def differences(node: Facts, ours: Facts, *, needs_one_machine: bool) -> list[str]:

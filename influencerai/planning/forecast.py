@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from influencerai.planning.dispatch import EXPECTED_SECONDS, DispatchRules, TenantShare, WaitingJob, decide
 from influencerai.planning.placement import Capacity, Holding, Node
 
+_WAITS_ITS_TURN = "It waits its turn: others come before it."
 _LOOKAHEAD = 50
 """Ends of jobs that are looked at: what starts later has no estimate."""
 
@@ -86,13 +87,10 @@ def forecast(
     return {
         job.id: Forecast(
             position=place,
-            reason=reasons.get(job.id, WAITS_ITS_TURN),
+            reason=reasons.get(job.id, _WAITS_ITS_TURN),
             seconds=starts.get(job.id),
             is_impossible=job.id in impossible,
         )
         for waiting in jobs.values()
         for place, job in enumerate(waiting, start=1)
     }
-
-
-WAITS_ITS_TURN = "It waits its turn: others come before it."

@@ -33,10 +33,6 @@ class Way:
     micro_batch: int
     gradient_checkpointing: bool
 
-    def describe(self, config: LoraConfig) -> str | None:
-        """What differs from what was asked for, for people; None where nothing does."""
-        return describe_way(config, micro_batch=self.micro_batch, gradient_checkpointing=self.gradient_checkpointing)
-
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)

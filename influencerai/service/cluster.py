@@ -8,7 +8,7 @@ from influencerai.domain.cluster import Cluster, ClusterDevice, ClusterJob, Clus
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.attempts import ActiveAttempt
-from influencerai.store.nodes import NodeSeen
+from influencerai.store.nodes import NodeState
 from influencerai.store.times import to_datetime
 
 
@@ -32,7 +32,7 @@ class ClusterService:
         return Cluster(nodes=shown, workers=len(workers))
 
 
-def _shown(seen: NodeSeen, here: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
+def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
     node = seen.node
     own = [attempt for attempt in here if attempt.tenant_id == tenant]
     return ClusterNode(

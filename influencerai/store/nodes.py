@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.planning.placement import Device, Node
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.schema import nodes
-from influencerai.store.times import to_datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +21,6 @@ class NodeState:
     problem: str | None = None
     """Why nothing is trained there."""
     is_draining: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeSeen(NodeState):
-    """A machine that was there a moment ago."""
-
-    seen_at: datetime
 
 
 class Nodes:
@@ -58,11 +49,11 @@ class Nodes:
             statement = insert_or_set(self._connection, nodes, *rows[0], "seen_at").values(seen_at=now())
             await self._connection.execute(statement, rows)
 
-    async def seen(self, *, within_seconds: float) -> Sequence[NodeSeen]:
+    async def seen(self, *, within_seconds: float) -> Sequence[NodeState]:
         """Machines that were there in the last seconds, by name."""
         statement = select(nodes).where(nodes.c.seen_at >= now() - round(within_seconds * 1000))
         return [
-            NodeSeen(
+            NodeState(
                 node=Node(
                     id=row.id,
                     name=row.name,
@@ -72,7 +63,6 @@ class Nodes:
                 ),
                 problem=row.problem,
                 is_draining=row.is_draining,
-                seen_at=to_datetime(row.seen_at),
             )
             for row in await self._connection.execute(statement.order_by(nodes.c.name, nodes.c.id))
         ]

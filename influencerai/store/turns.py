@@ -85,7 +85,7 @@ class Turns:
         One claim at a time counts who runs how much. The tenant goes before the job, as in every transaction, and the
         job is never waited for: so nothing waits in a circle.
         """
-        await take_turn(self._connection, "claim")
+        await self.begin_decision()
         for job in await self._best(rules):
             row = await self.lock(job.tenant, job.id)
             if row is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -42,7 +40,7 @@ from influencerai.planning import BatchPlan
 from influencerai.planning.execution import execution_warnings
 from influencerai.planning.ways import describe_way
 from influencerai.train.backend import RunContext, load_backend
-from influencerai.train.causes import causes
+from influencerai.train.causes import is_infrastructure
 from influencerai.train.device import device_facts
 from influencerai.train.exporter import epoch_files
 from influencerai.train.failure import describe_failure
@@ -51,27 +49,8 @@ from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.ranks import Ranks, joined_ranks
 from influencerai.train.sampling import sampled_files
+from influencerai.train.secret_values import without_secrets
 from influencerai.train.snapshot import DATASET_FOLDER, LEFTOVER_SECONDS, restore_snapshot, take_snapshot
-
-_INFRASTRUCTURE = frozenset(
-    {
-        errno.EAGAIN,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EIO,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENODEV,
-        errno.ENOMEM,
-        errno.ENOSPC,
-        errno.EROFS,
-        errno.ESTALE,
-    }
-)
-"""What a machine runs out of or loses, and no user can mend."""
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_?KEY|DATABASE_URL|DSN")
-_SHORTEST_SECRET = 8
-_URL_CREDENTIALS = re.compile(r"://[^/\s@]+@")
 
 
 def take_part(
@@ -354,22 +333,16 @@ class _Attempt:
 
     def _shown(self, text: str) -> str:
         """The text as a tenant may read it: no path of this machine, no secret of this process."""
-        for secret in _secrets():
-            text = text.replace(secret, "***")
+        text = without_secrets(text)
         for folder in self._folders():
             text = text.replace(f"{folder}/", "")
-        return _URL_CREDENTIALS.sub("://***@", text)
+        return text
 
     def _folders(self) -> list[Path]:
         """Where on this machine things lie, which is nobody's business; the longest first."""
         order = self._order
         folders = {order.root, order.cache_dir, *order.models_dirs, Path.home()}
         return sorted(folders | {folder.resolve() for folder in folders}, key=lambda path: len(str(path)), reverse=True)
-
-
-def is_infrastructure(error: BaseException) -> bool:
-    """Whether a full disk, a lost device or the like is behind the error, so that it is worth another attempt."""
-    return any(isinstance(cause, OSError) and cause.errno in _INFRASTRUCTURE for cause in causes(error))
 
 
 def _stopped(what: str) -> StoppedError:
@@ -406,9 +379,3 @@ def _add(warnings: list[str], message: str) -> None:
 def _last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-def _secrets() -> list[str]:
-    """Values of the environment that should not be read by anybody, longest first."""
-    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name.upper())}
-    return sorted((value for value in found if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -13,7 +13,7 @@ from influencerai.store import Store, Transaction
 from influencerai.store.queue import Lease
 from influencerai.worker.journal import Journal
 
-_RENEWALS_PER_LEASE = 6
+RENEWALS_PER_LEASE = 6
 """A lease is renewed so often before it expires, whatever happens."""
 _RETRY_SECONDS = 0.2
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class LeaseKeeper:
             recorded.result()
         if now - self._renewed > self._seconds:
             raise _unreached()
-        is_time = now - self._tried > self._seconds / _RENEWALS_PER_LEASE
+        is_time = now - self._tried > self._seconds / RENEWALS_PER_LEASE
         if self._recording is None and (self._journal.is_due or is_time):
             self._recording = asyncio.create_task(self._write_news())
 

@@ -26,7 +26,8 @@ from safetensors import safe_open
 
 from influencerai.cli.demo_interruption import DemoInterruption
 from influencerai.cli.demo_progress import DemoBars, DemoLines
-from influencerai.cli.demo_whole import SERVE_PACKAGES, run_whole_demo
+from influencerai.cli.demo_whole import run_whole_demo
+from influencerai.cli.diagnosis import SERVE_PACKAGES
 from influencerai.cli.outcome import InterruptedRun
 from influencerai.demo.characters import list_characters, write_character
 from influencerai.demo.spec import DEMO_PROMPTS, demo_config

@@ -7,21 +7,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from ray.cluster_utils import Cluster
 
 from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
 from influencerai.planning.placement import Node
 from influencerai.store.attempts import ActiveAttempt
-from influencerai.store.nodes import NodeSeen
+from influencerai.store.nodes import NodeState
 from influencerai.worker.child import LOG_FILE
 from tests.histories import overcommitted
-from tests.worker.workplace import Workplace, children, marked, strike
+from tests.worker.workplace import Workplace, children, marked, opened, strike
 
 _REPOSITORY = Path(__file__).parents[2]
 _SEEN_SECONDS = 10.0
@@ -111,7 +111,7 @@ class Site(Workplace):
     def node_id(self, name: str) -> str:
         return str(self._nodes[name].unique_id)
 
-    def nodes(self) -> dict[str, NodeSeen]:
+    def nodes(self) -> dict[str, NodeState]:
         """What the database says of the nodes, by name."""
 
         async def look(service: Any) -> Any:
@@ -261,15 +261,6 @@ def descendants(pid: int) -> list[int]:
     return [pid, *(other for child in children(pid) for other in descendants(child))]
 
 
-@contextmanager
-def site(folder: Path, url: str, **settings: Any) -> Iterator[Site]:
-    """A site until the end of the block; then none of its processes is left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with start_blocking_portal() as portal:
-        place = Site(folder, url, portal, **settings)
-        place.ask(lambda service: service.open())
-        try:
-            yield place
-        finally:
-            place.dismiss()
-            place.ask(lambda service: service.close())
+def site(folder: Path, url: str, **settings: Any) -> AbstractContextManager[Site]:
+    """A workplace with a cluster, until the end of the block."""
+    return opened(Site, folder, url, **settings)

@@ -9,7 +9,7 @@ import pytest
 
 from influencerai.domain import LoraConfig
 from influencerai.planning.placement import Capacity, Device, Node, best_place
-from influencerai.planning.ways import Way, ways_to_train
+from influencerai.planning.ways import Way, describe_way, ways_to_train
 
 
 def config(**fields: Any) -> LoraConfig:
@@ -24,13 +24,17 @@ def node(gb: float) -> Node:
     return Node(id="n", name="n", cpus=8, memory_gb=64, devices=(Device(name="GPU", memory_gb=gb),))
 
 
+def said(way: Way, asked: LoraConfig) -> str | None:
+    return describe_way(asked, micro_batch=way.micro_batch, gradient_checkpointing=way.gradient_checkpointing)
+
+
 def test_the_way_that_was_asked_for_is_the_first() -> None:
     for checkpointing in (False, True):
         asked = config(meta={"gradientCheckpointing": checkpointing})
         first, *others = ways(asked=asked)
         assert (first.micro_batch, first.gradient_checkpointing) == (4, checkpointing)
-        assert first.describe(asked) is None
-        assert all(other.describe(asked) for other in others)
+        assert said(first, asked) is None
+        assert all(said(other, asked) for other in others)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -57,7 +61,7 @@ def test_a_smaller_gpu_trains_in_a_slower_way(gb: float, micro_batch: int, check
 
 
 def test_what_differs_is_said() -> None:
-    assert ways()[-1].describe(config()) == (
+    assert said(ways()[-1], config()) == (
         "To fit into memory it trains with gradient checkpointing and in micro-batches of 1, "
         "which make up the batch of 4."
     )

@@ -33,7 +33,8 @@ from influencerai.domain.attempt import (
     to_line,
 )
 from influencerai.errors import DatasetError, InfluencerAIError
-from influencerai.train.attempt import is_infrastructure, run_attempt
+from influencerai.train.attempt import run_attempt
+from influencerai.train.causes import is_infrastructure
 from influencerai.train.checkpoint import list_checkpoints
 from tests.attempts import DATASET, JOB, OUTPUT, lora_files, make_order, undisturbed, write_pictures
 from tests.training_runs import make_config, make_settings, make_spec

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from influencerai.domain import TrainingSpec
 from influencerai.errors import DatasetError, OutOfMemoryError, TrainingError
 from influencerai.planning.batches import PlannedStep, SampleRef
-from influencerai.train.attempt import is_infrastructure
+from influencerai.train.causes import is_infrastructure
 from influencerai.train.ranks import Ranks, joined_ranks
 from tests.small_models import small_sd15, small_sdxl
 from tests.train.rank_processes import run_ranks, values

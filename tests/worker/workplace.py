@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,7 @@ on_both = pytest.mark.parametrize("shared", ["sqlite", pytest.param("postgres", 
 """A test of `place` on both kinds of databases."""
 _references: dict[str, dict[str, bytes]] = {}
 T = TypeVar("T")
+Place = TypeVar("Place", bound="Workplace")
 
 
 class Workplace:
@@ -310,17 +311,22 @@ class Workplace:
 
 
 @contextmanager
-def workplace(folder: Path, url: str, **settings: Any) -> Iterator[Workplace]:
-    """A workplace until the end of the block; then none of its processes is left."""
+def opened(kind: type[Place], folder: Path, url: str, **settings: Any) -> Iterator[Place]:
+    """A workplace of some kind until the end of the block; then none of its processes is left."""
     folder.mkdir(parents=True, exist_ok=True)
     with start_blocking_portal() as portal:
-        place = Workplace(folder, url, portal, **settings)
+        place = kind(folder, url, portal, **settings)
         place.ask(lambda service: service.open())
         try:
             yield place
         finally:
             place.dismiss()
             place.ask(lambda service: service.close())
+
+
+def workplace(folder: Path, url: str, **settings: Any) -> AbstractContextManager[Workplace]:
+    """A workplace with workers of this machine."""
+    return opened(Workplace, folder, url, **settings)
 
 
 def write_pictures(folder: Path, *, count: int) -> Path:
