@@ -20,7 +20,7 @@ COUNT = 2
 
 
 @click.command(
-    short_help="Train on a sample character and draw before and after.",
+    short_help="Serve, train sample characters, draw before and after.",
     epilog="""\b
 Examples:
   influencerai demo

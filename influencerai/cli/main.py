@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "Train a LoRA on a folder of pictures.",
     "sample": "Draw a grid of pictures with a LoRA.",
     "dataset": "Check a folder of pictures, or write a sample one.",
-    "demo": "Train on a sample character and draw before and after.",
+    "demo": "Serve, train sample characters, draw before and after.",
     "serve": "Serve the REST API and train submitted jobs.",
     "jobs": "List, watch, cancel and retry the jobs of a server.",
     "node": "Make this machine a node of a cluster.",

@@ -29,6 +29,7 @@ from influencerai.planning.ways import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
+from influencerai.store.returns import RetryRules
 from influencerai.worker.lease import RENEWALS_PER_LEASE
 
 _PLANNED_AT_ONCE = 100
@@ -105,7 +106,7 @@ class Dispatcher:
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
             await _guarded(self._refresh)
-        for work in (self._plan, self._start, self._follow):
+        for work in (self._reap, self._plan, self._start, self._follow):
             await _guarded(work)
         if now - self._explained >= _EXPLAIN_SECONDS:
             self._explained = now
@@ -122,6 +123,14 @@ class Dispatcher:
         now = time.monotonic()
         self._aside = {id: until for id, until in self._aside.items() if until > now}
         return View(ready=self._nodes.ready, expected=self._nodes.expected, aside=self._aside.keys())
+
+    async def _reap(self) -> None:
+        """Take back jobs whose attempts were lost."""
+        async with self._store.read() as transaction:
+            if not await transaction.turns.has_lost():
+                return
+        async with self._store.write() as transaction:
+            await transaction.queue.reap(retries=RetryRules.of(self._settings))
 
     async def _plan(self) -> None:
         """Say of new jobs what they need."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Ray's least and more; nothing of ours is put there."""
 _TOKEN_FILE = Path(".ray/auth_token")
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 
 
@@ -63,7 +65,7 @@ def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
     """Its environment: a token that every node of the cluster has to know, and how long a drain may take.
 
     Raises:
-        ValidationError: there is no token to join with.
+        ValidationError: there is no token to join with, or none can be made.
     """
     own = dict(os.environ)
     if own.get("RAY_AUTH_MODE", "token") == "token":
@@ -73,9 +75,19 @@ def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
                     "There is no token to join the cluster with.",
                     remedy="Set RAY_AUTH_TOKEN to what the head's ~/.ray/auth_token holds.",
                 )
-            subprocess.run([*_RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
+            _make_token()
         own["RAY_AUTH_MODE"] = "token"
     return {**own, _DRAIN_VARIABLE: f"{offer.drain_seconds:g}"}
+
+
+def _make_token() -> None:
+    made = subprocess.run([*_RAY, "get-auth-token", "--generate"], capture_output=True, text=True, check=False)
+    if made.returncode:
+        said = (made.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise ValidationError(
+            f"Ray cannot make a token for the cluster: {said}",
+            remedy=f"Look whether {Path.home() / _TOKEN_FILE} can be written, or set RAY_AUTH_TOKEN.",
+        )
 
 
 def _has_token(environment: Mapping[str, str]) -> bool:
@@ -84,7 +96,16 @@ def _has_token(environment: Mapping[str, str]) -> bool:
 
 
 def labels_of(offer: NodeOffer) -> dict[str, str]:
-    """What the node is placed by: its name, and the memory of its smallest GPU, in GB."""
+    """What the node is placed by: its name, and the memory of its smallest GPU, in GB.
+
+    Raises:
+        ValidationError: Ray does not take the name as a label.
+    """
+    if offer.name is not None and not _LABEL.fullmatch(offer.name):
+        raise ValidationError(
+            f"A node cannot be called {offer.name!r}.",
+            remedy="Use at most 63 letters, digits and '-', '_', '.', with a letter or digit at both ends.",
+        )
     labels = {NAME_LABEL: offer.name or socket.gethostname()}
     memory = offer.gpu_memory_gb
     if memory is None and (found := list_gpus()):

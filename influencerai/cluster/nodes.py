@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -32,6 +33,7 @@ _LOOK_AGAIN_AFTER_PROBLEM_SECONDS = 10.0
 _PROBE_SECONDS = 60.0
 _WRITTEN_PER_LEASE = 4
 _RAY_SECONDS = 15.0
+_LEFTOVER_SECONDS = 3600.0
 _BEING_LOOKED_AT = "It has just joined and is being looked at."
 _DOUBTED = "It did not answer a moment ago and is being looked at again."
 _probe: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
@@ -113,14 +115,11 @@ class ClusterNodes:
             known.probe, known.problem, known.looked_at = None, _DOUBTED, -_LOOK_AGAIN_SECONDS
 
     async def close(self) -> None:
-        """Take back what is in the root."""
+        """Take back what is in the root, and what killed dispatchers have left there."""
         for known in self._known.values():
             if known.probe is not None:
                 known.probe.cancel()
-        folder = self._settings.root / MARKERS
-        with suppress(OSError):
-            for path in folder.glob(f"{self._marker}.*"):
-                path.unlink(missing_ok=True)
+        await asyncio.to_thread(_sweep, self._settings.root / MARKERS, self._marker)
 
     async def _write_down(self, found: dict[str, NodeState]) -> None:
         """What has changed, and now and then everything, so that others see who is still there."""
@@ -258,12 +257,19 @@ async def _result(reference: Any) -> Any:
     return await asyncio.wrap_future(reference.future())
 
 
-def _write(path: Any, text: str) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 
-def _check_answer(path: Any, text: str) -> str | None:
+def _sweep(folder: Path, own: str) -> None:
+    with suppress(OSError):
+        for path in folder.glob("server-*"):
+            if path.name.startswith(own) or path.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+def _check_answer(path: Path, text: str) -> str | None:
     try:
         same = path.read_text() == text
     except OSError:

@@ -1,7 +1,7 @@
 """Pre-flight: what is known of a job before it runs, found out without torch."""
 
 from influencerai.preflight.check import preflight
-from influencerai.preflight.device import AssumedDevice, assumed_device
+from influencerai.preflight.device import AssumedDevice, assumed_device, cluster_device
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Preflight",
     "TimeEstimate",
     "assumed_device",
+    "cluster_device",
     "preflight",
 ]

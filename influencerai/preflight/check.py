@@ -69,7 +69,11 @@ def preflight(
     with _noted(errors):
         base = _find_model(config, settings=settings, as_path=as_path, warnings=warnings)
     execution, device_warnings = execution_plan(
-        config, device.facts, threads=settings.usable_threads, deterministic=settings.deterministic
+        config,
+        device.facts,
+        threads=settings.usable_threads,
+        deterministic=settings.deterministic,
+        world_size=min(config.options.gpus, device.count),
     )
     if images and base:
         with _noted(errors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from influencerai.domain.wire import WireModel
 from influencerai.planning.execution import DeviceFacts, DeviceKind
+from influencerai.planning.placement import Node
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 """Where NVIDIA's driver on Linux has a folder per GPU."""
@@ -19,6 +21,7 @@ class AssumedDevice(WireModel):
 
     kind: DeviceKind
     name: str
+    count: int = Field(default=1, description="How many of them one job may have.")
     has_bf16: bool = Field(default=True, description="Whether a GPU computes in bf16 itself.")
     build: str = Field(default="assumed", description="Versions of the libraries that compute.")
     basis: str = Field(description="Where this is known from, and what of it is only assumed.")
@@ -49,6 +52,21 @@ def assumed_device(setting: Literal["auto", "cpu", "cuda"], *, gpus: Path = NVID
         )
     return AssumedDevice(
         kind="cpu", name="CPU", has_bf16=False, basis="Assumed: no NVIDIA GPU is seen on this machine."
+    )
+
+
+def cluster_device(nodes: Sequence[Node]) -> AssumedDevice | None:
+    """The device of a job on these nodes, which may train; None where they have no GPUs, or there are none."""
+    equipped = [node for node in nodes if node.devices]
+    if not equipped:
+        return None
+    node = max(equipped, key=lambda node: (len(node.devices), node.devices[0].memory_gb))
+    return AssumedDevice(
+        kind="cuda",
+        name=node.devices[0].name,
+        count=len(node.devices),
+        basis=f"Assumed: node {node.name} of the cluster has it; a job may get another node. That it computes in bf16 "
+        "is not checked here.",
     )
 
 

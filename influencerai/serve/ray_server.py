@@ -18,7 +18,7 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
-from influencerai.errors import InfluencerAIError
+from influencerai.errors import ConflictError, InfluencerAIError
 from influencerai.logs import configure_logs
 from influencerai.service import Service
 from influencerai.settings import Settings
@@ -33,7 +33,15 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 """Ray's least and more; nothing of ours is put there."""
 _QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
 """Of Serve itself; requests are logged by the app."""
+_PRESENCE = "influencerai-server"
+_GONE_SECONDS = 15.0
+"""Until Ray has noticed that a server was killed."""
 _log = logging.getLogger(__name__)
+
+
+@ray.remote(num_cpus=0)
+class _Presence:
+    """Says by its name that a server uses this Ray; it ends with the server, however that ends."""
 
 
 class Api:
@@ -61,6 +69,7 @@ class RayServer:
         self._settings = settings
         self._needs_worker = needs_worker
         self._joined = False
+        self._presence: Any = None
         self._owns_serve = True
         self.port = settings.port or _free_port(settings.host)
 
@@ -68,6 +77,7 @@ class RayServer:
         """Start Ray, or join the one that RAY_ADDRESS names.
 
         Raises:
+            ConflictError: another server uses it.
             InfluencerAIError: it cannot be used.
         """
         for name in ("ray", "ray.serve", "ray._private.worker"):
@@ -89,6 +99,8 @@ class RayServer:
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
             remedy = "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one." if address else None
             raise InfluencerAIError(f"Ray cannot be used: {str(error).splitlines()[0]}", remedy=remedy) from error
+        if self._joined:
+            self._presence = _be_present()
 
     def deploy(self) -> None:
         """Start the API on the Ray that is connected, and wait until it answers.
@@ -115,7 +127,9 @@ class RayServer:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """End the event streams, then the API."""
+        """End the event streams, then the API; another server's is left alone."""
+        if self._joined and self._presence is None:
+            return
         with suppress(Exception):
             handle = serve.get_app_handle(APP_NAME)
             handle.end_streams.remote().result(timeout_s=_DRAIN_SECONDS)
@@ -157,6 +171,25 @@ def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _be_present() -> Any:
+    """Have this Ray's servers know of this one.
+
+    Raises:
+        ConflictError: another server uses it.
+    """
+    deadline = time.monotonic() + _GONE_SECONDS
+    while True:
+        try:
+            return _Presence.options(name=_PRESENCE).remote()  # type: ignore[attr-defined]
+        except ValueError as error:
+            if time.monotonic() > deadline:
+                raise ConflictError(
+                    "Another InfluencerAI server uses this Ray cluster already.",
+                    remedy="Use that one, or give this one a cluster of its own: leave RAY_ADDRESS out.",
+                ) from error
+        time.sleep(0.2)
 
 
 def _is_serve_running() -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from influencerai.domain import LoraConfig
 from influencerai.domain.dataset import Dataset
 from influencerai.domain.job import JobDraft
-from influencerai.preflight import Preflight, preflight
+from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
 from influencerai.service.datasets import DatasetService
 from influencerai.service.jobs import resolve_draft, with_trigger_word
 from influencerai.settings import Settings
@@ -35,6 +35,7 @@ class PreFlightService:
         async with self._store.read() as transaction:
             dataset, _, config = await resolve_draft(transaction, tenant, draft)
             speed = await self._speed(transaction, tenant, config)
+            device = await self._device(transaction)
         folder = self._datasets.folder(tenant, dataset)
         found = await asyncio.to_thread(
             preflight,
@@ -42,6 +43,7 @@ class PreFlightService:
             folder,
             settings=self._settings,
             as_path=False,
+            device=device,
             throughput=speed,
         )
         return found.model_copy(
@@ -55,6 +57,13 @@ class PreFlightService:
     def _shown(self, text: str, folder: Path, dataset: Dataset) -> str:
         """A sentence without the server's own folders."""
         return self._folders.shown(text.replace(str(folder), dataset.path), tenant=dataset.tenant_id)
+
+    async def _device(self, transaction: Transaction) -> AssumedDevice | None:
+        """A GPU of the cluster, where its nodes have some that may be used; None leaves it to this machine."""
+        if self._settings.device == "cpu":
+            return None
+        seen = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
+        return cluster_device([state.node for state in seen if state.problem is None and not state.is_draining])
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:
         """Images per second of the tenant's last completed job that trained alike."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Row, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
@@ -74,10 +74,12 @@ class Turns:
 
     async def has_work(self, rules: ClaimRules) -> bool:
         """Whether a claim, or taking back lost jobs, would find something; a look that locks nothing."""
+        return await self.has_lost() or bool(await self._best(rules))
+
+    async def has_lost(self) -> bool:
+        """Whether taking back lost jobs would find some; a look that locks nothing."""
         expired = select(jobs.c.id).where(jobs.c.status == "running", jobs.c.lease_expires_at < now()).limit(1)
-        if (await self._connection.execute(expired)).first() is not None:
-            return True
-        return bool(await self._best(rules))
+        return (await self._connection.execute(expired)).first() is not None
 
     async def next(self, rules: ClaimRules) -> Row[Any] | None:
         """The job whose turn it is, locked, and its tenant's row too.
@@ -150,13 +152,16 @@ class Turns:
         """Write why pending jobs wait and for how long, by id."""
         columns = (jobs.c.id, jobs.c.waiting, jobs.c.queue_position, jobs.c.estimated_start)
         statement = select(*columns, now().label("now")).where(jobs.c.id.in_(tuple(found)), _PENDING)
+        changes = []
         for row in (await self._connection.execute(statement.order_by(jobs.c.id))).all():
             said = found[row.id]
             start = None if said.seconds is None else row.now + round(said.seconds * 1000)
             moved = abs((start or 0) - (row.estimated_start or 0)) > _ESTIMATE_SECONDS * 1000
             if (row.waiting, row.queue_position) != (said.reason, said.position) or moved:
                 values = {"waiting": said.reason, "queue_position": said.position, "estimated_start": start}
-                await self._connection.execute(update(jobs).where(jobs.c.id == row.id, _PENDING).values(values))
+                changes.append({"job": row.id, **values})
+        if changes:
+            await self._connection.execute(update(jobs).where(jobs.c.id == bindparam("job"), _PENDING), changes)
 
     async def shares(self, tenants: Collection[str]) -> dict[str, TenantShare]:
         """What these tenants have had, and how many of their jobs run now."""

@@ -60,8 +60,12 @@ def test_a_dispatcher_that_is_killed_is_followed_by_another(place: Site) -> None
 def test_a_dispatcher_that_is_asked_to_end_has_its_jobs_saved(place: Site) -> None:
     id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
+    left = place.root / ".influencerai/cluster/server-0123.abcd"
+    left.touch()
+    os.utime(left, (0, 0))
     place.workers[0].terminate()
     assert place.workers[0].wait(60) == 0
+    assert not left.exists(), "what a killed dispatcher has left is removed"
     assert place.outcomes(id) == ["released"]
     assert place.job(id).status == "pending"
     place.staff(1)
@@ -211,6 +215,10 @@ def test_a_server_that_is_killed_finds_its_jobs_again(place: Site, monkeypatch: 
         write_pictures(place.root / PICTURES, count=2)
         id = post(first, epochs=20)
         place.wait_for_step(id, 8)
+        second = serving(place, monkeypatch, folder=place.root.parent / "another")
+        with pytest.raises(AssertionError, match="Another InfluencerAI server uses this Ray cluster"), second:
+            pass
+        assert first.ask("GET", "/readyz", tenant=None).status == 200
         kill_server()
     with serving(place, monkeypatch, port=first.port) as second:
         found = second.wait_for_job(id, seconds=PATIENCE, tenant=TENANT)
@@ -221,13 +229,13 @@ def test_a_server_that_is_killed_finds_its_jobs_again(place: Site, monkeypatch: 
 
 
 @contextmanager
-def serving(place: Site, patch: pytest.MonkeyPatch, *, port: int = 0) -> Iterator[Server]:
-    """`influencerai serve` on the site's cluster, over its root and database."""
+def serving(place: Site, patch: pytest.MonkeyPatch, *, port: int = 0, folder: Path | None = None) -> Iterator[Server]:
+    """`influencerai serve` on the site's cluster, over its database, and over its root unless it has its own."""
     patch.setenv("RAY_ADDRESS", place.cluster.address)
     patch.setenv(MARK, place.mark)
     same = ("database_url", "lease_seconds", "poll_seconds", "cancel_grace_seconds", "retry_seconds", "device")
     settings: dict[str, Any] = {name: getattr(place.settings, name) for name in same}
-    with serve(place.root, runner="ray", ray=True, port=port, **settings) as server:
+    with serve(folder or place.root, runner="ray", ray=True, port=port, **settings) as server:
         yield server
 
 

@@ -89,6 +89,21 @@ def test_what_a_machine_offers_becomes_ray_start() -> None:
     assert {"--head", "--port=7000"} <= {*start_command(NodeOffer(), head_address=None, port=7000)}
 
 
+@pytest.mark.parametrize("name", ["", "my box", "box,influencerai/gpu-memory-gb=99", "-box", "b" * 64, "böx"])
+def test_a_name_that_is_no_label_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="cannot be called"):
+        start_command(NodeOffer(name=name), head_address=None)
+
+
+def test_a_token_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".ray").write_text("a file where Ray's folder should be")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(ValidationError, match="Ray cannot make a token"):
+        start_environment(NodeOffer(), is_head=True)
+
+
 def test_without_a_token_nobody_joins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

@@ -57,6 +57,24 @@ async def test_a_tenant_sees_all_machines_and_its_own_jobs(both_api: Api) -> Non
         assert other["tenantId"] not in answer.text
 
 
+async def test_a_dry_run_takes_the_clusters_gpus_for_its_device(api: Api) -> None:
+    dataset, config = await api.dataset(), await api.config(meta={"gpus": 2}, batchSize=2)
+    draft = {"type": "lora-training", "payload": {"datasetId": dataset["id"], "loraConfigId": config["id"]}}
+
+    async def told() -> dict[str, Any]:
+        report: dict[str, Any] = (await api.post("/jobs?dryRun=true", draft)).json()
+        return report
+
+    await note(api, BOX, problem="torch is not installed.")
+    report = await told()
+    assert report["device"]["kind"] == "cpu"
+    assert any("gpus is 2, but the run trains on one device" in warning for warning in report["warnings"])
+    await note(api, BOX)
+    report = await told()
+    assert (report["device"]["name"], report["device"]["count"]) == ("H100", 2)
+    assert not any("gpus is 2" in warning for warning in report["warnings"])
+
+
 async def test_a_machine_that_ends_says_so_and_one_that_is_gone_is_not_there(api: Api) -> None:
     await note(api, BOX, is_draining=True)
     [box] = (await api.get("/cluster")).json()["nodes"]
