@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_ARGS ?= --numprocesses auto --dist worksteal
+PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api bench_scheduler bench_chaos
 
 .DEFAULT_GOAL := help

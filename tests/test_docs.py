@@ -113,6 +113,7 @@ def test_a_command_that_fails_fails_its_document(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("path", EXECUTABLE, ids=name)
 def test_what_a_document_shows_runs(path: Path, tmp_path: Path, databases: Databases) -> None:
     variables = {"DATABASE_URL": databases.new("postgres", schema=False), "INFLUENCERAI_THREADS": "1"}

@@ -61,7 +61,7 @@ def demo(*, out: Path, characters: Sequence[str], local: bool, resume: bool, as_
     run_whole_demo(chosen or list_characters()[:COUNT], out=out, resume=resume, as_json=as_json)
 
 
-def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool) -> None:
+def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool, epochs: int = 100) -> None:
     """Train a LoRA of one character on the embedded base model, here, and draw before and after."""
     from influencerai.cli.characters import write_sample_set
     from influencerai.cli.demo_grid import draw_before_after
@@ -74,7 +74,7 @@ def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool) -> None
     if not changed_files(name, dataset):
         write_sample_set(name, folder=dataset)
     run = run_training(
-        demo_config(name=name, output_path=f"loras/{name}"),
+        demo_config(name=name, output_path=f"loras/{name}", epochs=epochs),
         dataset,
         settings=settings,
         resume=resume,

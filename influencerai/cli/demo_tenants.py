@@ -96,11 +96,11 @@ async def _dataset(client: AsyncInfluencerAIClient, path: str) -> str:
 
 async def _config(client: AsyncInfluencerAIClient, character: str, *, epochs: int) -> str:
     """The id of the configuration, likewise."""
-    config = demo_config(name=character, output_path=f"loras/{character}")
+    config = demo_config(name=character, output_path=f"loras/{character}", epochs=epochs)
     known = await _first(aiter(client.lora_configs.list()), lambda found: found.name == character)
     if known is not None:
         return (await client.lora_configs.update(known.id, epochs=epochs)).id
-    return (await client.lora_configs.create(config, epochs=epochs)).id
+    return (await client.lora_configs.create(config)).id
 
 
 async def _job(client: AsyncInfluencerAIClient, dataset: str, config: str, *, resume: bool) -> Job:

@@ -17,12 +17,12 @@ DEMO_PROMPTS: Final = (
 """What changes, never the identity: that is what the LoRA has to know."""
 
 
-def demo_config(*, name: str = "demo", output_path: str | None = None) -> LoraConfig:
-    """The embedded model, 100 showings per picture in batches of 4, at the model's own 128 pixels."""
+def demo_config(*, name: str = "demo", output_path: str | None = None, epochs: int = 100) -> LoraConfig:
+    """The embedded model, each picture shown once per epoch in batches of 4, at the model's own 128 pixels."""
     return LoraConfig(
         name=name,
         model_name=MODEL_ID,
-        epochs=100,
+        epochs=epochs,
         learning_rate=1e-3,
         batch_size=4,
         resolution=128,

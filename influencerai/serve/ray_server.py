@@ -89,7 +89,7 @@ class RayServer:
         )
         try:
             ray.init(
-                address=address,
+                address=address or "local",  # without it, Ray joins what it finds on this machine
                 include_dashboard=False,
                 log_to_driver=True,
                 configure_logging=False,

@@ -24,6 +24,7 @@ from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 
+from influencerai.cli.demo import run_local_demo
 from influencerai.cli.demo_interruption import DemoInterruption
 from influencerai.cli.demo_progress import DemoBars, DemoLines
 from influencerai.cli.demo_whole import run_whole_demo
@@ -47,6 +48,7 @@ demo_whole.run_whole_demo = functools.partial(demo_whole.run_whole_demo, epochs=
 main()
 """
 """The program, whose demo trains less."""
+on_ray = pytest.mark.xdist_group("ray")
 
 
 def test_the_prompts_have_the_trigger_and_are_in_no_training_set(tmp_path: Path) -> None:
@@ -98,21 +100,25 @@ def test_a_demo_keeps_edited_captions(invoke: Invoke, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_local_demo_trains_draws_and_says_where_everything_is(invoke: Invoke, tmp_path: Path) -> None:
+@pytest.mark.parametrize("epochs", [10, pytest.param(100, marks=pytest.mark.campaign)])
+def test_the_local_demo_trains_draws_and_says_where_everything_is(
+    epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    result = invoke("demo", "--local", "--out", out, "--json")
-    assert result.exit_code == 0, result.output
-    *events, last = json_lines(result.stdout)
-    assert last["character"] == list_characters()[0]
+    run_local_demo("ava", out=out, resume=False, as_json=True, epochs=epochs)
+    *events, last = json_lines(capsys.readouterr().out)
+    assert last["character"] == "ava"
     assert all(Path(last[name]).is_file() for name in ("loraPath", "grid", "lossPlot"))
     losses = [event["loss"] for event in events if event["type"] == "step"]
-    assert sum(losses[-50:]) < sum(losses[:50])
+    half = len(losses) // 2
+    assert sum(losses[half:]) < sum(losses[:half])
     check_grid(Path(last["grid"]))
 
 
 # With the server
 
 
+@on_ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_tenants_train_at_the_same_time_and_nothing_is_left_running(
@@ -142,7 +148,8 @@ def test_two_tenants_train_at_the_same_time_and_nothing_is_left_running(
     assert (tmp_path / "server.log").is_file()
 
 
-@pytest.mark.slow
+@on_ray
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_ctrl_c_leaves_nothing_running_and_the_command_that_it_names_goes_on(tmp_path: Path) -> None:
     with demo_process(tmp_path) as (process, mark):
@@ -164,7 +171,8 @@ def test_ctrl_c_leaves_nothing_running_and_the_command_that_it_names_goes_on(tmp
         assert [attempt.outcome for attempt in job.attempts] == ["released", "completed"]
 
 
-@pytest.mark.slow
+@on_ray
+@pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:
     with demo_process(tmp_path) as (process, mark):
@@ -179,7 +187,8 @@ def test_a_second_ctrl_c_kills(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 40
 
 
-@pytest.mark.slow
+@on_ray
+@pytest.mark.campaign
 def test_a_server_that_ends_by_itself_ends_the_demo(tmp_path: Path) -> None:
     with demo_process(tmp_path) as (process, mark):
         wait_for_steps(process, tmp_path, count=1)

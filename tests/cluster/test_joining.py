@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from influencerai.cluster.joining import NodeOffer, start_command, start_environment
+from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
 from influencerai.errors import ValidationError
 from tests.cluster.site import Site
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.xdist_group("ray"),
+]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts folders over others")
 ONE_CORE = ("--cpus", "1", "--memory-gb", "8")
+BLIND = "It does not see the server's root: the same path is another folder there"
+ELSEWHERE = "The database is SQLite, which works on one machine: use Postgres"
+LOOK = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from influencerai.cluster.probe import look
+print(json.dumps(asdict(look(Path(sys.argv[1]), Path(sys.argv[2]), "ours", "theirs"))))
+"""
 
 
 def hidden(folder: Path) -> tuple[str, ...]:
@@ -36,16 +52,27 @@ def older(folder: Path, package: str) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
+def looked(
+    root: Path, models: Path, *, inside: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+) -> Facts:
+    """What a process finds that sees this machine as another one would."""
+    command = [*inside, sys.executable, "-c", LOOK, str(root), str(models)]
+    said = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=True
+    )
+    return Facts(**json.loads(said.stdout))
+
+
 @as_root
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Site, tmp_path: Path) -> None:
     model = alone.settings.models_dir / "studio" / "anime"
     model.mkdir(parents=True)
     (model / "model_index.json").write_text("{}")
     alone.staff(1)
     for name, inside, environment, reason in (
-        ("blind", hidden(alone.root), {}, "It does not see the server's root: the same path is another folder there"),
-        ("elsewhere", renamed("elsewhere"), {}, "The database is SQLite, which works on one machine: use Postgres"),
+        ("blind", hidden(alone.root), {}, BLIND),
+        ("elsewhere", renamed("elsewhere"), {}, ELSEWHERE),
         ("poor", hidden(alone.settings.models_dir), {}, "Base models are missing: studio/anime."),
         ("old", (), older(tmp_path, "diffusers"), "diffusers is 0.0.1, not "),
     ):
@@ -61,22 +88,47 @@ def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Si
     assert len(left) <= 4 * 2
 
 
+@as_root
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [("same", None), ("blind", BLIND), ("elsewhere", ELSEWHERE), ("poor", "Base models are missing: studio/anime.")],
+)
+def test_what_a_machine_sees_decides_whether_it_may_train(view: str, reason: str | None, tmp_path: Path) -> None:
+    """The look of a node in a process of its own, which sees this machine as another one would."""
+    root, models = tmp_path / "root", tmp_path / "models"
+    (root / MARKERS).mkdir(parents=True)
+    (root / MARKERS / "ours").write_text("text")
+    (models / "studio/anime").mkdir(parents=True)
+    (models / "studio/anime/model_index.json").write_text("{}")
+    inside = {"blind": hidden(root), "elsewhere": renamed("elsewhere"), "poor": hidden(models)}.get(view, ())
+    facts = looked(root, models, inside=inside)
+    found = differences(facts, own_facts(models), needs_one_machine=True)
+    assert len(found) == (reason is not None)
+    assert (reason or "") in " ".join(found)
+    assert (root / MARKERS / "theirs").exists() == (view != "blind")
+
+
+def test_other_versions_are_named(tmp_path: Path) -> None:
+    facts = looked(tmp_path, tmp_path, environment=older(tmp_path / "packages", "diffusers"))
+    found = differences(facts, own_facts(tmp_path), needs_one_machine=False)
+    assert any(text.startswith("diffusers is 0.0.1, not ") for text in found)
+
+
 @pytest.mark.slow
 def test_a_node_that_is_asked_to_leave_gives_its_job_to_another(alone: Site) -> None:
     alone.staff(1)
-    for name in ("one", "two"):
-        alone.join(name, *ONE_CORE)
-        alone.wait_for_nodes(name)
-    id = alone.submit(epochs=40)
+    alone.join("one", *ONE_CORE)
+    alone.wait_for_nodes("one")
+    id = alone.submit(epochs=30)
     alone.wait_for_step(id, 8)
-    [left] = alone.where(id)
-    leaving = alone.ask_to_leave(left)
+    alone.add_node("two", cpus=1)
+    leaving = alone.ask_to_leave("one")
     alone.wait_for_outcome(id, 1)
     leaving.wait(60)
     alone.wait(id)
     alone.check_undisturbed(id)
     assert alone.outcomes(id) == ["released", "completed"]
-    assert alone.where(id) == [left, "two" if left == "one" else "one"]
+    assert alone.where(id) == ["one", "two"]
 
 
 def test_what_a_machine_offers_becomes_ray_start() -> None:

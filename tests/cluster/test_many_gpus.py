@@ -11,12 +11,15 @@ from safetensors.torch import load
 from tests.cluster.site import Site
 from tests.worker.workplace import is_alive, strike
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.xdist_group("ray"),
+]
 ROUNDING = 1e-3
 """Of a tensor's norm."""
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_gpus_train_what_one_does(alone: Site) -> None:
     alone.add_node("box", cpus=4, gpus=2)
     alone.staff(1)

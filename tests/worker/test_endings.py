@@ -11,7 +11,16 @@ from PIL import Image
 
 from influencerai.errors import ConflictError
 from influencerai.train.checkpoint import list_checkpoints
-from tests.worker.workplace import TENANT, Workplace, is_alive, on_both, on_sqlite, strike, write_pictures
+from tests.worker.workplace import (
+    TENANT,
+    Workplace,
+    is_alive,
+    on_both,
+    on_both_in_campaign,
+    on_sqlite,
+    strike,
+    write_pictures,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -87,7 +96,7 @@ def test_a_training_that_does_not_react_is_killed_after_the_grace(place: Workpla
     assert job.result["cancelled"]
 
 
-@on_both
+@on_both_in_campaign
 def test_a_mistake_of_the_user_ends_the_job_at_once(place: Workplace) -> None:
     (place.root / "data/datasets/empty").mkdir(parents=True, exist_ok=True)
     id = place.submit(dataset="data/datasets/empty", count=0)
@@ -139,7 +148,7 @@ def test_files_of_which_only_the_last_are_kept_are_listed_no_more(place: Workpla
 
 
 @pytest.mark.slow
-@on_both
+@on_both_in_campaign
 def test_a_training_that_is_killed_again_and_again_is_given_up(place: Workplace) -> None:
     id = place.submit()
     for attempt in range(1, 4):
@@ -170,7 +179,7 @@ def test_a_job_whose_workers_are_lost_again_and_again_is_given_up(place: Workpla
     assert job.result["error"].endswith("the last one so: The worker was lost.")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_job_that_its_workers_give_back_costs_nothing(alone: Workplace) -> None:
     id = alone.submit(epochs=24)
     returns = alone.settings.broken_attempts + 1

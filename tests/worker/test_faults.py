@@ -16,7 +16,16 @@ import asyncpg
 import pytest
 
 from tests.databases import Databases
-from tests.worker.workplace import Workplace, children, is_alive, on_both, on_sqlite, strike, workplace
+from tests.worker.workplace import (
+    Workplace,
+    children,
+    is_alive,
+    on_both,
+    on_both_in_campaign,
+    on_sqlite,
+    strike,
+    workplace,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -36,7 +45,7 @@ def test_an_undisturbed_job_ends_with_the_bytes_of_the_backend(place: Workplace)
     assert history.job.result["checkpoints"][-1] == "test-run-final.safetensors"
 
 
-@on_both
+@on_both_in_campaign
 def test_a_child_that_is_killed_while_it_trains(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 8)
@@ -115,7 +124,7 @@ def test_a_fork_server_that_is_killed_takes_the_training_with_it(place: Workplac
 
 
 @pytest.mark.slow
-@on_both
+@on_both_in_campaign
 def test_an_attempt_that_slept_beyond_its_lease_writes_nothing(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 6)
@@ -137,7 +146,7 @@ def test_an_attempt_that_slept_beyond_its_lease_writes_nothing(place: Workplace)
 
 
 @pytest.mark.slow
-@on_both
+@on_both_in_campaign
 def test_a_worker_that_is_killed_when_the_result_lies_there(place: Workplace) -> None:
     def attempt() -> str:
         id = place.submit(epochs=4)
@@ -149,7 +158,7 @@ def test_a_worker_that_is_killed_when_the_result_lies_there(place: Workplace) ->
 
 
 @pytest.mark.slow
-@on_both
+@on_both_in_campaign
 def test_a_worker_that_is_killed_when_the_last_checkpoint_is_recorded(place: Workplace) -> None:
     """The worker is let run a millisecond at a time, until the row of the final file is there."""
 
@@ -169,7 +178,7 @@ def test_a_worker_that_is_killed_when_the_last_checkpoint_is_recorded(place: Wor
     repeat(place, attempt, until=["lost", "completed"])
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_what_says_nothing_is_killed(databases: Databases, tmp_path: Path) -> None:
     """First a training, then a fork server that should start one."""
     url = databases.new("sqlite")

@@ -53,6 +53,10 @@ on_sqlite = pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 """A test of `place` on SQLite."""
 on_both = pytest.mark.parametrize("shared", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 """A test of `place` on both kinds of databases."""
+on_both_in_campaign = pytest.mark.parametrize(
+    "shared", ["sqlite", pytest.param("postgres", marks=pytest.mark.campaign)], indirect=True
+)
+"""The same; what differs between databases is the same for several tests, so that Postgres can wait."""
 _references: dict[str, dict[str, bytes]] = {}
 T = TypeVar("T")
 Place = TypeVar("Place", bound="Workplace")
