@@ -111,6 +111,7 @@ def test_an_interrupted_server_gives_its_jobs_back(place: Workplace) -> None:
     assert marked(place.mark) == []
 
 
+@pytest.mark.campaign
 def test_a_second_interrupt_ends_a_server_at_once(place: Workplace) -> None:
     serving = Serving(place)
     id = place.submit(epochs=40)
