@@ -17,7 +17,7 @@ from influencerai.planning.forecast import Forecast
 from influencerai.planning.placement import Capacity, Needs, Node
 from influencerai.settings import Settings
 from influencerai.store.attempts import USAGE
-from influencerai.store.dialect import now, take_turn
+from influencerai.store.dialect import now, one_of, take_turn
 from influencerai.store.schema import counts, datasets, jobs
 from influencerai.store.tenants import lock_tenant
 
@@ -132,7 +132,7 @@ class Turns:
     async def needs(self, ids: Collection[str]) -> dict[str, tuple[str, float]]:
         """What these jobs need of a node, where that is planned, and for how many seconds they have waited."""
         statement = select(jobs.c.id, jobs.c.needs, (now() - jobs.c.created_at).label("waited"))
-        statement = statement.where(jobs.c.id.in_(tuple(ids)), jobs.c.needs.is_not(None))
+        statement = statement.where(one_of(self._connection, jobs.c.id, ids), jobs.c.needs.is_not(None))
         return {row.id: (row.needs, row.waited / 1000) for row in await self._connection.execute(statement)}
 
     async def unplanned(self, *, limit: int) -> list[PendingJob]:
@@ -151,7 +151,7 @@ class Turns:
     async def explain(self, found: Mapping[str, Forecast]) -> None:
         """Write why pending jobs wait and for how long, by id."""
         columns = (jobs.c.id, jobs.c.waiting, jobs.c.queue_position, jobs.c.estimated_start)
-        statement = select(*columns, now().label("now")).where(jobs.c.id.in_(tuple(found)), _PENDING)
+        statement = select(*columns, now().label("now")).where(one_of(self._connection, jobs.c.id, found), _PENDING)
         changes = []
         for row in (await self._connection.execute(statement.order_by(jobs.c.id))).all():
             said = found[row.id]
@@ -168,7 +168,7 @@ class Turns:
         running = (counts.c.noun == "job") & (counts.c.first == "running")
         statement = (
             select(counts.c.tenant_id, counts.c.noun, func.sum(counts.c["count"]))
-            .where(running | (counts.c.noun == USAGE), counts.c.tenant_id.in_(tuple(tenants)))
+            .where(running | (counts.c.noun == USAGE), one_of(self._connection, counts.c.tenant_id, tenants))
             .group_by(counts.c.tenant_id, counts.c.noun)
         )
         rows = await self._connection.execute(statement)
