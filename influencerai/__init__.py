@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         UnreachableError,
         ValidationError,
     )
+    from influencerai.live import LiveView
     from influencerai.settings import Settings
     from influencerai.train.run import Run
     from influencerai.train.trainer import Trainer
@@ -59,6 +60,7 @@ __all__ = [
     "InUseError",
     "InfluencerAIClient",
     "InfluencerAIError",
+    "LiveView",
     "LoraConfig",
     "ModelError",
     "NotFoundError",
@@ -85,6 +87,7 @@ __all__ = [
 _HOMES = {
     "AsyncInfluencerAIClient": "influencerai.client",
     "InfluencerAIClient": "influencerai.client",
+    "LiveView": "influencerai.live",
     "LoraConfig": "influencerai.domain",
     "Run": "influencerai.train.run",
     "Settings": "influencerai.settings",

@@ -80,6 +80,11 @@ class EventFeed:
         """The job as it is now."""
         return await self._patiently(self._job)
 
+    async def title(self) -> str:
+        """What the job trains, as its configuration is called."""
+        training = (await self.job()).training
+        return str((training.config if training else {}).get("name") or "training")
+
     async def _streamed(self) -> AsyncGenerator[JobEvent, None]:
         """What the stream sends until it ends or breaks."""
         headers = {"accept": "text/event-stream", "cache-control": "no-store", "last-event-id": str(self._after)}

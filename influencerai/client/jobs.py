@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from influencerai.domain.job import Job, JobDetail, JobSeries, JobStatus
 from influencerai.domain.job_log import JobArtifact, JobEvent, JobMetric
 from influencerai.domain.page import SortOrder
 from influencerai.errors import NotFoundError, StoppedError, TrainingError
+from influencerai.live import LiveView
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 600.0
@@ -176,6 +177,7 @@ class AsyncJobs:
         timeout: float | None = None,
         patience: float = PATIENCE_SECONDS,
         after: int = 0,
+        show_progress: bool = False,
     ) -> JobDetail:
         """The job when it is completed.
 
@@ -186,6 +188,7 @@ class AsyncJobs:
             timeout: seconds to wait in all; by default as long as it takes.
             patience: seconds without any answer after which the server is given up.
             after: events of a higher number only.
+            show_progress: show a loss plot in a notebook, a bar in a terminal, and lines elsewhere.
 
         Raises:
             TrainingError: the job failed; the message is its error, `failure` its result.
@@ -196,11 +199,14 @@ class AsyncJobs:
         feed = EventFeed(
             self._connection, id, after=after, poll_interval=poll_interval, patience=patience, timeout=timeout
         )
-        async for event in feed:
-            if on_progress is not None:
-                said = on_progress(event)
-                if inspect.isawaitable(said):
-                    await said
+        with LiveView(await feed.title()) if show_progress else nullcontext() as view:
+            async for event in feed:
+                if view is not None:
+                    view(event)
+                if on_progress is not None:
+                    said = on_progress(event)
+                    if inspect.isawaitable(said):
+                        await said
         job = await feed.job()
         raise_if_failed(job)
         return job

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from influencerai.domain import TrainingResult, TrainingSpec
+from influencerai.live.curve import plot_loss
 from influencerai.settings import Settings
 from influencerai.train.history import Record, read_history
 from influencerai.train.quiet import quiet_libraries
@@ -49,9 +50,11 @@ class Run:
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Loss over the steps, its running mean, and validation loss where there is one; saved to `path` if given."""
-        from influencerai.train.plot import plot_loss
-
-        return plot_loss(self.history, self.validation_history, title=self.spec.config.name, path=path)
+        steps, validations = (
+            [(int(record["step"]), float(record["loss"])) for record in records]
+            for records in (self.history, self.validation_history)
+        )
+        return plot_loss(steps, validations, title=self.spec.config.name, path=path)
 
     def sample(
         self,

@@ -16,12 +16,13 @@ from tests.worker.workplace import write_pictures
 pytestmark = pytest.mark.slow
 
 
-def test_a_training_by_either_client(tmp_path: Path) -> None:
+def test_a_training_by_either_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = write_pictures(tmp_path / "mine", count=2)
     with serve(tmp_path / "root", runner="inline") as server:
         for kind in KINDS:
             with opened(kind, server.url, tenant_id=kind, on_warning=lambda text: None) as client:
                 train(client, pictures, to=tmp_path / kind, path=f"data/datasets/{kind}")
+                assert f"{kind}: training 4/4" in capsys.readouterr().err
 
 
 def train(client: InfluencerAIClient, pictures: Path, *, to: Path, path: str) -> None:
@@ -33,7 +34,7 @@ def train(client: InfluencerAIClient, pictures: Path, *, to: Path, path: str) ->
     assert client.jobs.dry_run(dataset_id=dataset.id, lora_config_id=config.id)["ok"]
     job = client.jobs.create(dataset_id=dataset.id, lora_config_id=config.id)
     seen: list[JobEvent] = []
-    ended = client.jobs.wait_for_completion(job.id, on_progress=seen.append, timeout=240)
+    ended = client.jobs.wait_for_completion(job.id, on_progress=seen.append, timeout=240, show_progress=True)
     assert ended.result is not None
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
     assert {"status", "stage", "checkpoint"} <= {event.type for event in seen}

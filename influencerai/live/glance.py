@@ -1,0 +1,76 @@
+"""Glance: an event of a training, here or on a server, as far as a view shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from influencerai.domain import Event, StepEvent
+from influencerai.domain.job_log import JobEvent
+from influencerai.live.curve import Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What is absent has not changed. Its texts may be a stranger's."""
+
+    stage: str | None = None
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    loss: Point | None = None
+    validation: Point | None = None
+    remark: str | None = None
+    is_warning: bool = False
+
+
+def glance_of(event: Event | JobEvent) -> Glance:
+    """What is shown of an event of a `Trainer`, or of a job."""
+    if isinstance(event, StepEvent):
+        return Glance(
+            stage="training",
+            done=event.step,
+            total=event.total_steps,
+            seconds_left=event.seconds_remaining,
+            loss=(event.step, event.loss),
+        )
+    data = event.data if isinstance(event, JobEvent) else event.to_wire()
+    match event.type:
+        case "stage":
+            return Glance(stage=str(data.get("stage")), done=_count(data.get("done")), total=_count(data.get("total")))
+        case "progress":
+            return _of_progress(data)
+        case "validation":
+            return Glance(validation=_point(data), remark=f"Epoch {data.get('epoch')}: validation {data.get('loss')}")
+        case "checkpoint":
+            return Glance(remark=f"Epoch {data.get('epoch')}: {data.get('path')}")
+        case "sample":
+            return Glance(remark=f"Epoch {data.get('epoch')}: {', '.join(map(str, data.get('paths') or ()))}")
+        case "warning":
+            return Glance(remark=str(data.get("message")), is_warning=True)
+        case "status":
+            status, error = str(data.get("status")), data.get("error")
+            return Glance(stage=status, remark=f"{status}: {error}" if error else None, is_warning=bool(error))
+    return Glance()
+
+
+def _of_progress(data: Mapping[str, Any]) -> Glance:
+    by_steps = _count(data.get("totalSteps")) > 0
+    seconds = data.get("estimatedSecondsRemaining")
+    return Glance(
+        stage="training",
+        done=_count(data.get("step" if by_steps else "currentEpoch")),
+        total=_count(data.get("totalSteps" if by_steps else "totalEpochs")),
+        seconds_left=seconds if isinstance(seconds, int | float) else None,
+        loss=_point(data),
+    )
+
+
+def _point(data: Mapping[str, Any]) -> Point | None:
+    step, loss = data.get("step"), data.get("loss")
+    return (step, float(loss)) if isinstance(step, int) and isinstance(loss, int | float) else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,70 @@
+"""View: a training while it goes on, wherever somebody watches it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from influencerai.domain import Event
+from influencerai.domain.job_log import JobEvent
+from influencerai.live.curve import LossCurve, RunningMean
+from influencerai.live.glance import Glance, glance_of
+from influencerai.live.surfaces import Lines, Notebook, Scene, Surface, Terminal
+
+
+class LiveView:
+    """Shows a training while it goes on: a loss plot in a notebook, a bar in a terminal, else a line now and then.
+
+        with LiveView("ava") as view:
+            Trainer(config, on_event=view).train("data/datasets/ava")
+
+    It takes the events of a `Trainer` and those of a server's jobs.
+
+    Args:
+        title: what is trained.
+        surface: where it is shown; by default where the program runs.
+    """
+
+    def __init__(self, title: str = "training", *, surface: Surface | None = None) -> None:
+        self._surface = surface or _surface_here()
+        self._scene = Scene(title=title, curve=LossCurve())
+        self._loss = RunningMean()
+
+    def __enter__(self) -> Self:
+        self._surface.open(self._scene)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._surface.close(self._scene)
+
+    def __call__(self, event: Event | JobEvent) -> None:
+        """Show what has happened."""
+        glance = glance_of(event)
+        if glance.remark is not None:
+            self._surface.remark(glance.remark, is_warning=glance.is_warning)
+        self._scene = self._seen(glance)
+        self._surface.show(self._scene)
+
+    def _seen(self, glance: Glance) -> Scene:
+        scene = self._scene
+        if glance.validation is not None:
+            scene.curve.add_validation(*glance.validation)
+        if glance.loss is not None:
+            scene.curve.add(*glance.loss)
+            scene = replace(scene, loss=self._loss.add(glance.loss[1]))
+        if glance.stage is not None:
+            scene = replace(
+                scene, stage=glance.stage, done=glance.done, total=glance.total, seconds_left=glance.seconds_left
+            )
+        return scene
+
+
+def _surface_here() -> Surface:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is not None:
+        return Notebook()
+    return Terminal() if sys.stderr.isatty() else Lines()
