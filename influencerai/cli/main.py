@@ -17,6 +17,7 @@ from influencerai.cli.outcome import DONE, FAILED, exit_code_of, report_error, s
 
 COMMANDS = {
     "train": "Train a LoRA on a folder of pictures.",
+    "batch": "Train many LoRAs from one file.",
     "sample": "Draw a grid of pictures with a LoRA.",
     "dataset": "Check a folder of pictures, or write a sample one.",
     "demo": "Serve, train sample characters, draw before and after.",
@@ -83,7 +84,7 @@ Exit codes:
   0    done
   1    failed, or errors were found
   2    the command line, a setting or a config cannot be used
-  130  interrupted by Ctrl-C (143: by SIGTERM); `train --resume` goes on
+  130  interrupted by Ctrl-C (143: by SIGTERM); `train --resume` or the same `batch` goes on
 
 Relative datasets, LoRAs and output folders lie in INFLUENCERAI_ROOT (default: the current directory).""",
 )

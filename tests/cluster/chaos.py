@@ -119,7 +119,9 @@ class Chaos:
         self._due = [item for item in self._due if item.at > now]
         for item in due:
             item.act()
-        self._site.see_off()
+        for name in self._site.see_off():
+            if self._present.pop(name, None) is not None:  # nobody asked it to leave: a busy machine ends nodes too
+                self._add_node()
         self._ending = [process for process in self._ending if process.poll() is None]
 
     def recover(self) -> None:
