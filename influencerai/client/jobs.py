@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from influencerai.client.answers import document_of
 from influencerai.client.blocking import Blocking, blocking, iterating, listing
@@ -18,7 +18,9 @@ from influencerai.domain.job import Job, JobDetail, JobSeries, JobStatus
 from influencerai.domain.job_log import JobArtifact, JobEvent, JobMetric
 from influencerai.domain.page import SortOrder
 from influencerai.errors import NotFoundError, StoppedError, TrainingError
-from influencerai.live import LiveView
+
+if TYPE_CHECKING:
+    from influencerai.live import LiveView
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 600.0
@@ -199,7 +201,7 @@ class AsyncJobs:
         feed = EventFeed(
             self._connection, id, after=after, poll_interval=poll_interval, patience=patience, timeout=timeout
         )
-        with LiveView(await feed.title()) if show_progress else nullcontext() as view:
+        with _live_view(await feed.title()) if show_progress else nullcontext() as view:
             async for event in feed:
                 if view is not None:
                     view(event)
@@ -285,6 +287,12 @@ def raise_if_failed(job: Job) -> None:
     error = kind(str(result.get("error") or "The job failed."))
     error.failure = result
     raise error
+
+
+def _live_view(title: str) -> LiveView:
+    from influencerai.live import LiveView  # and with it rich, which a client that shows nothing does not load
+
+    return LiveView(title)
 
 
 def _path(id: str) -> str:
