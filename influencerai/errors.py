@@ -13,6 +13,9 @@ class InfluencerAIError(Exception):
     """Something went wrong in InfluencerAI."""
 
     code: ClassVar[str] = "error"
+    advice: ClassVar[str] = (
+        "Look into the log: it has the whole story. What is called a mistake of InfluencerAI is worth an issue."
+    )
 
     def __init__(self, message: str | None = None, *, remedy: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -39,6 +42,7 @@ class ValidationError(InfluencerAIError):
     """
 
     code = "validation"
+    advice = "Each wrong field is named with what it may be. A near miss of a field's name comes with the right one."
 
     def __init__(
         self,
@@ -59,60 +63,84 @@ class DependencyMissingError(InfluencerAIError):
     """A package that this operation needs is not installed."""
 
     code = "dependency_missing"
+    advice = "Install the extra that is named: `train` to train, `serve` to serve, `postgres` for that database."
 
 
 class DatasetError(InfluencerAIError):
     """The folder of images cannot be trained on."""
 
     code = "dataset"
+    advice = (
+        "`influencerai dataset check FOLDER` names every picture that cannot be read, captions without the "
+        "trigger word, and duplicates."
+    )
 
 
 class ModelError(InfluencerAIError):
     """The base model cannot be found, read or used."""
 
     code = "model"
+    advice = (
+        "Name an alias, a hub id, a diffusers folder or a `.safetensors` file of the right family, and have "
+        "it in `models_dir` where nothing may be downloaded."
+    )
 
 
 class TrainingError(InfluencerAIError):
     """The training stopped on an error."""
 
     code = "training"
+    advice = (
+        "The message says what has failed. The state of the last epoch is kept: `--resume`, or `POST /jobs/ID/retry`."
+    )
 
 
 class DivergedError(TrainingError):
     """The loss or a gradient is not a number any more."""
 
     code = "diverged"
+    advice = "Lower `learningRate`, or train in fp32 or bf16; the message says at which step it happened."
 
 
 class OutOfMemoryError(TrainingError):
     """The device has not enough memory for this training."""
 
     code = "out_of_memory"
+    advice = (
+        "The remedy names settings that need less: `gradientCheckpointing`, a smaller `batchSize` with "
+        "`gradientAccumulation`, a lower `resolution`."
+    )
 
 
 class StoppedError(TrainingError):
     """The training was asked to stop and left a resumable state."""
 
     code = "stopped"
+    advice = "Nothing is lost: go on with `--resume`, or retry the job."
 
 
 class CheckpointError(InfluencerAIError):
     """A resumable state cannot be read or does not belong to this run."""
 
     code = "checkpoint"
+    advice = (
+        "The pictures or a setting have changed since the run began. Resume with what it was started with, or "
+        "start anew."
+    )
 
 
 class ExportError(InfluencerAIError):
     """The LoRA file does not hold what was trained."""
 
     code = "export"
+    advice = "The file was not kept. Free the disk or mend it, then resume: the weights are in the saved state."
 
 
 class NotFoundError(InfluencerAIError):
     """There is no such thing, or it belongs to another tenant."""
 
     code = "not_found"
+    advice = "Look at the id, and at whose it is: another tenant's things are not there."
 
     def __init__(self, message: str | None = None, *, field: str | None = None, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -131,6 +159,7 @@ class ConflictError(InfluencerAIError):
     """
 
     code = "conflict"
+    advice = "The message names what is there already, or what has happened in between; `id` leads to it."
 
     def __init__(
         self, message: str | None = None, *, existing_id: str | None = None, remedy: str | None = None
@@ -143,24 +172,28 @@ class RefusedError(InfluencerAIError):
     """The request cannot be done in the present state of things."""
 
     code = "refused"
+    advice = "The message says what has to happen first."
 
 
 class AuthenticationError(InfluencerAIError):
     """The request does not say who sends it, or cannot prove it."""
 
     code = "unauthorized"
+    advice = "Send `x-tenant-id` in development, `Authorization: Bearer` with a key or a token in production."
 
 
 class PermissionDeniedError(InfluencerAIError):
     """Who sends the request may not do this."""
 
     code = "forbidden"
+    advice = "Use a credential of the tenant itself, or one that may do this."
 
 
 class TooManyError(InfluencerAIError):
     """There is too much of something; `retry_after` says in how many seconds it is worth trying again."""
 
     code = "too_many"
+    advice = "Wait as long as `Retry-After` says; the clients do so by themselves."
 
     def __init__(self, message: str | None = None, *, retry_after: int, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -171,6 +204,7 @@ class InUseError(RefusedError):
     """Active jobs use what was to be deleted; `jobs` says how many."""
 
     code = "in_use"
+    advice = "Wait for the jobs that use it, or cancel them."
 
     def __init__(self, message: str | None = None, *, jobs: int, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -181,27 +215,35 @@ class FencedOffError(InfluencerAIError):
     """Another attempt owns the job now."""
 
     code = "fenced_off"
+    advice = "Nothing: the attempt was slow or cut off, and another one has the job."
 
 
 class StoreError(InfluencerAIError):
     """The database cannot be used."""
 
     code = "store"
+    advice = (
+        "Look whether the database runs, is whole and has room. Jobs that run go on, and are written down "
+        "when it is back."
+    )
 
 
 class SchemaError(StoreError):
     """The database's schema is not the one of this version."""
 
     code = "schema"
+    advice = "Run `influencerai db upgrade` with the new version, before the servers start."
 
 
 class UnreachableError(InfluencerAIError):
     """The server does not answer."""
 
     code = "unreachable"
+    advice = "Look at the address, and whether the server runs: `curl ADDRESS/healthz`."
 
 
 class TimedOutError(InfluencerAIError, TimeoutError):
     """What was waited for has not happened in time."""
 
     code = "timed_out"
+    advice = "What was waited for goes on: wait again, or longer."

@@ -9,7 +9,7 @@ import pytest
 
 from tests.databases import Databases
 from tests.documents import LANGUAGES, execute, read_blocks
-from tools.write_docs import render
+from tools.write_docs import MODELS, TABLES, error_classes, render
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -65,13 +65,15 @@ def test_tables_are_current(path: Path) -> None:
     assert text == render(text), "run: python tools/write_docs.py"
 
 
-def test_the_tables_of_the_docs_cover_every_model() -> None:
+def test_every_table_has_its_place_in_the_docs() -> None:
     text = "".join(path.read_text("utf-8") for path in DOCUMENTS)
-    assert set(re.findall(r"^<!-- table: (\w+) -->$", text, re.MULTILINE)) == {
-        "LoraConfig",
-        "TrainingOptions",
-        "Settings",
-    }
+    assert set(re.findall(r"^<!-- table: (\w+) -->$", text, re.MULTILINE)) == {*MODELS, *TABLES}
+
+
+def test_every_error_has_a_code_and_an_advice_of_its_own() -> None:
+    found = error_classes()
+    assert len(found) > 20
+    assert len({error.code for error in found}) == len({error.advice for error in found}) == len(found)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

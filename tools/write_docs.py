@@ -1,12 +1,14 @@
-"""Write the tables of docs/*.md from the descriptions of the fields: python tools/write_docs.py
+"""Write the tables of docs/*.md from the code that they are about: python -m tools.write_docs
 
-A table stands between `<!-- table: NAME -->` and `<!-- end table -->`; the text around it is written by hand.
+A table stands between `<!-- table: NAME -->` and `<!-- end table -->`; the text around it is written by hand. NAME is
+one of a model whose fields it lists, or one of `TABLES`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.errors import InfluencerAIError
+from influencerai.serve.app import create_app
+from influencerai.serve.errors import STATUS
+from influencerai.service import Service
 from influencerai.settings import ENV_PREFIX, Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -27,10 +33,44 @@ _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end table -->)", re.DOTA
 
 def render(text: str) -> str:
     """`text` with every table written anew."""
-    return _TABLE.sub(lambda found: f"{found[1]}\n{table(MODELS[found[2]])}\n\n{found[3]}", text)
+    return _TABLE.sub(lambda found: f"{found[1]}\n{table(found[2])}\n\n{found[3]}", text)
 
 
-def table(model: type[BaseModel]) -> str:
+def table(name: str) -> str:
+    """The table of this name."""
+    return TABLES[name]() if name in TABLES else fields(MODELS[name])
+
+
+def errors() -> str:
+    """One line per class of errors: its code, the name in Python, the HTTP status, what it means and what helps."""
+    lines = ["| code | in Python | HTTP | what it means | what helps |", "|---|---|---|---|---|"]
+    for error in error_classes():
+        kind, number = next(row for row in STATUS if issubclass(error, row[0]))
+        status = "" if kind is InfluencerAIError is not error else number  # what no request is answered with
+        meaning = (error.__doc__ or "").strip().splitlines()[0]
+        cells = (f"`{error.code}`", f"`{error.__name__}`", str(status), meaning, error.advice)
+        lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def error_classes(root: type[InfluencerAIError] = InfluencerAIError) -> list[type[InfluencerAIError]]:
+    """The public errors, those of one kind together."""
+    below = [found for error in root.__subclasses__() for found in error_classes(error)]
+    return [root, *(error for error in below if error.__module__ == root.__module__)]
+
+
+def routes() -> str:
+    """One line per route of the API, by the parts that its page has."""
+    document = create_app(Service(Settings(database_url="sqlite:///absent.db"))).openapi()
+    lines = ["| method | path | what it does |", "|---|---|---|"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            meaning = operation.get("description", operation["summary"]).strip().splitlines()[0]
+            lines.append(f"| {method.upper()} | `{path}` | {_escape(meaning)} |")
+    return "\n".join(lines)
+
+
+def fields(model: type[BaseModel]) -> str:
     """One line per field: its name on the wire or in the environment, values, default and description."""
     properties = model.model_json_schema(by_alias=True)["properties"]
     lines = ["| name | values | default | meaning |", "|---|---|---|---|"]
@@ -75,6 +115,9 @@ def _escape(cell: str) -> str:
     """Markdown that shows `|` and, outside of code, `<` as they are."""
     parts = cell.replace("|", "\\|").split("`")
     return "`".join(part.replace("<", "\\<") if index % 2 == 0 else part for index, part in enumerate(parts))
+
+
+TABLES: dict[str, Callable[[], str]] = {"errors": errors, "routes": routes}
 
 
 def main() -> None:
