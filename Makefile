@@ -46,5 +46,5 @@ campaign: setup ## Run the benchmarks and the kill campaign (hours); write bench
 	done
 
 clean: ## Remove .venv, caches and builds; leave results alone.
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist sdk/typescript/dist sdk/typescript/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find influencerai tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-LANGUAGES = frozenset({"console", "json", "mermaid", "python", "text", "toml", "yaml"})
+LANGUAGES = frozenset({"console", "json", "mermaid", "python", "text", "toml", "typescript", "yaml"})
 START_SECONDS = 90.0
 STOP_SECONDS = 90.0
 _BLOCK = re.compile(

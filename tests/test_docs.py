@@ -62,7 +62,7 @@ def file_map() -> list[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_tables_are_current(path: Path) -> None:
     text = path.read_text("utf-8")
-    assert text == render(text), "run: python tools/write_docs.py"
+    assert text == render(text), "run: python -m tools.write_docs"
 
 
 def test_every_table_has_its_place_in_the_docs() -> None:
