@@ -1,0 +1,177 @@
+"""`influencerai batch`: many trainings from one file, here or on a server."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+from influencerai.cli.common import output_options, standard_output
+from influencerai.cli.outcome import InterruptedRun, visible
+from influencerai.settings import Settings
+
+if TYPE_CHECKING:
+    from influencerai.cli.batch_check import Checked
+    from influencerai.cli.batch_progress import BatchListener
+    from influencerai.cli.batch_rows import BatchRow
+    from influencerai.cli.batch_state import BatchState
+    from influencerai.cli.batch_training import Training
+
+
+class Place(Protocol):
+    """Where trainings are done."""
+
+    def check(self, trainings: Sequence[Training]) -> list[Checked]: ...
+
+    def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None: ...
+
+
+@click.command(
+    short_help="Train many LoRAs from one file.",
+    epilog="""\b
+Examples:
+  influencerai batch trainings.yaml --dry-run
+  influencerai batch trainings.csv --report results.csv
+  influencerai batch trainings.yaml --server http://127.0.0.1:3001 --tenant me --upload
+\b
+The same command again goes on where it was interrupted; what is done is not done again.""",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Check every training, show totals, and train nothing.")
+@click.option("--retry-failed", is_flag=True, help="Also try again what an earlier call has seen fail.")
+@click.option("--fail-fast", is_flag=True, help="Begin no other training after one has failed.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the summary to this file, .csv or .json.")
+@click.option("--backend", default="diffusers", show_default=True, help="What trains here; or: dry-run.")
+@click.option("--server", help="Train on the server at this address instead of here.")
+@click.option(
+    "--tenant", envvar="INFLUENCERAI_TENANT", show_envvar=True, help="On a server: tenant whose jobs they are."
+)
+@click.option("--api-key", envvar="INFLUENCERAI_API_KEY", show_envvar=True, help="Key of the tenant, in production.")
+@click.option("--upload", is_flag=True, help="On a server: upload the folders of pictures of this machine.")
+@click.option(
+    "--at-once", type=click.IntRange(1), default=4, show_default=True, help="On a server: most jobs active at a time."
+)
+@output_options
+def batch(
+    *,
+    file: Path,
+    dry_run: bool,
+    retry_failed: bool,
+    fail_fast: bool,
+    report: Path | None,
+    backend: str,
+    server: str | None,
+    tenant: str | None,
+    api_key: str | None,
+    upload: bool,
+    at_once: int,
+    as_json: bool,
+) -> None:
+    """Train every LoRA that FILE asks for: datasets x configs as YAML, or one training per row as CSV.
+
+    Everything is checked before anything starts.
+    """
+    from influencerai.cli.batch_file import read_batch
+    from influencerai.cli.batch_outcome import REPORTS, refuse_problems, show_plan, show_warnings
+    from influencerai.cli.batch_state import BatchState
+
+    if report and report.suffix.lower() not in REPORTS:
+        raise click.UsageError(f"--report {report} should end in {' or '.join(REPORTS)}.")
+    if upload and not server:
+        raise click.UsageError("--upload goes with --server.")
+    settings = Settings.load()
+    found = read_batch(file)
+    state = BatchState(settings.root / ".influencerai" / "batches", file, server=server, tenant=tenant or api_key)
+    place: Place
+    if server:
+        place = _on_server(
+            server, tenant, api_key, state, settings, upload=upload, at_once=at_once, fail_fast=fail_fast
+        )
+    else:
+        from influencerai.cli.batch_local import LocalBatch
+
+        place = LocalBatch(settings=settings, backend=backend, state=state, fail_fast=fail_fast)
+    with nullcontext() if dry_run and not server else state.lock():
+        checked = place.check(found.trainings)
+        refuse_problems(file, found, checked, as_json=as_json)
+        show_warnings((*settings.warnings, *found.warnings), checked, as_json=as_json)
+        if dry_run:
+            show_plan(checked, as_json=as_json)
+        else:
+            _train(place, checked, retry_failed=retry_failed, report=report, as_json=as_json)
+
+
+def _on_server(
+    url: str,
+    tenant: str | None,
+    api_key: str | None,
+    state: BatchState,
+    settings: Settings,
+    *,
+    upload: bool,
+    at_once: int,
+    fail_fast: bool,
+) -> Place:
+    from influencerai.cli.batch_jobs import ServerBatch
+    from influencerai.cli.batch_server import BatchServer
+
+    if not tenant and not api_key:
+        raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
+    server = BatchServer(
+        url,
+        tenant=tenant,
+        api_key=api_key,
+        state=state,
+        root=settings.root,
+        upload=upload,
+        say=lambda text: click.echo(visible(text), err=True),
+    )
+    return ServerBatch(server, at_once=at_once, fail_fast=fail_fast)
+
+
+def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, report: Path | None, as_json: bool) -> None:
+    """Train, and tell how each training ended, also where a signal ended the batch.
+
+    Raises:
+        InterruptedRun: a signal did.
+        TrainingError: one of the trainings has failed.
+    """
+    from influencerai.cli.batch_outcome import finish, write_report
+    from influencerai.cli.batch_progress import choose_batch_listener
+    from influencerai.cli.batch_tables import summary_table
+
+    rows = [_row(item, retry_failed=retry_failed) for item in checked]
+    try:
+        with choose_batch_listener(rows, as_json=as_json) as listener:
+            for row in rows:
+                if row.has_ended:
+                    listener(row)
+            place.train(checked, rows, listener)
+    except InterruptedRun as stop:
+        command = shlex.join(["influencerai", *sys.argv[1:]])
+        raise InterruptedRun(stop.message, signal_number=stop.signal_number, resume_command=command) from stop
+    finally:
+        if report:
+            write_report(report, rows)
+        if not as_json:
+            standard_output().print(summary_table(rows))
+    finish(rows, as_json=as_json)
+
+
+def _row(item: Checked, *, retry_failed: bool) -> BatchRow:
+    from influencerai.cli.batch_rows import BatchRow
+
+    row = BatchRow(name=item.training.name, dataset=item.training.dataset)
+    if item.standing == "failed" and retry_failed:
+        return row
+    row.job_id = item.job_id
+    if item.standing == "completed":
+        row.complete(item.result, earlier=True)
+    elif item.standing == "failed":
+        row.fail(item.error or "It failed.", earlier=True)
+    return row

@@ -1,0 +1,145 @@
+"""The jobs of a batch on a server: a few of them submitted at a time, each followed until it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from influencerai.cli.batch_check import Checked
+from influencerai.cli.batch_progress import BatchListener
+from influencerai.cli.batch_rows import BatchRow
+from influencerai.cli.batch_server import BatchServer, Ticket
+from influencerai.cli.batch_training import Training
+from influencerai.cli.outcome import InterruptedRun
+from influencerai.client import AsyncInfluencerAIClient
+from influencerai.domain.job_log import JobEvent
+from influencerai.errors import ConflictError, NotFoundError, TrainingError, UnreachableError
+
+
+class ServerBatch:
+    """Checks and trains on a server.
+
+    Args:
+        server: whose jobs they become.
+        at_once: jobs that are active at a time.
+        fail_fast: submit no more after a failure; what is submitted is followed to its end.
+    """
+
+    def __init__(self, server: BatchServer, *, at_once: int, fail_fast: bool) -> None:
+        self._server = server
+        self._at_once = at_once
+        self._fail_fast = fail_fast
+
+    def check(self, trainings: Sequence[Training]) -> list[Checked]:
+        """See `BatchServer.check`."""
+        return asyncio.run(self._server.check(trainings))
+
+    def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
+        """Have every training done whose row has not ended; a job that fails is put down and ends no other.
+
+        Raises:
+            InterruptedRun: Ctrl-C ended the command; what is submitted goes on.
+            UnreachableError: the server has not answered for ten minutes, or not at all when a job was submitted.
+        """
+        self._server.say = listener.say
+        jobs = _Jobs(self._server, listener, at_once=self._at_once, fail_fast=self._fail_fast)
+        try:
+            asyncio.run(jobs.train(checked, rows))
+        except KeyboardInterrupt as interrupt:
+            active = sum(row.job_id is not None and not row.has_ended for row in rows)
+            text = f"Interrupted. Submitted jobs go on ({active}); no more are submitted."
+            raise InterruptedRun(text, signal_number=signal.SIGINT) from interrupt
+        except UnreachableError as error:
+            error.add_note("Submitted jobs go on. The same command follows them when the server is back.")
+            raise
+
+
+class _Jobs:
+    """Submits and follows, inside one event loop."""
+
+    def __init__(self, server: BatchServer, listener: BatchListener, *, at_once: int, fail_fast: bool) -> None:
+        self._server = server
+        self._listener = listener
+        self._slots = asyncio.Semaphore(at_once)
+        self._fail_fast = fail_fast
+        self._has_failed = False
+
+    async def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow]) -> None:
+        """Those that have a job already come first."""
+        todo = [(item, row) for item, row in zip(checked, rows, strict=True) if not row.has_ended]
+        todo.sort(key=lambda pair: not pair[0].resumes)
+        async with self._server.client() as client:
+            tasks = [asyncio.create_task(self._train(client, item, row)) for item, row in todo]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _train(self, client: AsyncInfluencerAIClient, item: Checked, row: BatchRow) -> None:
+        async with self._slots:
+            if self._fail_fast and self._has_failed:
+                return
+            row.begin()
+            row.stage = "submitting"
+            self._listener(row)
+            row.job_id = await self._job_id(client, item)
+            row.status, row.stage = "waiting", "waiting"
+            self._listener(row)
+            try:
+                job = await client.jobs.wait_for_completion(row.job_id, on_progress=self._heard_by(item, row))
+            except TrainingError as error:
+                row.fail(str(error))
+            except NotFoundError:
+                row.fail("The job was deleted.")
+            else:
+                row.complete(job.result or {})
+            self._has_failed |= row.error is not None
+            self._listener(row)
+
+    async def _job_id(self, client: AsyncInfluencerAIClient, item: Checked) -> str:
+        """The job to follow: the one that is active, another try at the one that failed, or a new one."""
+        ticket = self._server.tickets[item.training.name]
+        former = ticket.entry.job_id
+        if item.resumes and item.standing == "open":
+            assert former is not None
+            return former
+        job_id = await self._retried(client, ticket, former) if item.resumes and former else None
+        if job_id is None:
+            job = await self._server.patiently(
+                lambda: client.jobs.create(
+                    dataset_id=ticket.dataset_id, lora_config_id=ticket.config_id, idempotency_key=ticket.key
+                )
+            )
+            job_id = job.id
+        entry = ticket.entry.model_copy(update={"job_id": job_id})
+        self._server.state.put(item.training.name, entry)
+        return job_id
+
+    async def _retried(self, client: AsyncInfluencerAIClient, ticket: Ticket, former: str) -> str | None:
+        """A job that goes on from the last checkpoint of `former`; None where it cannot be tried again."""
+        try:
+            job = await self._server.patiently(lambda: client.jobs.retry(former, idempotency_key=ticket.key))
+        except (ConflictError, NotFoundError):
+            return None
+        return job.id
+
+    def _heard_by(self, item: Checked, row: BatchRow) -> _Ear:
+        return _Ear(row, self._listener, told=frozenset(item.warnings))
+
+
+class _Ear:
+    """What one job's events do to its row."""
+
+    def __init__(self, row: BatchRow, listener: BatchListener, *, told: frozenset[str]) -> None:
+        self._row = row
+        self._listener = listener
+        self._told = told
+
+    def __call__(self, event: JobEvent) -> None:
+        if self._row.hear_job(event):
+            self._listener(self._row)
+        elif event.type == "warning" and (text := str(event.data.get("message"))) not in self._told:
+            self._listener.say(f"{self._row.name}  Warning: {text}")

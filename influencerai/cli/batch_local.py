@@ -1,0 +1,91 @@
+"""A batch on this machine: one training after the other in this process, which has imported torch once."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+from influencerai.cli.batch_check import Checked, LocalCheck
+from influencerai.cli.batch_progress import BatchListener
+from influencerai.cli.batch_rows import BatchRow
+from influencerai.cli.batch_state import BatchState, StoredTraining
+from influencerai.cli.batch_training import Training
+from influencerai.cli.interruption import Interruption
+from influencerai.domain import Event, WarningEvent
+from influencerai.errors import InfluencerAIError, StoppedError
+from influencerai.settings import Settings
+
+
+class LocalBatch:
+    """Checks and trains here.
+
+    Args:
+        settings: of this machine.
+        backend: what executes the trainings.
+        state: remembers what has failed.
+        fail_fast: leave the rest after a failure.
+    """
+
+    def __init__(self, *, settings: Settings, backend: str, state: BatchState, fail_fast: bool) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._state = state
+        self._fail_fast = fail_fast
+
+    def check(self, trainings: Sequence[Training]) -> list[Checked]:
+        """See `LocalCheck.check`."""
+        return LocalCheck(settings=self._settings, backend=self._backend, state=self._state).check(trainings)
+
+    def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
+        """Train what has not ended, in order; a training that fails is put down and ends no other.
+
+        Raises:
+            InterruptedRun: a signal ended it; the training that ran has saved its state.
+        """
+        gc.collect()
+        gc.freeze()  # what the imports made stays; the collections between trainings need not look at it
+        with Interruption(announce=listener.announce_stop) as interruption:
+            for item, row in zip(checked, rows, strict=True):
+                if row.has_ended:
+                    continue
+                if interruption.requested:
+                    raise StoppedError("Stopped between two trainings.")
+                gc.collect()
+                self._train(item, row, listener, interruption)
+                if self._fail_fast and row.status == "failed":
+                    return
+
+    def _train(self, item: Checked, row: BatchRow, listener: BatchListener, interruption: Interruption) -> None:
+        from influencerai.train.trainer import Trainer
+
+        told = set(item.warnings)
+
+        def on_event(event: Event) -> None:
+            interruption.watch(event)
+            if row.hear(event):
+                listener(row)
+            elif isinstance(event, WarningEvent) and event.message not in told:
+                listener.say(f"{row.name}  Warning: {event.message}")
+
+        trainer = Trainer(
+            item.training.config,
+            settings=self._settings,
+            backend=self._backend,
+            on_event=on_event,
+            should_stop=lambda: interruption.requested,
+        )
+        row.begin()
+        try:
+            run = trainer.train(item.training.dataset, resume=item.resumes)
+        except (StoppedError, KeyboardInterrupt):
+            row.status = "stopped"
+            listener(row)
+            raise
+        except Exception as error:  # whatever has ended this training may spare the next
+            is_known = isinstance(error, InfluencerAIError)
+            row.fail(str(error) if is_known else f"Unexpected {type(error).__name__}: {error}")
+            self._state.put(row.name, StoredTraining(identity=item.identity, error=row.error))
+        else:
+            row.complete(run.result.to_wire())
+            self._state.forget(row.name)
+        listener(row)

@@ -1,0 +1,135 @@
+"""What a batch tells besides its progress: problems, warnings, a dry run's totals, the summary and its report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from influencerai import artifacts
+from influencerai.cli.batch_check import Checked
+from influencerai.cli.batch_rows import BatchRow
+from influencerai.cli.batch_tables import plan_table, print_warnings, problem_table
+from influencerai.cli.batch_training import Batch, Problem
+from influencerai.cli.common import WIDTH_OF_FILES, standard_output
+from influencerai.cli.outcome import print_json, print_result
+from influencerai.cli.progress import duration
+from influencerai.errors import TrainingError, ValidationError
+
+REPORTS = (".csv", ".json")
+"""Suffixes of a report."""
+
+
+def refuse_problems(file: Path, found: Batch, checked: Sequence[Checked], *, as_json: bool) -> None:
+    """Show all that is wrong with the file and with each training.
+
+    Raises:
+        ValidationError: something is.
+    """
+    problems = list(found.problems)
+    problems += [Problem(where=item.training.name, text=text) for item in checked for text in item.problems]
+    if not problems:
+        return
+    error = ValidationError(
+        f"{file} cannot be trained: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}.",
+        remedy="Nothing was started. Mend them and run the same command again.",
+    )
+    if as_json:
+        for problem in problems:
+            error.field_errors.setdefault(problem.where, []).append(problem.text)
+    else:
+        console = Console(stderr=True, highlight=False)
+        wide = console if console.is_terminal else Console(stderr=True, highlight=False, width=WIDTH_OF_FILES)
+        wide.print(problem_table(problems))
+    raise error
+
+
+def show_warnings(general: Sequence[str], checked: Sequence[Checked], *, as_json: bool) -> None:
+    """What is allowed but probably not meant, each text once."""
+    warnings = [("", text) for text in general]
+    warnings += [(item.training.name, text) for item in checked for text in item.warnings]
+    if not as_json:
+        print_warnings(Console(stderr=True, highlight=False, soft_wrap=True), warnings)
+        return
+    for name, text in warnings:
+        print_json({"type": "warning", "training": name or None, "message": text})
+
+
+def show_plan(checked: Sequence[Checked], *, as_json: bool) -> None:
+    """What would be done, and what all of it costs."""
+    todo = [item for item in checked if item.standing == "open"]
+    steps = sum(item.steps or 0 for item in todo)
+    known = [item.seconds for item in todo if item.seconds is not None]
+    seconds = sum(known) if known else None
+    if as_json:
+        trainings = [_plan_document(item) for item in checked]
+        totals = {"open": len(todo), "steps": steps, "seconds": seconds, "ofKnownTime": len(known)}
+        print_result({"dryRun": True, "trainings": trainings, "totals": totals})
+        return
+    console = standard_output()
+    console.print(plan_table(checked))
+    if seconds is None:
+        time = "how long that takes is not known before one has been trained here"
+    else:
+        of = "" if len(known) == len(todo) else f" for {len(known)} of them"
+        time = f"about {duration(seconds)}{of}, at the speed of earlier ones"
+    done = len(checked) - len(todo)
+    console.print()
+    count = "1 training" if len(todo) == 1 else f"{len(todo)} trainings"
+    earlier = f" {done} more ended earlier." if done else ""
+    console.print(f"{count}, {steps} steps in all: {time}.{earlier}")
+    console.print("Dry run: nothing was trained.")
+
+
+def finish(rows: Sequence[BatchRow], *, as_json: bool) -> None:
+    """End the command by what has become of the trainings.
+
+    Raises:
+        TrainingError: some have failed.
+    """
+    documents = [row.to_report() for row in rows]
+    failed = [row.name for row in rows if row.status == "failed"]
+    if failed:
+        error = TrainingError(
+            f"Of {len(rows)} trainings {len(failed)} failed: {', '.join(failed)}.",
+            remedy="The same command with --retry-failed tries them again.",
+        )
+        error.failure = {"trainings": documents}
+        raise error
+    if as_json:
+        print_result({"trainings": documents})
+
+
+def write_report(path: Path, rows: Sequence[BatchRow]) -> None:
+    """The summary as CSV or JSON, by the suffix.
+
+    Raises:
+        InfluencerAIError: the file cannot be written.
+    """
+    documents = [row.to_report() for row in rows]
+    if path.suffix.lower() == ".json":
+        text = json.dumps({"trainings": documents}, indent=1, ensure_ascii=False) + "\n"
+    else:
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, fieldnames=list(documents[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(documents)
+        text = buffer.getvalue()
+    artifacts.write_atomic(path, text.encode())
+
+
+def _plan_document(item: Checked) -> dict[str, Any]:
+    return {
+        "name": item.training.name,
+        "dataset": item.training.dataset,
+        "config": item.training.config.to_wire(),
+        "standing": item.standing,
+        "resumes": item.resumes,
+        "steps": item.steps,
+        "seconds": item.seconds,
+    }

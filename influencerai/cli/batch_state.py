@@ -1,0 +1,120 @@
+"""What a batch remembers between two calls of the same command: its jobs on a server, and what has failed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydantic
+from pydantic import Field
+
+from influencerai import artifacts
+from influencerai.domain import TrainingSpec
+from influencerai.domain.wire import WireModel
+from influencerai.errors import RefusedError
+
+_VERSION = 1
+_FREE = frozenset({"description", "isDefault", "meta"})
+"""Of a config: what changes no byte of the weights; `meta` is compared as options."""
+
+
+class StoredTraining(WireModel):
+    """What has become of a training. With another `identity` it is another training."""
+
+    identity: str
+    error: str | None = Field(default=None, description="Why it failed, where it did.")
+    job_id: str | None = Field(default=None, description="Of the newest job, where it was submitted to a server.")
+
+
+class _Document(WireModel):
+    version: int = _VERSION
+    file: str = Field(description="For whoever looks into the folder.")
+    trainings: dict[str, StoredTraining] = Field(default_factory=dict)
+    config_ids: tuple[str, ...] = Field(default=(), description="Of the configs that the batch has made on the server.")
+
+
+class BatchState:
+    """A file below `<root>/.influencerai/batches`, written at every change.
+
+    Args:
+        folder: that one.
+        file: the batch's; each has a state of its own, on each server and for each tenant.
+        server: address of the server, or None for this machine.
+        tenant: or the key that stands for one; only a hash of it is kept.
+    """
+
+    def __init__(self, folder: Path, file: Path, *, server: str | None = None, tenant: str | None = None) -> None:
+        key = json.dumps([str(file.resolve()), server, tenant])
+        self._path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        self._document = self._read() or _Document(file=str(file))
+
+    def get(self, name: str, identity: str) -> StoredTraining:
+        """What is known of the training; a new entry where it was another one, or none."""
+        found = self._document.trainings.get(name)
+        return found if found and found.identity == identity else StoredTraining(identity=identity)
+
+    def put(self, name: str, entry: StoredTraining) -> None:
+        self._change(trainings={**self._document.trainings, name: entry})
+
+    def forget(self, name: str) -> None:
+        """Nothing has to be remembered of it any more."""
+        if name in self._document.trainings:
+            others = {key: entry for key, entry in self._document.trainings.items() if key != name}
+            self._change(trainings=others)
+
+    @property
+    def config_ids(self) -> frozenset[str]:
+        """The server's configs that are this batch's to change."""
+        return frozenset(self._document.config_ids)
+
+    def own_config(self, id: str) -> None:
+        if id not in self.config_ids:
+            self._change(config_ids=(*self._document.config_ids, id))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the batch for this process; the lock goes with the process, however it ends.
+
+        Raises:
+            RefusedError: another process runs the batch.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RefusedError(
+                    f"Another process is running the batch {self._document.file}.",
+                    remedy="Wait until it has ended, or end it.",
+                ) from error
+            self._document = self._read() or self._document
+            yield
+
+    def _change(self, **changes: object) -> None:
+        self._document = self._document.model_copy(update=changes)
+        data = json.dumps(self._document.to_wire(), indent=1, ensure_ascii=False).encode() + b"\n"
+        artifacts.write_atomic(self._path, data)
+
+    def _read(self) -> _Document | None:
+        """The document; one that cannot be read is as none, since everything in it can be found again."""
+        try:
+            found = _Document.model_validate_json(self._path.read_bytes())
+        except (OSError, pydantic.ValidationError):
+            return None
+        return found if found.version == _VERSION else None
+
+
+def spec_identity(spec: TrainingSpec) -> str:
+    """SHA-256 of what is trained on what: everything of a spec but its time and the device that executes it."""
+    wire = spec.to_wire()
+    config = {name: value for name, value in wire["config"].items() if name not in _FREE}
+    return digest([config, wire["options"], wire["model"], wire["samples"], wire["outputName"]])
+
+
+def digest(document: object) -> str:
+    """SHA-256 of a document's JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
