@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         UnreachableError,
         ValidationError,
     )
-    from influencerai.live import LiveView
+    from influencerai.live.view import LiveView
     from influencerai.settings import Settings
     from influencerai.train.run import Run
     from influencerai.train.trainer import Trainer
@@ -87,7 +87,7 @@ __all__ = [
 _HOMES = {
     "AsyncInfluencerAIClient": "influencerai.client",
     "InfluencerAIClient": "influencerai.client",
-    "LiveView": "influencerai.live",
+    "LiveView": "influencerai.live.view",
     "LoraConfig": "influencerai.domain",
     "Run": "influencerai.train.run",
     "Settings": "influencerai.settings",

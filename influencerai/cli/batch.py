@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.outcome import InterruptedRun, visible
+from influencerai.cli.outcome import InterruptedRun
+from influencerai.live.text import visible
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from influencerai.cli.batch_tables import plan_table, print_warnings, problem_ta
 from influencerai.cli.batch_training import Batch, Problem
 from influencerai.cli.common import WIDTH_OF_FILES, standard_output
 from influencerai.cli.outcome import print_json, print_result
-from influencerai.cli.progress import duration
 from influencerai.errors import TrainingError, ValidationError
+from influencerai.live.text import duration
 
 REPORTS = (".csv", ".json")
 """Suffixes of a report."""

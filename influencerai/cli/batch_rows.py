@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from influencerai.cli.progress import SMOOTHING
 from influencerai.domain import Event, StageEvent, StepEvent
 from influencerai.domain.job_log import JobEvent
+from influencerai.live.curve import RunningMean
 
 RowStatus = Literal["waiting", "running", "completed", "failed", "stopped"]
 
@@ -36,7 +36,7 @@ class BatchRow:
     is_earlier: bool = False
     """Whether an earlier call of the command ended it."""
     job_id: str | None = None
-    _losses: tuple[float, float] = field(default=(0.0, 0.0), repr=False)
+    _losses: RunningMean = field(default_factory=RunningMean, repr=False, compare=False)
 
     @property
     def has_ended(self) -> bool:
@@ -119,9 +119,7 @@ class BatchRow:
         self.status, self.stage = "running", "training"
         self.step, self.total_steps, self.epoch, self.total_epochs = step, total_steps, epoch, total_epochs
         if loss is not None:
-            total, weight = (SMOOTHING * value for value in self._losses)
-            self._losses = total + (1 - SMOOTHING) * loss, weight + 1 - SMOOTHING
-            self.loss = self._losses[0] / self._losses[1]
+            self.loss = self._losses.add(loss)
 
 
 def _number(value: Any) -> float | None:

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from influencerai.cli.batch_rows import BatchRow, RowStatus
 from influencerai.cli.batch_training import Problem
-from influencerai.cli.outcome import visible
-from influencerai.cli.progress import duration
+from influencerai.live.text import duration, visible
 
 if TYPE_CHECKING:
     from influencerai.cli.batch_check import Checked

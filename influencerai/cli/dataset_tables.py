@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from influencerai.cli.outcome import visible
+from influencerai.live.text import visible
 from influencerai.planning import BatchPlan
 
 if TYPE_CHECKING:

@@ -15,9 +15,11 @@ from rich.progress import TextColumn
 
 from influencerai.cli.demo_tenants import tenant_of
 from influencerai.cli.job_tables import event_line, progress_text
-from influencerai.cli.outcome import print_json, visible
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES, stage_progress
+from influencerai.cli.outcome import print_json
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job_log import JobEvent
+from influencerai.live.bars import stage_progress
+from influencerai.live.text import visible
 
 
 class DemoListener(AbstractContextManager["DemoListener"], Protocol):

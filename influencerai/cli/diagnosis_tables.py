@@ -10,7 +10,7 @@ from rich.table import Table
 
 from influencerai.cli.common import standard_output
 from influencerai.cli.diagnosis import Diagnosis
-from influencerai.cli.outcome import visible
+from influencerai.live.text import visible
 
 
 def print_diagnosis(found: Diagnosis) -> None:

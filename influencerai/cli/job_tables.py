@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from influencerai.cli.outcome import visible
-from influencerai.cli.progress import duration
 from influencerai.domain.job import Job, JobDetail
 from influencerai.domain.job_log import JobArtifact, JobEvent
 from influencerai.errors import NotFoundError
+from influencerai.live.text import duration, visible
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient

@@ -15,11 +15,13 @@ from rich.progress import TaskID
 from rich.text import Text
 
 from influencerai.cli.job_tables import ConfigNames, event_line, job_table, progress_of, status_of, waiting_of
-from influencerai.cli.outcome import print_json, print_result, visible
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES, duration, stage_progress
+from influencerai.cli.outcome import print_json, print_result
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import NotFoundError, StoreError, TooManyError, TrainingError, UnreachableError
+from influencerai.live.bars import stage_progress
+from influencerai.live.text import duration, visible
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.outcome import InterruptedRun, print_json, print_result, visible
+from influencerai.cli.outcome import InterruptedRun, print_json, print_result
+from influencerai.live.text import visible
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import sys
 import traceback
@@ -15,12 +14,11 @@ from typing import Any
 import click
 
 from influencerai.errors import DependencyMissingError, InfluencerAIError, ValidationError
+from influencerai.live.text import visible
 
 DONE = 0
 FAILED = 1
 UNUSABLE = 2
-
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was asked for, no error
@@ -31,11 +29,6 @@ class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was ask
         self.message = message
         self.signal_number = signal_number
         self.resume_command = resume_command
-
-
-def visible(text: str) -> str:
-    """The text with control characters as `\\x1b`, so that a name cannot steer the terminal; newline and tab stay."""
-    return _CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -8,8 +8,9 @@ from rich.table import Table
 from influencerai.cli.common import standard_output
 from influencerai.cli.config_sources import ResolvedConfig
 from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
-from influencerai.cli.outcome import print_result, visible
+from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
+from influencerai.live.text import visible
 from influencerai.planning import BatchPlan, ResourceEstimate, estimate
 from influencerai.settings import Settings
 

@@ -14,9 +14,9 @@ from typing import Protocol, Self
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import TaskID
 
-from influencerai.cli.outcome import print_json, visible
+from influencerai.cli.outcome import print_json
 from influencerai.domain import (
     CheckpointEvent,
     Event,
@@ -26,11 +26,12 @@ from influencerai.domain import (
     ValidationEvent,
     WarningEvent,
 )
+from influencerai.live.bars import stage_progress
+from influencerai.live.curve import RunningMean
+from influencerai.live.text import duration, visible
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
 SECONDS_BETWEEN_LINES = 5.0
-SMOOTHING = 0.95
-"""Share of the running mean that one step leaves of the shown loss."""
 
 
 class Listener(AbstractContextManager["Listener"], Protocol):
@@ -56,18 +57,15 @@ class Figures:
         self._clock = clock
         self._stage = ""
         self._begun = (0.0, 0)
-        self._loss = 0.0
-        self._weight = 0.0
+        self._loss = RunningMean()
 
     def of_step(self, event: StepEvent) -> str:
         """The loss as a running mean, so that the noise of single timesteps does not hide the trend; then the rest.
 
         A narrow terminal cuts off the end.
         """
-        self._loss = SMOOTHING * self._loss + (1 - SMOOTHING) * event.loss
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
         return (
-            f"loss {self._loss / self._weight:.4f}  {duration(event.seconds_remaining)} left  "
+            f"loss {self._loss.add(event.loss):.4f}  {duration(event.seconds_remaining)} left  "
             f"{event.images_per_second:.1f} images/s  epoch {event.epoch}/{event.total_epochs}  "
             f"lr {event.learning_rate:.1e}"
         )
@@ -84,13 +82,6 @@ class Figures:
         rate = done / seconds
         unit = event.stage.rpartition(" ")[2] if " " in event.stage else "files"
         return f"{duration((event.total - event.done) / rate)} left  {rate:.1f} {unit}/s"
-
-
-def duration(seconds: float) -> str:
-    """As `4:05` or `1:04:05`."""
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def remark(event: Event) -> str | None:
@@ -111,19 +102,6 @@ def short_path(path: str | Path) -> str:
     """The path from the current directory where it lies under it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
-
-
-def stage_progress(console: Console, *columns: ProgressColumn) -> Progress:
-    """Bars for the stages of trainings, with fields `figures`; `columns` stand before what the stage is called."""
-    return Progress(
-        SpinnerColumn(),
-        *columns,
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-    )
 
 
 class Bars:
