@@ -13,14 +13,9 @@ help: ## Show this list.
 
 setup: $(STAMP) ## Create .venv and install everything with the pinned versions.
 
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "InfluencerAI needs Python 3.11 or newer, and '$(PYTHON)' is missing or older."; \
-		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+$(STAMP): pyproject.toml constraints.txt deploy/install.sh
 	@echo "Installing into $(VENV); this takes a few minutes."
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[all,dev]'
+	@PYTHON='$(PYTHON)' sh deploy/install.sh $(VENV) all,dev --editable
 	@touch $@
 	@echo "Installed. To use it: . $(VENV)/bin/activate && influencerai --help"
 
@@ -37,7 +32,7 @@ lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 check: lint ## Everything that CI runs: lint, then all tests.
-	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --nbmake tests notebooks
 
 campaign: setup ## Run the benchmarks and the kill campaign (hours); write benchmarks/results/.
 	$(BIN)/python -m pytest -m campaign $(PYTEST_ARGS)

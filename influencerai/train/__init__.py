@@ -1,6 +1,9 @@
 """The trainer: the only room with torch."""
 
 import logging
+import warnings
 
 # While it is imported, it warns about a kernel that quantized models would use; nothing here does.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# Other libraries' bars, of which a notebook without ipywidgets would have nicer ones.
+warnings.filterwarnings("ignore", message="IProgress not found")

@@ -1,0 +1,178 @@
+"""compose.yaml: by the specification's own schema, by our settings and command line, and as processes that train."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import pytest
+
+from influencerai import __version__
+from influencerai.cluster.dispatcher import end_seconds
+from influencerai.cluster.joining import DEFAULT_PORT
+from influencerai.serve.gate import OPEN_PATHS
+from influencerai.settings import Settings
+from tests.deploy.manifests import ROOT, is_known, load, name_of, parse, seconds
+
+EXAMPLE = ROOT / "deploy/env.example"
+OF_POSTGRES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"}
+VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
+GIVEN = {"POSTGRES_PASSWORD": "p4ss", "RAY_AUTH_TOKEN": "t0ken"}
+
+
+def interpolated(value: Any, given: dict[str, str]) -> Any:
+    """The document as compose reads it.
+
+    Raises:
+        KeyError: a variable is needed and not given.
+    """
+    if isinstance(value, dict):
+        return {name: interpolated(item, given) for name, item in value.items()}
+    if isinstance(value, list):
+        return [interpolated(item, given) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def text(found: re.Match[str]) -> str:
+        name, kind, other = found.groups()
+        if given.get(name):
+            return given[name]
+        if kind == "-":
+            return str(other)
+        raise KeyError(name)
+
+    return VARIABLE.sub(text, value)
+
+
+def raw() -> dict[str, Any]:
+    [document] = load("compose.yaml")
+    assert isinstance(document, dict)
+    return document
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = interpolated(raw(), GIVEN)["services"]
+    return found
+
+
+def examples() -> dict[str, str]:
+    """What the example of .env sets, with its values."""
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def ours() -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in services().items() if name != "postgres"}
+
+
+def test_the_specifications_schema_accepts_it() -> None:
+    schema = json.loads((files("check_jsonschema.builtin_schemas") / "vendor/compose-spec.json").read_text())
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    for document in (raw(), interpolated(raw(), GIVEN)):
+        assert [error.message for error in validator.iter_errors(document)] == []
+    broken = copy.deepcopy(raw())
+    broken["services"]["api"]["helthcheck"] = {}
+    assert list(validator.iter_errors(broken))
+
+
+@pytest.mark.parametrize("missing", sorted(GIVEN))
+def test_no_secret_has_a_default(missing: str) -> None:
+    with pytest.raises(KeyError, match=missing):
+        interpolated(raw(), {**GIVEN, missing: ""})
+    defaults = {name: other for name, kind, other in VARIABLE.findall(json.dumps(raw())) if kind == "-"}
+    assert all(not defaults.get(name) for name in defaults if re.search("PASSWORD|TOKEN|SECRET|KEY", name))
+
+
+def test_the_example_names_what_compose_asks_for_and_nothing_else() -> None:
+    wanted = {name: other if kind == "-" else "" for name, kind, other in VARIABLE.findall(json.dumps(raw()))}
+    assert examples() == wanted
+
+
+def test_every_variable_is_one_that_somebody_reads() -> None:
+    for name, service in services().items():
+        unknown = {variable for variable in service["environment"] if not is_known(variable)}
+        assert unknown == (OF_POSTGRES if name == "postgres" else set()), name
+    assert not is_known("RAY_AUTH_TOKN")
+    assert not is_known("INFLUENCERAI_ROOTS")
+
+
+def test_its_programs_are_commands_of_ours() -> None:
+    commands = {name: name_of(parse(service["command"])) for name, service in ours().items()}
+    assert commands == {
+        "migrate": "db upgrade",
+        "head": "node start",
+        "api": "serve",
+        "worker": "node start",
+        "gpu-worker": "node start",
+    }
+
+
+def test_the_api_is_a_server_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = services()["api"]["environment"]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert (settings.auth, settings.limits_requests, settings.serves_downloads) == ("production", True, False)
+    assert settings.jwt_secret is None
+    user = services()["postgres"]["environment"]
+    server = f"postgres:5432/{user['POSTGRES_DB']}"
+    assert settings.database_url == f"postgresql://{user['POSTGRES_USER']}:{user['POSTGRES_PASSWORD']}@{server}"
+
+
+def test_the_nodes_of_the_cluster_find_each_other_and_nobody_else_does() -> None:
+    found = ours()
+    head, api = found["head"], found["api"]
+    assert parse(head["command"]).params["head"]
+    assert api["network_mode"] == api["pid"] == "service:head"
+    assert api["environment"]["RAY_ADDRESS"] == f"127.0.0.1:{DEFAULT_PORT}"
+    assert {*api["volumes"]} == {*head["volumes"]} > {*found["worker"]["volumes"]}
+    for name in ("head", "api", "worker", "gpu-worker"):
+        environment = found[name]["environment"]
+        assert environment["RAY_AUTH_MODE"] == "token"
+        assert environment["RAY_AUTH_TOKEN"] == GIVEN["RAY_AUTH_TOKEN"]
+        assert found["worker"]["volumes"] == [item for item in found[name]["volumes"] if "/tmp/ray" not in item]
+    for name in ("worker", "gpu-worker"):
+        assert parse(found[name]["command"]).params["head_address"] == f"head:{DEFAULT_PORT}"
+
+
+def test_what_runs_is_given_time_to_save_its_state() -> None:
+    found = ours()
+    for name in ("head", "worker", "gpu-worker"):
+        drain = parse(found[name]["command"]).params["drain_seconds"]
+        assert seconds(found[name]["stop_grace_period"]) > drain + 30
+    assert seconds(found["api"]["stop_grace_period"]) > end_seconds(Settings()) + 30
+
+
+def test_gpus_are_asked_for_by_their_profile_alone() -> None:
+    reserving = {name for name, service in services().items() if "deploy" in service}
+    profiled = {name for name, service in services().items() if "profiles" in service}
+    assert reserving == profiled == {"gpu-worker"}
+    [device] = services()["gpu-worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_images_are_of_this_version() -> None:
+    images = {name: service["image"] for name, service in services().items()}
+    assert images.pop("postgres") == "postgres:18"
+    assert images.pop("gpu-worker") == f"influencerai:{__version__}-cuda"
+    assert {*images.values()} == {f"influencerai:{__version__}-cpu"}
+    for service in ours().values():
+        assert service["image"].endswith(service["build"]["args"]["DEVICE"])
+
+
+def test_what_is_waited_for_is_there() -> None:
+    found = services()
+    for name, service in found.items():
+        for other, how in service.get("depends_on", {}).items():
+            condition = how["condition"]
+            assert condition != "service_healthy" or "test" in found[other]["healthcheck"], (name, other)
+            assert condition != "service_completed_successfully" or found[other]["restart"] == "no", (name, other)
+    [published] = found["head"]["ports"]
+    assert published == "127.0.0.1:3001:3001"
+    asked = found["api"]["healthcheck"]["test"][-1]
+    assert asked == "http://127.0.0.1:3001/readyz"
+    assert "/readyz" in OPEN_PATHS
