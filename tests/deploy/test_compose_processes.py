@@ -17,7 +17,7 @@ from tests.deploy.test_compose import services
 from tests.servers import Server
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.campaign,
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts folders over others"),
