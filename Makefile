@@ -6,7 +6,7 @@ PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 CAMPAIGN := bench_start bench_train bench_resume bench_quality bench_api bench_scheduler bench_batch bench_chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check campaign clean
+.PHONY: help setup demo test lint check docs campaign clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ lint: setup ## Check style, types and the direction of imports.
 
 check: lint ## Everything that CI runs: lint, then all tests.
 	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --nbmake tests notebooks
+
+docs: setup ## Build the documentation site into build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 campaign: setup ## Run the benchmarks and the kill campaign (hours); write benchmarks/results/.
 	$(BIN)/python -m pytest -m campaign $(PYTEST_ARGS)

@@ -16,7 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.presets import PRESETS
 from influencerai.errors import InfluencerAIError
+from influencerai.planning.ways import ways_to_train
 from influencerai.serve.app import create_app
 from influencerai.serve.errors import STATUS
 from influencerai.service import Service
@@ -70,6 +72,36 @@ def routes() -> str:
     return "\n".join(lines)
 
 
+def presets() -> str:
+    """One line per preset."""
+    lines = ["| preset | what for | learning rate | epochs | batch | rank / alpha |", "|---|---|---|---|---|---|"]
+    for preset in PRESETS.values():
+        rank = f"{preset.network_dim} / {preset.network_alpha:g}"
+        numbers = f"{preset.learning_rate:g} | {preset.epochs} | {preset.batch_size} | {rank}"
+        lines.append(f"| `{preset.name}` | {preset.description} | {numbers} |")
+    return "\n".join(lines)
+
+
+def memory() -> str:
+    """Gigabytes of a GPU that a training is given, by family, resolution and batch, with checkpointing and without."""
+    columns = [(saves, size) for saves in (False, True) for size in (1, 2, 4)]
+    titles = [f"batch {size}{', checkpointing' if saves else ''}" for saves, size in columns]
+    lines = [f"| model | resolution | {' | '.join(titles)} |", "|---|---|" + "---|" * len(columns)]
+    for family, resolution in (("sd15", 512), ("sd15", 768), ("sdxl", 768), ("sdxl", 1024)):
+        cells = [f"{device_gb(family, resolution, batch_size=size, saves=saves):g}" for saves, size in columns]
+        lines.append(f"| {family} | {resolution} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def device_gb(family: str, resolution: int, *, batch_size: int, saves: bool) -> float:
+    """What a training of rank 16 with AdamW8bit in bf16 needs of a GPU."""
+    meta = {"optimizer": "AdamW8bit", "gradientCheckpointing": saves}
+    config = LoraConfig(
+        name="memory", model_name=family, resolution=resolution, batch_size=batch_size, network_dim=16, meta=meta
+    )
+    return ways_to_train(config, family=family, kind="cuda", threads=1)[0].needs.device_gb
+
+
 def fields(model: type[BaseModel]) -> str:
     """One line per field: its name on the wire or in the environment, values, default and description."""
     properties = model.model_json_schema(by_alias=True)["properties"]
@@ -117,7 +149,7 @@ def _escape(cell: str) -> str:
     return "`".join(part.replace("<", "\\<") if index % 2 == 0 else part for index, part in enumerate(parts))
 
 
-TABLES: dict[str, Callable[[], str]] = {"errors": errors, "routes": routes}
+TABLES: dict[str, Callable[[], str]] = {"errors": errors, "memory": memory, "presets": presets, "routes": routes}
 
 
 def main() -> None:
