@@ -10,7 +10,7 @@ from tests.cluster.site import Site, site
 from tests.databases import Databases
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_site(
     request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
