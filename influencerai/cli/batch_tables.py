@@ -27,7 +27,9 @@ STYLES: dict[RowStatus, str] = {
 
 def problem_table(problems: Iterable[Problem]) -> Table:
     """Everything that is wrong, with where."""
-    table = Table("where", "problem", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("where", "problem"):
+        table.add_column(title, overflow="fold")  # nothing of a long path is left out
     for problem in problems:
         table.add_row(escape(visible(problem.where)), escape(visible(problem.text)))
     return table
