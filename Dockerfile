@@ -18,13 +18,14 @@ RUN apt-get update \
 
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /opt/source
 
 # All that is installed but our own code, which changes more often.
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY deploy/install.sh deploy/
 COPY influencerai/__init__.py influencerai/
-RUN --mount=type=cache,target=/root/.cache/pip sh deploy/install.sh /opt/influencerai all
+RUN --mount=type=cache,target=/var/cache/pip sh deploy/install.sh /opt/influencerai all
 
 ARG DEVICE=cpu
 RUN /opt/influencerai/bin/python -c 'import sys, torch; \
@@ -32,7 +33,7 @@ found = "cuda" if torch.version.cuda else "cpu"; \
 sys.exit(None if found == sys.argv[1] else f"torch is built for {found}: see PIP_EXTRA_INDEX_URL")' "$DEVICE"
 
 COPY influencerai influencerai
-RUN --mount=type=cache,target=/root/.cache/pip sh deploy/install.sh /opt/influencerai all
+RUN --mount=type=cache,target=/var/cache/pip sh deploy/install.sh /opt/influencerai all
 
 ENV PATH=/opt/influencerai/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +17,7 @@ from rich.text import Text
 from influencerai.cli.batch_rows import BatchRow, RowStatus
 from influencerai.cli.batch_tables import live_table, progress_of
 from influencerai.cli.outcome import print_json
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES
+from influencerai.cli.progress import SECONDS_BETWEEN_LINES, Printed
 from influencerai.live.text import visible
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
@@ -88,20 +86,7 @@ class LiveBatch:
         return Group(live_table(shown), Text(below, style="dim"), *stopping)
 
 
-class _Printed(AbstractContextManager["BatchListener"]):
-    """What needs no room of its own on the screen."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def announce_stop(self) -> None:
-        """Past the buffers of sys.stderr, which the signal may have interrupted in the middle of a write."""
-        os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
-
-
-class BatchLines(_Printed):
+class BatchLines(Printed):
     """A line when a training begins another stage or ends, and of its steps at most one every few seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,7 +106,7 @@ class BatchLines(_Printed):
         click.echo(visible(text), err=True)
 
 
-class BatchJsonLines(_Printed):
+class BatchJsonLines(Printed):
     """Every change of a row as one line of JSON on standard output."""
 
     def __call__(self, row: BatchRow) -> None:

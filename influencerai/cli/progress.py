@@ -148,8 +148,11 @@ class Bars:
         self._progress.update(self._task, completed=done, total=total or None, figures=figures)
 
 
-class _Printed(AbstractContextManager["Listener"]):
+class Printed:
     """What needs no room of its own on the screen."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -161,7 +164,7 @@ class _Printed(AbstractContextManager["Listener"]):
         os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
 
 
-class Lines(_Printed):
+class Lines(Printed):
     """A line when a stage begins, then at most one every few seconds; remarks always."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -188,7 +191,7 @@ class Lines(_Printed):
         click.echo(f"{stage}{count}  {figures}".rstrip(), err=True)
 
 
-class JsonLines(_Printed):
+class JsonLines(Printed):
     """Every event as one line of JSON on standard output."""
 
     def __call__(self, event: Event) -> None:

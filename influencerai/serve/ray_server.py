@@ -24,8 +24,7 @@ from influencerai.service import Service
 from influencerai.settings import Settings
 
 APP_NAME = "influencerai"
-_DEPLOYMENT = "Api"
-MAX_ONGOING_REQUESTS = 1000
+_MAX_ONGOING_REQUESTS = 1000
 """An open event stream holds a slot."""
 READY_SECONDS = 60.0
 _DRAIN_SECONDS = 10.0
@@ -60,6 +59,18 @@ class Api:
     async def end_streams(self) -> None:
         """End every event stream, so that the replica can be stopped at once."""
         await self._service.event_streams.close()
+
+
+def api_deployment(**options: Any) -> serve.Deployment:
+    """The API for Serve; `options` are those of its deployments in which the ways to deploy it differ."""
+    described = serve.deployment(
+        name="Api",
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
+        logging_config=_QUIET,
+        **options,
+    )
+    return described(serve.ingress()(Api))
 
 
 class RayServer:
@@ -114,14 +125,7 @@ class RayServer:
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
             raise InfluencerAIError(f"Ray Serve cannot be started: {str(error).splitlines()[0]}") from error
         document = self._settings.to_document()
-        deployment = serve.deployment(
-            name=_DEPLOYMENT,
-            max_ongoing_requests=MAX_ONGOING_REQUESTS,
-            ray_actor_options={"num_cpus": 0},
-            graceful_shutdown_timeout_s=_DRAIN_SECONDS,
-            graceful_shutdown_wait_loop_s=0.2,
-            logging_config=_QUIET,
-        )(serve.ingress()(Api))
+        deployment = api_deployment(ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.2)
         # Not `serve.run`, which would wait without a deadline of ours.
         serve._run(deployment.bind(document, self._needs_worker), name=APP_NAME, route_prefix="/", _blocking=False)
         self._wait_until_ready()

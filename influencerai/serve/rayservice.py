@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ray import serve
 from ray.serve import Application
-from ray.serve.schema import LoggingConfig
 
 from influencerai.errors import ValidationError
-from influencerai.serve.ray_server import MAX_ONGOING_REQUESTS, Api
+from influencerai.serve.ray_server import api_deployment
 from influencerai.settings import Settings
-
-_DRAIN_SECONDS = 10.0
-"""Until a replica that has to go ends its event streams, whose readers come back to another one."""
 
 
 def app(arguments: Mapping[str, str]) -> Application:
@@ -35,10 +30,4 @@ def app(arguments: Mapping[str, str]) -> Application:
             "Development mode believes every request, and this API may be reached from elsewhere.",
             remedy="Set INFLUENCERAI_AUTH=production.",
         )
-    deployment = serve.deployment(
-        name="Api",
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        graceful_shutdown_timeout_s=_DRAIN_SECONDS,
-        logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),  # requests are logged by the app
-    )(serve.ingress()(Api))
-    return deployment.bind(settings.to_document(), False)
+    return api_deployment().bind(settings.to_document(), False)
