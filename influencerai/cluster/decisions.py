@@ -120,22 +120,22 @@ class Decisions:
         self, transaction: Transaction, view: View, *, per_tenant: int
     ) -> tuple[dict[str, list[WaitingJob]], dict[str, tuple[Way, ...]]]:
         """Each tenant's first planned jobs, and the ways to train them by id."""
-        ids = await transaction.turns.waiting(self._claims, per_tenant=per_tenant, without=view.aside)
-        planned = await transaction.turns.needs([id for found in ids.values() for id in found])
+        queued = await transaction.turns.waiting(self._claims, per_tenant=per_tenant, without=view.aside)
         has_gpus = any(node.devices for node in view.nodes)
-        ways = {id: ways_on(needs, has_gpus=has_gpus) for id, (needs, _) in planned.items()}
-        jobs = {
-            tenant: [
-                WaitingJob(
-                    id=id,
+        found: dict[str, list[WaitingJob]] = {}
+        ways: dict[str, tuple[Way, ...]] = {}
+        for tenant, jobs in queued.items():
+            found[tenant] = []
+            for job in jobs:
+                if job.needs is None:
+                    continue
+                ways[job.id] = ways_on(job.needs, has_gpus=has_gpus)
+                waiting = WaitingJob(
+                    id=job.id,
                     tenant=tenant,
-                    options=tuple([way.needs for way in ways[id]]),
-                    waited_seconds=planned[id][1],
+                    options=tuple([way.needs for way in ways[job.id]]),
+                    waited_seconds=job.waited_seconds,
                     expected_seconds=self._expected,
                 )
-                for id in found
-                if id in planned
-            ]
-            for tenant, found in ids.items()
-        }
-        return jobs, ways
+                found[tenant].append(waiting)
+        return found, ways

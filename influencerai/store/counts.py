@@ -48,8 +48,8 @@ class Counts:
 
     async def flush(self) -> None:
         """Write the gathered changes."""
-        for (tenant, noun, first, second), by in sorted(self._changes.items()):
-            if by:
-                row = {"tenant_id": tenant, "noun": noun, "first": first, "second": second, "count": by}
-                await self._connection.execute(insert_or_add(self._connection, counts, "count"), row)
+        names = ("tenant_id", "noun", "first", "second")
+        rows = [dict(zip(names, key, strict=True)) | {"count": by} for key, by in sorted(self._changes.items()) if by]
+        if rows:
+            await self._connection.execute(insert_or_add(self._connection, counts, "count"), rows)
         self._changes.clear()

@@ -14,6 +14,7 @@ from sqlalchemy import (
     URL,
     BigInteger,
     ColumnElement,
+    Select,
     String,
     Table,
     any_,
@@ -113,6 +114,13 @@ def one_of(connection: AsyncConnection, column: ColumnElement[str], values: Coll
     if connection.dialect.name == "postgresql":
         return column == any_(literal([*values], postgresql.ARRAY(String)))
     return column.in_([*values])
+
+
+def one_of_first(connection: AsyncConnection, column: ColumnElement[str], first: Select[Any]) -> ColumnElement[bool]:
+    """Whether the column has one of the values of a correlated query; Postgres looks them up if they are an array."""
+    if connection.dialect.name == "postgresql":
+        return column == any_(func.array(first.scalar_subquery()))
+    return column.in_(first)
 
 
 def insert_or_keep(connection: AsyncConnection, table: Table) -> Any:

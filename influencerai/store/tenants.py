@@ -14,5 +14,7 @@ async def lock_tenant(connection: AsyncConnection, tenant: str) -> None:
 
     Taken before any other row's lock, so that two transactions cannot wait for each other.
     """
-    await connection.execute(insert_or_keep(connection, tenants), {"id": tenant})
-    await connection.execute(select(tenants.c.id).where(tenants.c.id == tenant).with_for_update())
+    lock = select(tenants.c.id).where(tenants.c.id == tenant).with_for_update()
+    if (await connection.execute(lock)).first() is None:
+        await connection.execute(insert_or_keep(connection, tenants), {"id": tenant})
+        await connection.execute(lock)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +17,7 @@ from influencerai.planning.forecast import Forecast
 from influencerai.planning.placement import Capacity, Needs, Node
 from influencerai.settings import Settings
 from influencerai.store.attempts import USAGE
-from influencerai.store.dialect import now, one_of, take_turn
+from influencerai.store.dialect import now, one_of, one_of_first, take_turn
 from influencerai.store.schema import counts, datasets, jobs
 from influencerai.store.tenants import lock_tenant
 
@@ -66,6 +66,15 @@ class PendingJob:
     plan: Mapping[str, Any] | None
 
 
+class QueuedJob(NamedTuple):
+    """A pending job that may run, as far as a decision needs to know it."""
+
+    id: str
+    needs: str | None
+    """What it needs of a node, where that is planned."""
+    waited_seconds: float
+
+
 class Turns:
     """Pending jobs of all tenants, in the order in which they are claimed."""
 
@@ -102,8 +111,8 @@ class Turns:
 
     async def waiting(
         self, rules: ClaimRules, *, per_tenant: int, without: Collection[str] = ()
-    ) -> dict[str, list[str]]:
-        """Ids of each tenant's first pending jobs that may run, in its order; as many questions as active tenants."""
+    ) -> dict[str, list[QueuedJob]]:
+        """Each tenant's first pending jobs that may run, in its order; costs as much as there are active tenants."""
         busy = (
             select(counts.c.tenant_id)
             .where(counts.c.noun == "job", counts.c.first == "pending", counts.c["count"] > 0)
@@ -111,29 +120,31 @@ class Turns:
             .subquery()
         )
         ready = func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | _waited_long(rules.dataset_wait_seconds)
+        queued = jobs.alias()
         first = (
             select(jobs.c.id)
             .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
             .where(jobs.c.tenant_id == busy.c.tenant_id, _PENDING, jobs.c.not_before <= now(), ready)
             .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
-            .limit(1)
+            .limit(per_tenant)
             .correlate(busy)
         )
         if without:
             first = first.where(jobs.c.id.not_in(tuple(without)))
-        columns = [first.offset(number).scalar_subquery().label(f"id_{number}") for number in range(per_tenant)]
-        found = await self._connection.execute(select(busy.c.tenant_id, *columns))
-        return {tenant: ids for tenant, *row in found if (ids := [id for id in row if id is not None])}
+        columns = (queued.c.id, queued.c.needs, (now() - queued.c.created_at).label("waited"))
+        statement = (
+            select(busy.c.tenant_id, *columns)
+            .join_from(busy, queued, one_of_first(self._connection, queued.c.id, first))
+            .order_by(queued.c.priority.desc(), queued.c.created_at, queued.c.id)
+        )
+        found: dict[str, list[QueuedJob]] = {}
+        for tenant, id, needs, waited in await self._connection.execute(statement):
+            found.setdefault(tenant, []).append(QueuedJob(id, needs, waited / 1000))
+        return found
 
     async def begin_decision(self) -> None:
         """Until the transaction ends, nobody else decides who starts."""
         await take_turn(self._connection, "claim")
-
-    async def needs(self, ids: Collection[str]) -> dict[str, tuple[str, float]]:
-        """What these jobs need of a node, where that is planned, and for how many seconds they have waited."""
-        statement = select(jobs.c.id, jobs.c.needs, (now() - jobs.c.created_at).label("waited"))
-        statement = statement.where(one_of(self._connection, jobs.c.id, ids), jobs.c.needs.is_not(None))
-        return {row.id: (row.needs, row.waited / 1000) for row in await self._connection.execute(statement)}
 
     async def unplanned(self, *, limit: int) -> list[PendingJob]:
         """Pending jobs of which nobody has said yet what they need, the oldest first."""
@@ -210,8 +221,8 @@ class Turns:
         if not waiting:
             return []
         jobs = {
-            tenant: [WaitingJob(id=id, tenant=tenant, options=(_WORKER,)) for id in ids]
-            for tenant, ids in waiting.items()
+            tenant: [WaitingJob(id=job.id, tenant=tenant, options=(_WORKER,)) for job in queued]
+            for tenant, queued in waiting.items()
         }
         slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
         limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)

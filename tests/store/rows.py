@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetStatus
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.lora_config_record import LoraConfigRecord
-from influencerai.store import Store
+from influencerai.store import Store, Transaction
 from influencerai.store.attempts import USAGE
 from influencerai.store.jobs import NewJob, StoredJob
 from influencerai.store.queue import Lease, Report
@@ -26,6 +26,14 @@ PROGRESS = {"currentEpoch": 0, "totalEpochs": 3}
 
 def rules(*, seconds: float = 60, running_per_tenant: int = 100, dataset_wait_seconds: float = 600) -> ClaimRules:
     return ClaimRules(seconds=seconds, running_per_tenant=running_per_tenant, dataset_wait_seconds=dataset_wait_seconds)
+
+
+async def ids_waiting(
+    transaction: Transaction, obeyed: ClaimRules | None = None, *, per_tenant: int, without: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Ids of each tenant's first pending jobs."""
+    found = await transaction.turns.waiting(obeyed or rules(), per_tenant=per_tenant, without=without)
+    return {tenant: [job.id for job in jobs] for tenant, jobs in found.items()}
 
 
 def lora_config(name: str = "face", **fields: Any) -> LoraConfig:

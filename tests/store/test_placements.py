@@ -14,7 +14,7 @@ from influencerai.store import Store
 from influencerai.store.nodes import NodeState
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts
-from tests.store.rows import ANN, add_job, give_back, reap, rules, stored
+from tests.store.rows import ANN, add_job, give_back, ids_waiting, reap, rules, stored
 
 pytestmark = pytest.mark.anyio
 
@@ -143,7 +143,8 @@ async def test_a_plan_asks_for_needs_anew(store: Store) -> None:
     async with store.write() as transaction:
         await transaction.turns.set_needs(job.job.id, "{}")
         assert await transaction.turns.unplanned(limit=9) == []
-        assert (await transaction.turns.needs([job.job.id]))[job.job.id][0] == "{}"
+        [queued] = (await transaction.turns.waiting(rules(), per_tenant=1))[ANN]
+        assert queued.needs == "{}"
     lease = await taken(store, job.job.id)
     async with store.write() as transaction:
         await transaction.queue.freeze(lease, plan={"spec": {}}, output_dir="data/loras/face")
@@ -187,8 +188,8 @@ async def test_the_usual_length_is_the_median_of_what_was_completed(store: Store
 async def test_what_is_set_aside_lets_others_be_looked_at(store: Store) -> None:
     first, second = [(await add_job(store, output_dir=str(number))).job.id for number in range(2)]
     async with store.read() as transaction:
-        assert await transaction.turns.waiting(rules(), per_tenant=9) == {ANN: [first, second]}
-        assert await transaction.turns.waiting(rules(), per_tenant=9, without={first}) == {ANN: [second]}
+        assert await ids_waiting(transaction, per_tenant=9) == {ANN: [first, second]}
+        assert await ids_waiting(transaction, per_tenant=9, without={first}) == {ANN: [second]}
 
 
 async def test_only_what_has_not_begun_is_given_back_as_that(store: Store) -> None:
@@ -202,6 +203,6 @@ async def test_only_what_has_not_begun_is_given_back_as_that(store: Store) -> No
     again = await taken(store, job.job.id)
     async with store.write() as transaction:
         await transaction.queue.return_unbegun(again, error="It is late.", pause_seconds=60)
-        assert await transaction.turns.waiting(rules(), per_tenant=9) == {}
+        assert await ids_waiting(transaction, per_tenant=9) == {}
     found = (await stored(store, job.job.id)).job
     assert (found.status, found.waiting) == ("pending", "It is late.")

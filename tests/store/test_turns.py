@@ -9,7 +9,19 @@ from influencerai.planning.dispatch import EXPECTED_SECONDS
 from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts
-from tests.store.rows import ANN, BOB, add_dataset, add_job, claim, claimed, finish, give_back, report, rules
+from tests.store.rows import (
+    ANN,
+    BOB,
+    add_dataset,
+    add_job,
+    claim,
+    claimed,
+    finish,
+    give_back,
+    ids_waiting,
+    report,
+    rules,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -103,9 +115,9 @@ async def test_each_tenants_first_jobs_are_in_its_own_order(store: Store) -> Non
     made = [await add_job(store, priority=priority, output_dir=str(priority)) for priority in (5, 9, 5, 1)]
     other = await add_job(store, BOB)
     async with store.read() as transaction:
-        found = await transaction.turns.waiting(rules(), per_tenant=3)
+        found = await ids_waiting(transaction, per_tenant=3)
         assert found == {ANN: [made[index].job.id for index in (1, 0, 2)], BOB: [other.job.id]}
-        late = await transaction.turns.waiting(rules(dataset_wait_seconds=-1), per_tenant=1)
+        late = await ids_waiting(transaction, rules(dataset_wait_seconds=-1), per_tenant=1)
         assert late[ANN] == [blocked.job.id]
 
 
