@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -27,6 +27,17 @@ class Started:
     lease: Lease
     held: Holding
     way: Way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Who would start, as seen at one moment."""
+
+    number: int
+    """Attempts that had ever been started then."""
+    starts: Sequence[Start] = ()
+    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    """The ways to train those jobs, by id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +70,29 @@ class Decisions:
         self._usual_seconds: float | None = None
         """How long jobs took lately, where some have."""
 
-    async def has_start(self, transaction: Transaction, view: View) -> bool:
-        """Whether a job would start now; a look that locks nothing."""
-        return bool(view.ready) and bool((await self._decide(transaction, view))[0])
+    async def look(self, transaction: Transaction, view: View) -> Look:
+        """Who would start now; locks nothing."""
+        number = await transaction.attempts.started()
+        if not view.ready:
+            return Look(number=number)
+        waiting, ways = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)
+        if not any(waiting.values()):
+            return Look(number=number)
+        shares = await transaction.turns.shares(waiting)
+        capacity = Capacity(view.nodes, await transaction.attempts.holdings(), closed=view.closed)
+        starts = decide(waiting, shares, capacity, rules=self._rules).starts
+        return Look(number=number, starts=starts, ways={start.job.id: ways[start.job.id] for start in starts})
 
-    async def start(self, transaction: Transaction, view: View) -> list[Started]:
-        """Claim what starts now; nobody else decides meanwhile."""
+    async def start(self, transaction: Transaction, view: View, looked: Look) -> list[Started]:
+        """Claim what starts now; nobody else decides meanwhile.
+
+        What was seen before is still right when nobody has started anything since: else it is looked at again.
+        """
         await transaction.turns.begin_decision()
-        starts, ways = await self._decide(transaction, view)
+        if looked.number != await transaction.attempts.started():
+            looked = await self.look(transaction, view)
         found = []
-        for start in starts:
+        for start in looked.starts:
             taken = await transaction.queue.take(
                 start.job.tenant,
                 start.job.id,
@@ -78,7 +102,7 @@ class Decisions:
                 rules=self._claims,
             )
             if taken is not None:
-                way = ways[start.job.id][start.option]
+                way = looked.ways[start.job.id][start.option]
                 found.append(Started(lease=taken[0], held=start.holding, way=way))
         return found
 
@@ -107,14 +131,6 @@ class Decisions:
     @property
     def _expected(self) -> float:
         return EXPECTED_SECONDS if self._usual_seconds is None else self._usual_seconds
-
-    async def _decide(self, transaction: Transaction, view: View) -> tuple[list[Start], dict[str, tuple[Way, ...]]]:
-        waiting, ways = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)
-        if not any(waiting.values()):
-            return [], ways
-        shares = await transaction.turns.shares(waiting)
-        capacity = Capacity(view.nodes, await transaction.attempts.holdings(), closed=view.closed)
-        return decide(waiting, shares, capacity, rules=self._rules).starts, ways
 
     async def _waiting(
         self, transaction: Transaction, view: View, *, per_tenant: int

@@ -151,11 +151,13 @@ class Dispatcher:
 
     async def _start(self) -> None:
         """Decide, claim, launch. The usual answer, that nothing starts, locks nothing."""
+        view = self._view()
         async with self._store.read() as transaction:
-            if not await self._decisions.has_start(transaction, self._view()):
-                return
+            looked = await self._decisions.look(transaction, view)
+        if not looked.starts:
+            return
         async with self._store.write() as transaction:
-            started = await self._decisions.start(transaction, self._view())
+            started = await self._decisions.start(transaction, view, looked)
         for start in started:
             try:
                 self._launch(start.lease, start.held, start.way)

@@ -24,6 +24,8 @@ from influencerai.store.schema import attempts, counts, jobs
 
 USAGE = "device_ms"
 """The noun under which a tenant's device-time is counted."""
+_STARTED = ("", "attempt", "", "")
+"""Under which all attempts that were ever started are counted, of all tenants."""
 ACTIVE = ("pending", "running")
 UNPAID = ("lost", "broken")
 """Outcomes that are not the user's doing."""
@@ -82,6 +84,7 @@ class Attempts:
         }
         await self._connection.execute(insert(attempts).values(started_at=now(), **values))
         self._counts.add(job.tenant_id, USAGE, "", "", charged)
+        self._counts.add(*_STARTED, 1)
         data = {"status": "running", "attempt": job.fence, "node": node}
         await append_events(self._connection, job.id, [("status", data)])
 
@@ -102,6 +105,10 @@ class Attempts:
             paid = math.ceil(used / 1000 * row.tok_per_second)
             cost = func.coalesce(jobs.c.cost_tok, 0) + paid
             await self._connection.execute(update(jobs).where(jobs.c.id == job.id).values(cost_tok=cost))
+
+    async def started(self) -> int:
+        """How many were ever started: while it is the same, nobody has taken anything."""
+        return await self._counts.total(*_STARTED[:2])
 
     async def holdings(self) -> list[Holding]:
         """What attempts hold of the cluster's nodes."""

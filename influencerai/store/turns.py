@@ -28,6 +28,14 @@ _WORKER = Needs(cpus=1)
 """What a job needs of a worker of this machine: its turn."""
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
 _PENDING = jobs.c.status == literal_column("'pending'")
+_BUSY = (
+    select(counts.c.tenant_id)
+    .where(counts.c.noun == "job", counts.c.first == "pending", counts.c["count"] > 0)
+    .distinct()
+    .subquery()
+)
+"""Tenants that have pending jobs."""
+_QUEUED = jobs.alias()
 _NOT_READY = ("pending", "processing")
 WAITING_FOR_WORKER = "It waits for a free worker."
 _WAITING_FOR_DATASET = "Its dataset is {status}; it fails when that does not change."
@@ -113,29 +121,22 @@ class Turns:
         self, rules: ClaimRules, *, per_tenant: int, without: Collection[str] = ()
     ) -> dict[str, list[QueuedJob]]:
         """Each tenant's first pending jobs that may run, in its order; costs as much as there are active tenants."""
-        busy = (
-            select(counts.c.tenant_id)
-            .where(counts.c.noun == "job", counts.c.first == "pending", counts.c["count"] > 0)
-            .distinct()
-            .subquery()
-        )
         ready = func.coalesce(datasets.c.status, "ready").not_in(_NOT_READY) | _waited_long(rules.dataset_wait_seconds)
-        queued = jobs.alias()
         first = (
             select(jobs.c.id)
             .outerjoin(datasets, datasets.c.id == jobs.c.active_dataset_id)
-            .where(jobs.c.tenant_id == busy.c.tenant_id, _PENDING, jobs.c.not_before <= now(), ready)
+            .where(jobs.c.tenant_id == _BUSY.c.tenant_id, _PENDING, jobs.c.not_before <= now(), ready)
             .order_by(jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id)
             .limit(per_tenant)
-            .correlate(busy)
+            .correlate(_BUSY)
         )
         if without:
             first = first.where(jobs.c.id.not_in(tuple(without)))
-        columns = (queued.c.id, queued.c.needs, (now() - queued.c.created_at).label("waited"))
+        columns = (_QUEUED.c.id, _QUEUED.c.needs, (now() - _QUEUED.c.created_at).label("waited"))
         statement = (
-            select(busy.c.tenant_id, *columns)
-            .join_from(busy, queued, one_of_first(self._connection, queued.c.id, first))
-            .order_by(queued.c.priority.desc(), queued.c.created_at, queued.c.id)
+            select(_BUSY.c.tenant_id, *columns)
+            .join_from(_BUSY, _QUEUED, one_of_first(self._connection, _QUEUED.c.id, first))
+            .order_by(_QUEUED.c.priority.desc(), _QUEUED.c.created_at, _QUEUED.c.id)
         )
         found: dict[str, list[QueuedJob]] = {}
         for tenant, id, needs, waited in await self._connection.execute(statement):
