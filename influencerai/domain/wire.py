@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, get_args
 
@@ -102,8 +103,7 @@ class WireModel(BaseModel):
     def _drop_nulls(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
-        fields = {key: field for name, field in cls.model_fields.items() for key in (name, field.alias or name)}
-        absent = {key for key, field in fields.items() if not _takes_null(field)}
+        absent = _fields_without_null(cls)
         return {key: value for key, value in data.items() if value is not None or key not in absent}
 
     @classmethod
@@ -120,7 +120,7 @@ class WireModel(BaseModel):
     @classmethod
     def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:
         """Names in `data` that are no field of this model, in order."""
-        known = {*cls.model_fields, *cls.wire_names(), *cls.server_fields}
+        known = _known_fields(cls)
         return [str(name) for name in data if name not in known]
 
     @classmethod
@@ -146,6 +146,18 @@ class WireModel(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """The JSON form: camelCase, plain types."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+# Cached, since every model that is read asks, and the answer costs more than reading it.
+@cache
+def _known_fields(model: type[WireModel]) -> frozenset[str]:
+    return frozenset({*model.model_fields, *model.wire_names(), *model.server_fields})
+
+
+@cache
+def _fields_without_null(model: type[WireModel]) -> frozenset[str]:
+    fields = {key: field for name, field in model.model_fields.items() for key in (name, field.alias or name)}
+    return frozenset(key for key, field in fields.items() if not _takes_null(field))
 
 
 def _takes_null(field: FieldInfo) -> bool:

@@ -1,0 +1,84 @@
+"""A newcomer: `git clone`, then `make demo`, on a machine that has nothing yet, and what each part of it takes.
+
+Packages are fetched first and installed from there, so that downloads, which the line decides, stand apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import write_report
+
+SOURCE = Path(__file__).resolve().parent.parent
+TARGET_SECONDS = 600
+PARTS = ("clone", "downloads", "installation", "demo")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder))
+    write_report(arguments.out, "newcomer", config={}, figures=figures, text=table(figures))
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Seconds of each part, bytes of the downloads, and the files that the demo made."""
+    home, wheels, project = (folder / name for name in ("home", "wheels", "influencerai"))
+    home.mkdir()
+    fresh = {key: value for key, value in os.environ.items() if not key.startswith(("INFLUENCERAI_", "VIRTUAL_ENV"))}
+    fresh |= {"HOME": str(home), "PIP_NO_CACHE_DIR": "1"}
+    offline = fresh | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_EXTRA_INDEX_URL": ""}
+    seconds = {"clone": timed(["git", "clone", "--quiet", str(SOURCE), str(project)], cwd=folder, environment=fresh)}
+    seconds["downloads"] = timed(downloads(project, wheels), cwd=project, environment=fresh)
+    interpreter = f"PYTHON={sys.executable}"
+    seconds["installation"] = timed(["make", "setup", interpreter], cwd=project, environment=offline)
+    seconds["demo"] = timed(["make", "demo", interpreter], cwd=project, environment=offline)
+    made = sorted((project / "demo-output").rglob("*"))
+    return {
+        "seconds": seconds,
+        "downloaded_bytes": sum(file.stat().st_size for file in wheels.iterdir()),
+        "packages": len([*wheels.iterdir()]),
+        "loras": len([file for file in made if file.suffix == ".safetensors" and "loras" in file.parts]),
+        "pictures": [file.name for file in made if file.suffix == ".png" and file.parent.name == "demo-output"],
+    }
+
+
+def downloads(project: Path, wheels: Path) -> Sequence[str]:
+    """All that `make setup` installs, and what builds the project itself."""
+    builders = tomllib.loads((project / "pyproject.toml").read_text())["build-system"]["requires"]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    return [*pip, "--dest", str(wheels), "--constraint", "constraints.txt", *builders, "editables", ".[all,dev]"]
+
+
+def timed(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(command, cwd=cwd, env=environment, check=True)
+    return time.perf_counter() - begun
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    seconds = figures["seconds"]
+    total = sum(seconds.values())
+    size = f"{figures['packages']} files, {figures['downloaded_bytes'] / 1e6:.0f} MB"
+    notes = {"downloads": size, "demo": f"{figures['loras']} LoRA files, {', '.join(figures['pictures'])}"}
+    lines = ["| part | s | share | |", "|---|---|---|---|"]
+    lines += [
+        f"| {part} | {seconds[part]:.0f} | {seconds[part] / total:.0%} | {notes.get(part, '')} |" for part in PARTS
+    ]
+    lines.append(f"| all of it | {total:.0f} | | target: at most {TARGET_SECONDS} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
