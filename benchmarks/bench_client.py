@@ -8,6 +8,7 @@ import itertools
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def compare_blocking(url: str, job: str, *, calls: int) -> dict[str, dict[str, f
                 lambda: len(list(client.jobs.list())) == 100,
             ),
             "lora_configs.create": (
+                lambda: raw(http.post(f"{url}/lora-configs", json=new_config(), headers=new_key())),
+                lambda: client.lora_configs.create(**snake_config()),
+            ),
+            "lora_configs.create, httpx2 without an idempotency key": (
                 lambda: raw(http.post(f"{url}/lora-configs", json=new_config())),
                 lambda: client.lora_configs.create(**snake_config()),
             ),
@@ -93,6 +98,11 @@ def raw(response: httpx2.Response) -> Any:
     return response.raise_for_status().json()
 
 
+def new_key() -> dict[str, str]:
+    """Without it nobody may try again what has got no answer; the server keeps it, which takes its time."""
+    return {"idempotency-key": uuid.uuid4().hex}
+
+
 def new_config() -> dict[str, Any]:
     return {"name": next(_names), "modelName": "influencerai/tiny-avatars", "networkDim": 8, "networkAlpha": 4}
 
@@ -115,9 +125,9 @@ def table(figures: Mapping[str, Any]) -> str:
     lines = ["| call | httpx2, ms | SDK, ms | ratio | target |", "|---|---|---|---|---|"]
     for kind, found in figures.items():
         for name, row in found.items():
-            lines.append(
-                f"| {name}, {kind} | {row['http_ms']:.2f} | {row['sdk_ms']:.2f} | {row['ratio']:.2f} | {TARGET} |"
-            )
+            target = "" if "without" in name else TARGET
+            times = f"{row['http_ms']:.2f} | {row['sdk_ms']:.2f} | {row['ratio']:.2f}"
+            lines.append(f"| {name}, {kind} | {times} | {target} |")
     return "\n".join(lines)
 
 

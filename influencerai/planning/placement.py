@@ -153,7 +153,9 @@ class Capacity:
         free = [node for node in able if node.id not in self._reserved]
         if not free or (len(able) > 1 and len(able) - len(free) >= len(able) // 2):
             return None
-        chosen = max(free, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
+        # Of nodes without a free GPU one is as good as another.
+        near = [node for node in free if not needs.devices or node.id in self._with_free_device] or free[:1]
+        chosen = max(near, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
         self._reserved.add(chosen)
         return chosen
 
