@@ -44,13 +44,12 @@ def measure(folder: Path) -> dict[str, Any]:
     interpreter = f"PYTHON={sys.executable}"
     seconds["installation"] = timed(["make", "setup", interpreter], cwd=project, environment=offline)
     seconds["demo"] = timed(["make", "demo", interpreter], cwd=project, environment=offline)
-    made = sorted((project / "demo-output").rglob("*"))
+    made = project / "demo-output"
     return {
         "seconds": seconds,
         "downloaded_bytes": sum(file.stat().st_size for file in wheels.iterdir()),
         "packages": len([*wheels.iterdir()]),
-        "loras": len([file for file in made if file.suffix == ".safetensors" and "loras" in file.parts]),
-        "pictures": [file.name for file in made if file.suffix == ".png" and file.parent.name == "demo-output"],
+        "made": sorted(str(file.relative_to(project)) for file in (*made.glob("*/*-final.*"), *made.glob("*/*.png"))),
     }
 
 
@@ -71,7 +70,7 @@ def table(figures: Mapping[str, Any]) -> str:
     seconds = figures["seconds"]
     total = sum(seconds.values())
     size = f"{figures['packages']} files, {figures['downloaded_bytes'] / 1e6:.0f} MB"
-    notes = {"downloads": size, "demo": f"{figures['loras']} LoRA files, {', '.join(figures['pictures'])}"}
+    notes = {"downloads": size, "demo": ", ".join(f"`{name}`" for name in figures["made"])}
     lines = ["| part | s | share | |", "|---|---|---|---|"]
     lines += [
         f"| {part} | {seconds[part]:.0f} | {seconds[part] / total:.0%} | {notes.get(part, '')} |" for part in PARTS

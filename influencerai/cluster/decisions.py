@@ -67,8 +67,8 @@ class Decisions:
         self._claims = ClaimRules.of(settings)
         self._rules = DispatchRules(running_per_tenant=settings.running_jobs_per_tenant)
         self._begin_seconds = max(settings.start_seconds, settings.lease_seconds)
-        self._usual_seconds: float | None = None
-        """How long jobs took lately, where some have."""
+        self._expected_seconds = EXPECTED_SECONDS
+        """How long a job is likely to take, by those that have ended lately; renewed by `forecast`."""
 
     async def look(self, transaction: Transaction, view: View) -> Look:
         """Who would start now; locks nothing."""
@@ -113,24 +113,20 @@ class Decisions:
         """
         if not view.ready:
             return dict
+        self._expected_seconds = await transaction.attempts.usual_seconds() or EXPECTED_SECONDS
         waiting, _ = await self._waiting(transaction, view, per_tenant=_EXPLAINED_PER_TENANT)
         if not any(waiting.values()):
             return dict
-        self._usual_seconds = await transaction.attempts.usual_seconds()
         shares = await transaction.turns.shares(waiting)
         running = [
             RunningJob(
                 tenant=item.tenant_id,
                 holding=item.held,
-                seconds_left=self._expected if item.seconds_left is None else item.seconds_left,
+                seconds_left=self._expected_seconds if item.seconds_left is None else item.seconds_left,
             )
             for item in await transaction.attempts.active()
         ]
         return partial(forecast, waiting, shares, view.nodes, running, rules=self._rules, closed=view.closed)
-
-    @property
-    def _expected(self) -> float:
-        return EXPECTED_SECONDS if self._usual_seconds is None else self._usual_seconds
 
     async def _waiting(
         self, transaction: Transaction, view: View, *, per_tenant: int
@@ -151,7 +147,7 @@ class Decisions:
                     tenant=tenant,
                     options=tuple([way.needs for way in ways[job.id]]),
                     waited_seconds=job.waited_seconds,
-                    expected_seconds=self._expected,
+                    expected_seconds=self._expected_seconds,
                 )
                 found[tenant].append(waiting)
         return found, ways

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.store.dialect import insert_or_keep
 from influencerai.store.schema import tenants
+
+_ROW = select(tenants.c.id).where(tenants.c.id == bindparam("tenant"))
 
 
 async def lock_tenant(connection: AsyncConnection, tenant: str) -> None:
@@ -14,7 +16,16 @@ async def lock_tenant(connection: AsyncConnection, tenant: str) -> None:
 
     Taken before any other row's lock, so that two transactions cannot wait for each other.
     """
-    lock = select(tenants.c.id).where(tenants.c.id == tenant).with_for_update()
-    if (await connection.execute(lock)).first() is None:
+    lock = _ROW.with_for_update()
+    if (await connection.execute(lock, {"tenant": tenant})).first() is None:
         await connection.execute(insert_or_keep(connection, tenants), {"id": tenant})
-        await connection.execute(lock)
+        await connection.execute(lock, {"tenant": tenant})
+
+
+async def try_lock_tenant(connection: AsyncConnection, tenant: str) -> bool:
+    """As `lock_tenant`, or nothing where somebody else has it: for those who decide about many tenants at once."""
+    lock = _ROW.with_for_update(skip_locked=True)
+    if (await connection.execute(lock, {"tenant": tenant})).first() is not None:
+        return True
+    await connection.execute(insert_or_keep(connection, tenants), {"id": tenant})
+    return (await connection.execute(lock, {"tenant": tenant})).first() is not None

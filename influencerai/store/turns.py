@@ -19,7 +19,7 @@ from influencerai.settings import Settings
 from influencerai.store.attempts import USAGE
 from influencerai.store.dialect import now, one_of, one_of_first, take_turn
 from influencerai.store.schema import counts, datasets, jobs
-from influencerai.store.tenants import lock_tenant
+from influencerai.store.tenants import try_lock_tenant
 
 _CANDIDATES = 20
 _ESTIMATE_SECONDS = 5.0
@@ -101,8 +101,8 @@ class Turns:
     async def next(self, rules: ClaimRules) -> Row[Any] | None:
         """The job whose turn it is, locked, and its tenant's row too.
 
-        One claim at a time counts who runs how much. The tenant goes before the job, as in every transaction, and the
-        job is never waited for: so nothing waits in a circle.
+        One claim at a time counts who runs how much. The tenant goes before the job, as in every transaction, and
+        neither is waited for: so nothing waits in a circle.
         """
         await self.begin_decision()
         for job in await self._best(rules):
@@ -112,8 +112,12 @@ class Turns:
         return None
 
     async def lock(self, tenant: str, id: str) -> Row[Any] | None:
-        """A pending job for this transaction alone; None where somebody else has it, or it is pending no more."""
-        await lock_tenant(self._connection, tenant)
+        """A pending job for this transaction alone; None where somebody else has it, or it is pending no more.
+
+        Nothing is waited for, since whoever decides keeps all others from deciding.
+        """
+        if not await try_lock_tenant(self._connection, tenant):
+            return None
         statement = select(jobs).where(jobs.c.id == id, _PENDING).with_for_update(skip_locked=True)
         return (await self._connection.execute(statement)).one_or_none()
 
@@ -221,13 +225,13 @@ class Turns:
         waiting = await self.waiting(rules, per_tenant=1)
         if not waiting:
             return []
-        jobs = {
+        best = {
             tenant: [WaitingJob(id=job.id, tenant=tenant, options=(_WORKER,)) for job in queued]
             for tenant, queued in waiting.items()
         }
         slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
         limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
-        return [start.job for start in decide(jobs, await self.shares(waiting), slots, rules=limits).starts]
+        return [start.job for start in decide(best, await self.shares(waiting), slots, rules=limits).starts]
 
 
 def _waited_long(seconds: float) -> ColumnElement[bool]:

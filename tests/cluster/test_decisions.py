@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import anyio
 import pytest
 
 from influencerai.cluster.decisions import Decisions, Look, Started, View
@@ -83,6 +84,23 @@ async def test_what_was_cancelled_since_is_not_started(store: Store) -> None:
     looked = await look(store, decisions, seen)
     await cancel(store, id)
     assert await start(store, decisions, seen, looked) == []
+
+
+async def test_a_tenant_that_is_busy_holds_up_nobody_else(store: Store, other: Store, database_url: str) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("writers are alone there")
+    decisions, seen = Decisions(Settings()), view(1, 1)
+    ids = await add_planned_jobs(store, ANN, BOB)
+    looked = await look(store, decisions, seen)
+    async with other.write() as transaction:
+        await transaction.lock_tenant(ANN)  # as whoever has submitted a job
+    async with other.write() as transaction:
+        await transaction.lock_tenant(ANN)
+        with anyio.fail_after(10):
+            [started] = await start(store, decisions, seen, looked)
+    assert started.lease.job_id == ids[1]
+    [later] = await start(store, decisions, seen, await look(store, decisions, seen))
+    assert later.lease.job_id == ids[0]
 
 
 async def test_without_a_node_nothing_starts(store: Store) -> None:
