@@ -26,10 +26,8 @@ def draw_before_after(
     `plan` says on what it is drawn; by default what the settings and this machine give.
     """
     from influencerai.train.grid import image_grid
-    from influencerai.train.quiet import quiet_libraries
     from influencerai.train.sampler import Sampler
 
-    quiet_libraries()
     sampler = Sampler(MODEL_ID, settings=settings, plan=plan)
     with drawing_progress("drawing without a LoRA", as_json=as_json) as on_progress:
         before = sampler.draw(DEMO_PROMPTS, seed=SEED, count=2, on_progress=on_progress)

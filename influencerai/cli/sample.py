@@ -65,10 +65,8 @@ def sample(
     """Draw --count pictures of every --prompt with LORA, a file in either layout, into one labelled grid."""
     from influencerai.basemodel import find_base_model
     from influencerai.train.grid import image_grid
-    from influencerai.train.quiet import quiet_libraries
     from influencerai.train.sampler import Sampler, describe_lora
 
-    quiet_libraries()
     settings = Settings.load()
     path = settings.root / lora
     model_name = model or describe_lora(path).model_name

@@ -24,6 +24,7 @@ from influencerai.train.device import device_facts, fixed_execution, memory_erro
 from influencerai.train.family import load_family
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.precision import dtype_of
+from influencerai.train.quiet import quiet_libraries
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, draw
 
 MAX_BATCH = 4
@@ -91,6 +92,7 @@ class Sampler:
             ModelError: there is no such base model, or the LoRA file cannot be read or is for another family.
             OutOfMemoryError: the device is too small for pictures of this size.
         """
+        quiet_libraries()
         description = self._checked_description(lora) if lora else None
         side = self._side(description, size)
         total = len(prompts) * count
