@@ -76,7 +76,8 @@ class Settings(BaseSettings):
     )
     allow_downloads: bool = Field(
         True,
-        description="Whether a hub id that is on no disk may be downloaded; false keeps everything offline.",
+        description="Whether a hub id that is on no disk may be downloaded. In production only where this is set "
+        "explicitly; false keeps everything offline.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else cpu.")
     threads: int | None = Field(

@@ -28,10 +28,19 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for name in ("Trainer", "LiveView", "wait_for_completion", "download"):
         assert name in reference
     assert not re.search(r'href="[^"]*\.\./\.\./\.\./', reference)
+    unread = [path.parent.name for path in tmp_path.glob("**/index.html") if "<p>```" in path.read_text("utf-8")]
+    assert unread == [], "a fenced block is shown as running text"
 
 
 def test_what_lies_outside_of_the_docs_is_named() -> None:
     text = "See [a notebook](../notebooks/04_sweep.ipynb), [compose.yaml](../compose.yaml) and [settings](settings.md)."
     assert on_page_markdown(text) == (
         "See a notebook (`notebooks/04_sweep.ipynb` in the repository), `compose.yaml` and [settings](settings.md)."
+    )
+
+
+def test_what_a_block_says_beside_its_language_is_its_title() -> None:
+    text = "```toml conf/own.toml\nthreads = 3\n```\n\n```console background\n$ serve\n```\n\n```json\n{}\n```\n"
+    assert on_page_markdown(text) == (
+        '```toml title="conf/own.toml"\nthreads = 3\n```\n\n```console\n$ serve\n```\n\n```json\n{}\n```\n'
     )

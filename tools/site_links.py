@@ -1,4 +1,8 @@
-"""Links of the site: what a page links to outside of docs/ lies in the repository, and is named instead."""
+"""Pages of the site, where MkDocs reads them otherwise than our tests do.
+
+What a page links to outside of docs/ lies in the repository, and is named instead. The file's name that a block has
+beside its language (tests/documents.py) becomes its title.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ import re
 from typing import Any
 
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)[^)\s]*\)")
+_SERVER = re.compile(r"^```(\w+) background$", re.MULTILINE)
+_FILE = re.compile(r"^```(\w+) ([\w./-]+)$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls this with every page."""
+    markdown = _SERVER.sub(r"```\1", markdown)
+    markdown = _FILE.sub(r'```\1 title="\2"', markdown)
     return _OUTSIDE.sub(_named, markdown)
 
 

@@ -1,7 +1,7 @@
 """Write the tables of docs/*.md from the code that they are about: python -m tools.write_docs
 
-A table stands between `<!-- table: NAME -->` and `<!-- end table -->`; the text around it is written by hand. NAME is
-one of a model whose fields it lists, or one of `TABLES`.
+A table, or the API's examples, stands between `<!-- table: NAME -->` and `<!-- end table -->`; the text around it is
+written by hand. NAME is one of a model whose fields it lists, or one of `TABLES`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.planning.ways import ways_to_train
 from influencerai.serve.app import create_app
 from influencerai.serve.errors import STATUS
+from influencerai.serve.examples import ANSWERS, REQUESTS
 from influencerai.service import Service
 from influencerai.settings import ENV_PREFIX, Settings
 
@@ -70,6 +71,20 @@ def routes() -> str:
             meaning = operation.get("description", operation["summary"]).strip().splitlines()[0]
             lines.append(f"| {method.upper()} | `{path}` | {_escape(meaning)} |")
     return "\n".join(lines)
+
+
+def examples() -> str:
+    """A request and its answer for each resource, and what a job has become."""
+    made = (("/datasets", "create_dataset"), ("/lora-configs", "create_lora_config"), ("/jobs", "create_job"))
+    parts = [
+        f"`POST {path}` with\n\n{_json_block(REQUESTS[name])}\n\nis answered with\n\n{_json_block(ANSWERS[name])}"
+        for path, name in made
+    ]
+    return "\n\n".join([*parts, f"`GET /jobs/{{id}}`, later:\n\n{_json_block(ANSWERS['get_job'])}"])
+
+
+def _json_block(document: Any) -> str:
+    return f"```json\n{json.dumps(document, ensure_ascii=False, indent=2)}\n```"
 
 
 def presets() -> str:
@@ -149,7 +164,13 @@ def _escape(cell: str) -> str:
     return "`".join(part.replace("<", "\\<") if index % 2 == 0 else part for index, part in enumerate(parts))
 
 
-TABLES: dict[str, Callable[[], str]] = {"errors": errors, "memory": memory, "presets": presets, "routes": routes}
+TABLES: dict[str, Callable[[], str]] = {
+    "errors": errors,
+    "examples": examples,
+    "memory": memory,
+    "presets": presets,
+    "routes": routes,
+}
 
 
 def main() -> None:
