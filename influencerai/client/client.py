@@ -62,6 +62,10 @@ class AsyncInfluencerAIClient:
         self.lora_configs = AsyncLoraConfigs(self._connection)
         self.jobs = AsyncJobs(self._connection)
 
+    async def cluster(self) -> dict[str, Any]:
+        """The machines that train, what is free of them, and which of your jobs run where, as JSON."""
+        return await self._connection.document("/cluster")
+
     async def readiness(self) -> dict[str, Any]:
         """Whether the server can serve, and what it stands on, as JSON; what is not ready is no error."""
         return await _readiness(self._connection)
@@ -109,6 +113,10 @@ class InfluencerAIClient:
         self.lora_configs = LoraConfigs(AsyncLoraConfigs(self._connection))
         self.jobs = Jobs(AsyncJobs(self._connection))
 
+    def cluster(self) -> dict[str, Any]:
+        """As the awaited client's."""
+        return at_once(self._connection.document("/cluster"))
+
     def readiness(self) -> dict[str, Any]:
         """As the awaited client's."""
         return at_once(_readiness(self._connection))
@@ -134,13 +142,6 @@ async def _readiness(connection: Connection) -> dict[str, Any]:
 
 def _checked(base_url: str, tenant_id: str | None, api_key: str | None) -> tuple[str, dict[str, str]]:
     """The address without a slash at its end, and the headers that say who sends a request."""
-    try:
-        url = httpx2.URL(base_url)
-    except (httpx2.InvalidURL, TypeError) as error:
-        raise ValidationError(field_errors={"base_url": [f"{base_url!r} is no address: {error}"]}) from error
-    if url.scheme not in ("http", "https") or not url.host:
-        text = f"{base_url!r} is no address of a server, such as {DEFAULT_URL}"
-        raise ValidationError(field_errors={"base_url": [text]})
     headers = {}
     for name, value in (("tenant_id", tenant_id), ("api_key", api_key)):
         if value is not None and not (value.isascii() and value.isprintable() and value == value.strip() != ""):
@@ -149,4 +150,22 @@ def _checked(base_url: str, tenant_id: str | None, api_key: str | None) -> tuple
         headers["x-tenant-id"] = tenant_id
     if api_key is not None:
         headers["authorization"] = f"Bearer {api_key}"
-    return base_url.rstrip("/"), headers
+    return _checked_url(base_url), headers
+
+
+def _checked_url(base_url: str) -> str:
+    """The address as httpx2 writes it, its scheme in lower case."""
+    shown = "It" if "@" in str(base_url) else repr(base_url)  # what stands before an @ may be a password
+    no_address = ValidationError(
+        field_errors={"base_url": [f"{shown} is no address of a server, such as {DEFAULT_URL}"]}
+    )
+    try:
+        url = httpx2.URL(base_url)
+    except (httpx2.InvalidURL, TypeError):
+        raise no_address from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise no_address
+    if url.userinfo:
+        text = "It should hold no user and no password, which messages would show: use api_key"
+        raise ValidationError(field_errors={"base_url": [text]})
+    return str(url).rstrip("/")

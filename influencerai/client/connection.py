@@ -165,6 +165,7 @@ class Connection:
                 asked = self._pause(response, pause, is_repeatable=is_repeatable)
                 if number == tries or asked is None:
                     raise error_of(response)
+                may_have_arrived |= response.status_code in _OUTAGES
                 pause = asked
             await self.transport.sleep(pause)
         raise AssertionError("the last try returns or raises")

@@ -12,10 +12,10 @@ import httpx2
 
 from influencerai.client.answers import error_of
 from influencerai.client.connection import Connection, segment
+from influencerai.client.part import claimed_part
 from influencerai.domain.job_log import JobArtifact
 from influencerai.errors import ConflictError, InfluencerAIError
 
-_PART = ".influencerai-{}.part"
 _FIRST_PAUSE = 0.2
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\" + (':*?"<>|]' if os.name == "nt" else "]"))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -25,8 +25,8 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 class Download:
     """One file of a job on its way into a folder.
 
-    It grows under a name that its hash gives, so that a later call goes on where this one was cut off, and gets its
-    own name when its bytes are the ones that were announced.
+    It grows in a part of its own, where a later call goes on when this one is cut off, and gets its name when its
+    bytes are the ones that were announced.
 
     Raises:
         InfluencerAIError: the server gives it a name that no file in the folder could safely have, or no hash.
@@ -39,7 +39,6 @@ class Download:
         self._target = folder / artifact.name
         if not _SHA256.fullmatch(artifact.sha256):
             raise InfluencerAIError(f"The server names no SHA-256 of its file {artifact.name!a}.")
-        self._part = folder / _PART.format(artifact.sha256)
 
     async def run(self, *, replace: bool) -> Path:
         """Where the file lies when it is there.
@@ -60,48 +59,62 @@ class Download:
     async def _run(self, *, replace: bool) -> Path:
         if await self._is_there(self._target):
             return self._target
-        if (self._target.is_symlink() or self._target.exists()) and not replace:
-            raise ConflictError(
-                f"{self._target} is there with other content.", remedy="Name another folder, or have it replaced."
-            )
-        for _ in range(2):
-            await self._fetch()
-            if await self._is_there(self._part):
-                self._part.replace(self._target)
-                return self._target
-            self._part.unlink(missing_ok=True)
+        if self._is_taken() and not replace:
+            raise self._conflict()
+        with claimed_part(self._target.parent, self._artifact.sha256) as part:
+            for _ in range(2):
+                await self._fetch(part)
+                if await self._is_there(part):
+                    await self._name(part, replace=replace)
+                    return self._target
+                _empty(part)
         raise InfluencerAIError(f"The file {self._artifact.name} arrives damaged.", remedy="Try again later.")
 
-    async def _fetch(self) -> None:
+    async def _name(self, part: Path, *, replace: bool) -> None:
+        """Give the whole file its name, which another file may have got meanwhile."""
+        if replace:
+            part.replace(self._target)
+            return
+        try:
+            os.link(part, self._target)
+        except OSError:
+            if not self._is_taken():  # so there are no links here
+                part.replace(self._target)
+                return
+            if not await self._is_there(self._target):
+                raise self._conflict() from None
+        part.unlink()
+
+    async def _fetch(self, part: Path) -> None:
         """All bytes that are missing, by as many requests as that takes."""
         fruitless = 0
-        while (begin := self._size()) < self._artifact.size or not self._part.exists():
+        while (begin := _size(part)) < self._artifact.size:
             try:
-                await self._append(begin)
+                await self._append(part, begin)
             except httpx2.RequestError as error:
-                fruitless = 0 if self._size() > begin else fruitless + 1
+                fruitless = 0 if _size(part) > begin else fruitless + 1
                 if fruitless > self._connection.retries:
                     raise self._connection.unreachable(error) from error
                 await self._connection.transport.sleep(_FIRST_PAUSE * 2**fruitless)
             else:
-                if self._size() < self._artifact.size:
+                if _size(part) < self._artifact.size:
                     return  # which is another file than the one that was announced
 
-    async def _append(self, begin: int) -> None:
+    async def _append(self, part: Path, begin: int) -> None:
         headers = {"accept-encoding": "identity"}
         if begin:
             headers |= {"range": f"bytes={begin}-", "if-range": f'"{self._artifact.sha256}"'}
         async with self._connection.open(self._path, headers=headers, accepted=416) as response:
             goes_on = response.headers.get("content-range", "").startswith(f"bytes {begin}-")
             if response.status_code == 416:
-                self._part.unlink()
+                _empty(part)
                 return
             if response.status_code not in (200, 206) or (response.status_code == 206 and not goes_on):
                 raise error_of(response)
             flags = os.O_WRONLY | os.O_CREAT | _NOFOLLOW | getattr(os, "O_BINARY", 0)
             flags |= os.O_APPEND if response.status_code == 206 else os.O_TRUNC
             left = self._artifact.size - (begin if response.status_code == 206 else 0)
-            with os.fdopen(os.open(self._part, flags, 0o666), "wb") as file:
+            with os.fdopen(os.open(part, flags, 0o666), "wb") as file:
                 async for chunk in self._connection.transport.chunks(response):
                     left -= file.write(chunk)
                     if left < 0:
@@ -120,10 +133,13 @@ class Download:
 
         return await self._connection.transport.aside(look)
 
-    def _size(self) -> int:
-        if self._part.is_symlink():
-            self._part.unlink()
-        return self._part.stat().st_size if self._part.is_file() else 0
+    def _is_taken(self) -> bool:
+        return self._target.is_symlink() or self._target.exists()
+
+    def _conflict(self) -> ConflictError:
+        return ConflictError(
+            f"{self._target} is there with other content.", remedy="Name another folder, or have it replaced."
+        )
 
 
 async def download(
@@ -141,6 +157,14 @@ async def download(
         raise InfluencerAIError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     downloads = [Download(connection, job_id, artifact, folder=folder) for artifact in artifacts]
     return tuple([await each.run(replace=replace) for each in downloads])
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _empty(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_TRUNC | _NOFOLLOW))
 
 
 def checked_name(name: str) -> str:

@@ -55,13 +55,15 @@ class Proxy:
             with socket.create_connection(("127.0.0.1", self.upstream)) as server:
                 self._open |= {client, server}
                 threading.Thread(target=self._ask, args=(client, server), daemon=True).start()
-                while answer := server.recv(65536):
-                    client.sendall(answer if limit is None else answer[:limit])
-                    if limit is not None and (limit := limit - len(answer)) <= 0:
-                        break
-                self._open -= {client, server}
-                _end(client)
-                _end(server)
+                try:
+                    while answer := server.recv(65536):
+                        client.sendall(answer if limit is None else answer[:limit])
+                        if limit is not None and (limit := limit - len(answer)) <= 0:
+                            break
+                finally:  # closing alone would tell the client nothing while `_ask` waits for its bytes
+                    self._open -= {client, server}
+                    _end(client)
+                    _end(server)
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):

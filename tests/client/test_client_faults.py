@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import http.server
+import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from influencerai.client import InfluencerAIClient
 from influencerai.client.download import checked_name
-from influencerai.domain.job_log import JobEvent
+from influencerai.client.part import claimed_part
+from influencerai.domain.job_log import JobArtifact, JobEvent
 from influencerai.errors import (
     ConflictError,
     InfluencerAIError,
@@ -29,6 +41,7 @@ from influencerai.errors import (
     UnreachableError,
 )
 from influencerai.settings import Settings
+from tests.client.both import Kind, opened
 from tests.client.conftest import Connect
 from tests.client.filled import publish, submit
 from tests.client.proxy import Proxy, proxied
@@ -53,10 +66,10 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
     thread.start()
     try:
         yield
-    finally:
+    finally:  # also where the block has failed, of which this may be the cause
         thread.join(60)
-    assert not raised, raised
-    assert not thread.is_alive()
+        assert not raised, raised
+        assert not thread.is_alive()
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -90,6 +103,15 @@ def test_what_is_deleted_is_gone_though_the_answer_is_lost(proxy: Proxy, connect
     assert proxy.requests(b"DELETE ") == 2
     with pytest.raises(NotFoundError):
         client.datasets.delete(dataset.id)
+
+
+def test_what_an_outage_may_have_let_through_is_gone_and_not_missing(connect: Connect) -> None:
+    for outage in (502, 503, 504):
+        with busy((outage, "0"), (404, None)) as (url, asked):
+            connect(url).datasets.delete("a")
+        assert asked == ["DELETE"] * 2
+    with busy((429, "0"), (404, None)) as (url, _), pytest.raises(NotFoundError):
+        connect(url).datasets.delete("a")
 
 
 def test_a_change_that_may_have_arrived_is_not_sent_again(proxy: Proxy, connect: Connect) -> None:
@@ -142,7 +164,7 @@ class Busy(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"{}")
 
-    do_PATCH = do_GET  # noqa: N815 - as its base class calls it
+    do_DELETE = do_PATCH = do_GET  # noqa: N815 - as its base class calls them
 
     def log_message(self, *_: object) -> None:
         pass
@@ -175,6 +197,37 @@ def test_a_busy_server_is_asked_again_when_it_says(connect: Connect) -> None:
     assert late.value.retry_after == 9999
 
 
+@contextmanager
+def secured(folder: Path) -> Iterator[int]:
+    """The port of a server with a certificate that nobody knows."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other")])
+    begin = datetime(2020, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=36500))
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = folder / "server.pem"
+    pem.write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    handler = type("Scripted", (Busy,), {"script": [(200, None)] * 4, "asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_certificate_that_nobody_knows_is_refused_however_the_address_is_written(kind: Kind, tmp_path: Path) -> None:
+    with secured(tmp_path) as port:
+        for scheme in ("https", "HTTPS", "Https"):
+            url = f"{scheme}://127.0.0.1:{port}"
+            refused = pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED")
+            with opened(kind, url, api_key="secret", retries=0) as client, refused:
+                client.readiness()
+        unverified = httpx2.Client(verify=False) if kind == "blocking" else httpx2.AsyncClient(verify=False)
+        with opened(kind, f"HTTPS://127.0.0.1:{port}", http=unverified) as client:
+            assert client.readiness() == {}
+
+
 # Waiting
 
 
@@ -182,7 +235,7 @@ def test_a_wait_survives_cut_streams_and_a_server_that_is_started_again(settings
     settings.root.mkdir()
     seen: list[JobEvent] = []
     with served(settings) as first, proxied(first.port) as proxy:
-        reporter, client = connect(proxy.url), connect(proxy.url)
+        reporter, client = connect(first.url), connect(proxy.url)
         job = submit(reporter)
 
         def train() -> None:
@@ -196,14 +249,15 @@ def test_a_wait_survives_cut_streams_and_a_server_that_is_started_again(settings
             time.sleep(1.5)
             with served(settings) as second:
                 proxy.upstream = second.port
-                report(reporter, job.id, 4)
-                reporter.jobs.update(job.id, status="completed", result={"loraPath": "a"})
+                reporter_again = connect(second.url)
+                report(reporter_again, job.id, 4)
+                reporter_again.jobs.update(job.id, status="completed", result={"loraPath": "a"})
                 until(lambda: seen[-1].data.get("status") == "completed")
                 done.wait(30)
 
         done = threading.Event()
         with meanwhile(train):
-            ended = client.jobs.wait_for_completion(job.id, on_progress=seen.append, poll_interval=0.1)
+            ended = client.jobs.wait_for_completion(job.id, on_progress=seen.append, poll_interval=0.1, timeout=120)
             done.set()
     assert (ended.status, ended.result) == ("completed", {"loraPath": "a"})
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
@@ -354,6 +408,102 @@ def test_a_later_call_goes_on_too_and_damage_is_noticed(
         assert client.jobs.download(published, to=tmp_path, kind="lora") == (path,)
         assert path.read_bytes() == DATA
         assert not part.exists()
+
+
+def test_a_part_that_another_download_works_on_is_left_to_it(
+    published: str, client: InfluencerAIClient, tmp_path: Path
+) -> None:
+    with claimed_part(tmp_path, hashlib.sha256(DATA).hexdigest()) as part:
+        part.write_bytes(DATA[:1000])
+        (path,) = client.jobs.download(published, to=tmp_path, kind="lora")
+        assert (path.read_bytes(), part.read_bytes()) == (DATA, DATA[:1000])
+        assert {found for found in tmp_path.iterdir() if found.is_file()} == {path, part}
+    assert part.read_bytes() == DATA[:1000]
+    path.unlink()
+    assert client.jobs.download(published, to=tmp_path, kind="lora") == (path,)
+    assert not part.exists()
+
+
+def test_downloads_at_once_into_one_folder_all_end_well(
+    published: str, proxy: Proxy, connect: Connect, tmp_path: Path
+) -> None:
+    clients = [connect(proxy.url) for _ in range(4)]
+    for number in range(3):
+        proxy.cuts = [100_000, 300_000, 700_000]
+        to = tmp_path / f"to-{number}"
+        with ThreadPoolExecutor(len(clients)) as pool:
+            asked = [pool.submit(client.jobs.download, published, to=to, kind="lora") for client in clients]
+        assert [each.result() for each in asked] == [(to / "p-final.safetensors",)] * len(clients)
+        assert (to / "p-final.safetensors").read_bytes() == DATA
+        assert [found.name for found in to.iterdir()] == ["p-final.safetensors"]
+
+
+def test_another_name_of_a_part_keeps_its_bytes(published: str, client: InfluencerAIClient, tmp_path: Path) -> None:
+    with claimed_part(tmp_path, hashlib.sha256(DATA).hexdigest()) as part:
+        part.write_bytes(DATA[:1000])
+    os.link(part, tmp_path / "kept")
+    (path,) = client.jobs.download(published, to=tmp_path, kind="lora")
+    assert path.read_bytes() == DATA
+    assert (tmp_path / "kept").read_bytes() == DATA[:1000]
+
+
+@contextmanager
+def publishing(meanwhile: Callable[[], object]) -> Iterator[str]:
+    """The address of a server whose jobs have one file; before it sends that, it does something else."""
+    file = JobArtifact(
+        name="a.safetensors",
+        kind="lora",
+        path="a",
+        size=len(DATA),
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        step=1,
+        epoch=1,
+        created_at=datetime.now(UTC),
+        url="/a",
+    )
+    listed = b'{"data": [' + file.model_dump_json(by_alias=True).encode() + b"]}"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_list = self.path.endswith("/artifacts")
+            if not is_list:
+                meanwhile()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(listed if is_list else DATA)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    has_links: bool, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not has_links:  # as on FAT
+        monkeypatch.setattr("influencerai.client.download.os.link", refuse)
+    path = tmp_path / "a.safetensors"
+    with publishing(lambda: path.write_bytes(b"mine")) as url:
+        client = connect(url)
+        with pytest.raises(ConflictError, match="other content"):
+            client.jobs.download("j", to=tmp_path)
+        assert path.read_bytes() == b"mine"
+        assert client.jobs.download("j", to=tmp_path, replace=True) == (path,)
+        assert path.read_bytes() == DATA
+    for appears in (lambda: path.write_bytes(DATA), lambda: None):
+        path.unlink()
+        with publishing(appears) as url:
+            assert connect(url).jobs.download("j", to=tmp_path) == (path,)
+        assert path.read_bytes() == DATA
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_link_in_the_folder_is_not_followed(published: str, client: InfluencerAIClient, tmp_path: Path) -> None:

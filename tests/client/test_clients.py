@@ -27,12 +27,14 @@ from influencerai.errors import (
     TooManyError,
     ValidationError,
 )
+from influencerai.planning.placement import Node
 from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
-from influencerai.store import Store
+from influencerai.store import Store, Transaction
+from influencerai.store.nodes import NodeState
 from tests.client.both import Kind, opened
 from tests.client.conftest import Connect
-from tests.client.filled import submit, write_pictures
+from tests.client.filled import submit, write, write_pictures
 from tests.databases import Databases
 from tests.serve.running import BOB, UNKNOWN_ID
 from tests.serve.sockets import Served, served
@@ -345,6 +347,29 @@ def test_production_wants_a_key_and_limits_are_waited_for(settings: Settings, ki
             with pytest.raises(TooManyError, match="1 active jobs") as caught:
                 client.jobs.create(dataset_id=job.payload["datasetId"], lora_config_id=job.payload["loraConfigId"])
             assert caught.value.retry_after == 30
+
+
+def test_the_address_holds_no_password_and_messages_show_none() -> None:
+    for url in ("http://me:SECRET@server", "ftp://me:SECRET@server", "me:SECRET@server", "http://me:SECRET@[::1"):
+        for kind in (InfluencerAIClient, AsyncInfluencerAIClient):
+            with pytest.raises(ValidationError) as caught:
+                kind(url)
+            assert "SECRET" not in f"{caught.value} {caught.value.__cause__}"
+            assert set(caught.value.errors) == {"base_url"}
+    with pytest.raises(ValidationError, match="use api_key"):
+        InfluencerAIClient("http://me@server")
+
+
+def test_the_machines_that_train(server: Served, client: InfluencerAIClient) -> None:
+    async def note(transaction: Transaction) -> None:
+        node = Node(id="a" * 56, name="gpu-box-1", cpus=16, memory_gb=64)
+        await transaction.nodes.note([NodeState(node=node)])
+        await transaction.workers.greet("w", node="here")
+
+    write(server.service.settings, note)
+    found = client.cluster()
+    assert [(node["name"], node["state"], node["memoryGb"]) for node in found["nodes"]] == [("gpu-box-1", "ready", 64)]
+    assert found["workers"] == 1
 
 
 def test_readiness_is_told_and_not_raised(client: InfluencerAIClient) -> None:

@@ -29,7 +29,7 @@ from tests.typescript.node import Client, Project, SdkError
 
 DATA = bytes(range(256)) * 4096
 FOLDER = "data/loras/portrait"
-PART = f".influencerai-{hashlib.sha256(DATA).hexdigest()}.part"
+LEFT = f".influencerai-{hashlib.sha256(DATA).hexdigest()}.download"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("typescript")]
 
@@ -122,12 +122,14 @@ class Scripted(http.server.BaseHTTPRequestHandler):
 
     script: list[Reply]
     asked: list[str]
+    meanwhile: Callable[[str], object]
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", "0")))
         self.asked.append(f"{self.command} {self.path}")
         status, headers, body = self.script.pop(0)
+        self.meanwhile(self.path)
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -135,17 +137,18 @@ class Scripted(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
         self.wfile.flush()
 
-    do_PATCH = do_GET  # noqa: N815 - as its base class calls it
+    do_DELETE = do_PATCH = do_GET  # noqa: N815 - as its base class calls them
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @contextmanager
-def scripted(*script: Reply) -> Iterator[tuple[str, list[str]]]:
-    """The address of such a server, and what it is asked."""
+def scripted(*script: Reply, meanwhile: Callable[[str], object] = lambda path: None) -> Iterator[tuple[str, list[str]]]:
+    """The address of such a server, and what it is asked; `meanwhile` is called with a path before it answers."""
     asked: list[str] = []
-    handler = type("Handler", (Scripted,), {"script": list(script), "asked": asked})
+    members = {"script": list(script), "asked": asked, "meanwhile": staticmethod(meanwhile)}
+    handler = type("Handler", (Scripted,), members)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -172,6 +175,18 @@ def test_a_busy_server_is_asked_again_when_it_says(project: Project) -> None:
         with pytest.raises(SdkError, match=r"^TooManyError") as late:
             client.call("datasets.get", "a")
         assert late.value.told["retryAfter"] == 9_999_000
+
+
+def test_what_an_outage_may_have_let_through_is_gone_and_not_missing(project: Project) -> None:
+    now = {"retry-after": "0"}
+    gone: Reply = (404, {}, b"{}")
+    for outage in (502, 503, 504):
+        with scripted((outage, now, b""), gone) as (url, asked), project.client(url) as client:
+            client.call("datasets.delete", "a")
+        assert asked == ["DELETE /datasets/a"] * 2
+    missing = pytest.raises(SdkError, match=r"^NotFoundError")
+    with scripted((429, now, b""), gone) as (url, _), project.client(url) as client, missing:
+        client.call("datasets.delete", "a")
 
 
 def test_what_is_no_server_of_ours_is_named(project: Project) -> None:
@@ -361,27 +376,101 @@ def test_a_cut_download_goes_on_where_it_stopped(published: str, proxy: Proxy, c
     assert 0 < begins[0] < 300_000
     assert proxy.cuts == []
     assert [found.name for found in tmp_path.glob("*p-final*")] == ["p-final.safetensors"]
-    assert not (tmp_path / PART).exists()
+    assert list(tmp_path.glob(".influencerai-*")) == []
 
 
 def test_a_later_call_goes_on_too_and_damage_is_noticed(
     published: str, proxy: Proxy, client: Client, tmp_path: Path
 ) -> None:
-    part, path = tmp_path / PART, tmp_path / "p-final.safetensors"
+    part, path = tmp_path / LEFT, tmp_path / "p-final.safetensors"
     for damaged in (DATA[:1000], b"x" * 1000, DATA + b"x", b"x" * len(DATA)):
         path.unlink(missing_ok=True)
         part.write_bytes(damaged)
         assert client.call("jobs.download", published, {"to": str(tmp_path), "kind": "lora"}) == [str(path)]
         assert path.read_bytes() == DATA
-        assert not part.exists()
+        assert list(tmp_path.glob(".influencerai-*")) == []
     assert b"range: bytes=1000-" in bytes(proxy.asked).lower()
+
+
+FILE = {"name": "a.bin", "kind": "lora", "sha256": hashlib.sha256(DATA).hexdigest(), "size": len(DATA)}
+
+
+def test_downloads_at_once_leave_each_other_alone_and_a_killed_one_is_gone_on_with(
+    project: Project, tmp_path: Path
+) -> None:
+    listed, options, path = sent({"data": [FILE]}), {"to": str(tmp_path)}, tmp_path / "a.bin"
+    stuck: Reply = (200, {"content-length": str(len(DATA))}, DATA[:300_000])
+    rest: Reply = (206, {"content-range": f"bytes 300000-{len(DATA) - 1}/{len(DATA)}"}, DATA[300_000:])
+    with (
+        scripted(listed, stuck, listed, (200, {}, DATA), listed, rest) as (url, _),
+        ThreadPoolExecutor(1) as pool,
+        project.client(url) as first,
+        project.client(url) as second,
+    ):
+        cut_off = pool.submit(first.call, "jobs.download", "j", options)
+        until(lambda: [part.stat().st_size for part in tmp_path.iterdir()] == [300_000])
+        assert second.call("jobs.download", "j", options) == [str(path)]
+        assert path.read_bytes() == DATA
+        (part,) = tmp_path.glob(".influencerai-*")
+        assert part.read_bytes() == DATA[:300_000]
+        first.process.kill()
+        with pytest.raises(AssertionError, match="has ended"):
+            cut_off.result(30)
+        path.unlink()
+        assert second.call("jobs.download", "j", options) == [str(path)]
+        assert path.read_bytes() == DATA
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_downloads_at_once_in_one_process_all_end_well(
+    published: str, proxy: Proxy, project: Project, tmp_path: Path
+) -> None:
+    text = f"""
+import {{ InfluencerAIClient }} from "@influencerai/sdk";
+const client = new InfluencerAIClient({{ baseUrl: "{proxy.url}", tenantId: "tenant_demo" }});
+const options = {{ to: {json.dumps(str(tmp_path / "to"))}, kind: "lora" }} as const;
+console.log((await Promise.all([1, 2, 3, 4].map(() => client.jobs.download("{published}", options)))).flat().join(","));
+"""
+    path = tmp_path / "to" / "p-final.safetensors"
+    proxy.cuts = [300_000, 200_000, 100_000]
+    assert project.run(project.write("at-once.mts", text)) == (",".join([str(path)] * 4) + "\n", "")
+    assert path.read_bytes() == DATA
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(project: Project, tmp_path: Path) -> None:
+    path, content = tmp_path / "a.bin", b"mine"
+    script: tuple[Reply, ...] = (sent({"data": [FILE]}), (200, {}, DATA))
+
+    def appear(asked: str) -> None:
+        if asked.endswith("a.bin"):
+            path.write_bytes(content)
+
+    with scripted(*script, meanwhile=appear) as (url, _), project.client(url) as client:
+        with pytest.raises(SdkError, match=r"^ConflictError: .* other content"):
+            client.call("jobs.download", "j", {"to": str(tmp_path)})
+        assert path.read_bytes() == b"mine"
+    path.unlink()
+    (tmp_path / LEFT).unlink()  # whole, for who wants it to replace the other
+    content = DATA
+    with scripted(*script, meanwhile=appear) as (url, _), project.client(url) as client:
+        assert client.call("jobs.download", "j", {"to": str(tmp_path)}) == [str(path)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_name_of_a_part_keeps_its_bytes(published: str, client: Client, tmp_path: Path) -> None:
+    (tmp_path / LEFT).write_bytes(DATA[:1000])
+    (tmp_path / "kept").hardlink_to(tmp_path / LEFT)
+    (path,) = client.call("jobs.download", published, {"to": str(tmp_path), "kind": "lora"})
+    assert Path(path).read_bytes() == DATA
+    assert (tmp_path / "kept").read_bytes() == DATA[:1000]
 
 
 def test_a_link_in_the_folder_is_not_followed(published: str, client: Client, tmp_path: Path) -> None:
     outside, to = tmp_path / "outside", tmp_path / "to"
     outside.write_bytes(b"mine")
     to.mkdir()
-    (to / PART).symlink_to(outside)
+    (to / LEFT).symlink_to(outside)
     (to / "p-final.safetensors").symlink_to(outside)
     options = {"to": str(to), "kind": "lora"}
     with pytest.raises(SdkError, match=r"^ConflictError"):

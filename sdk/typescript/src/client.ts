@@ -67,8 +67,13 @@ export class InfluencerAIClient {
 
 /** The address without a slash at its end. */
 function checkedUrl(baseUrl: string): string {
-  if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
-    throw wrong("baseUrl", `'${baseUrl}' is no address of a server, such as ${DEFAULT_URL}`);
+  const url = URL.canParse(baseUrl) ? new URL(baseUrl) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol)) {
+    const shown = String(baseUrl).includes("@") ? "It" : `'${baseUrl}'`; // what stands before an @ may be a password
+    throw wrong("baseUrl", `${shown} is no address of a server, such as ${DEFAULT_URL}`);
+  }
+  if (url.username !== "" || url.password !== "") {
+    throw wrong("baseUrl", "It should hold no user and no password, which messages would show: use apiKey");
   }
   return baseUrl.replace(/\/+$/, "");
 }

@@ -193,6 +193,7 @@ export class Connection {
         if (number >= retries || asked === undefined) {
           throw found.error();
         }
+        mayHaveArrived ||= OUTAGES.has(found.status);
         pause = asked;
       } catch (error) {
         watch.stop();

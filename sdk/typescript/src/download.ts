@@ -2,11 +2,12 @@
 
 import { createHash } from "node:crypto";
 import { constants, createReadStream, type Stats } from "node:fs";
-import { type FileHandle, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, link, lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import { type Connection, type OpenAnswer, segment } from "./connection.js";
 import { ConflictError, InfluencerAIError, UnreachableError } from "./errors.js";
+import { Part } from "./part.js";
 import { sleep } from "./time.js";
 import type { JobArtifact } from "./types.js";
 
@@ -51,8 +52,8 @@ export async function download(
 /**
  * One file of a job on its way into a folder.
  *
- * It grows under a name that its hash gives, so that a later call goes on where this one was cut off, and gets its own
- * name when its bytes are the ones that were announced.
+ * It grows in a part of its own, where a later call goes on when this one is cut off, and gets its name when its bytes
+ * are the ones that were announced.
  */
 class Download {
   readonly #connection: Connection;
@@ -60,7 +61,7 @@ class Download {
   readonly #options: Options;
   readonly #address: string;
   readonly #target: string;
-  readonly #part: string;
+  readonly #part: Part;
 
   constructor(connection: Connection, address: string, artifact: JobArtifact, options: Options) {
     this.#connection = connection;
@@ -71,7 +72,7 @@ class Download {
     if (!SHA256.test(artifact.sha256)) {
       throw new InfluencerAIError(`The server names no SHA-256 of its file ${artifact.name}.`);
     }
-    this.#part = join(options.to, `.influencerai-${artifact.sha256}.part`);
+    this.#part = new Part(options.to, artifact.sha256);
   }
 
   /**
@@ -99,19 +100,48 @@ class Download {
       return this.#target;
     }
     if ((await look(this.#target)) !== undefined && !this.#options.replace) {
-      const remedy = "Name another folder, or have it replaced.";
-      throw new ConflictError(`${this.#target} is there with other content.`, { remedy });
+      throw this.#conflict();
     }
-    for (let number = 0; number < 2; number++) {
-      await this.#fetch();
-      if (await this.#isThere(this.#part)) {
-        await rename(this.#part, this.#target);
-        return this.#target;
+    await this.#part.take();
+    try {
+      for (let number = 0; number < 2; number++) {
+        await this.#fetch();
+        if (await this.#isThere(this.#part.path)) {
+          await this.#name();
+          return this.#target;
+        }
+        await rm(this.#part.path, { force: true });
       }
-      await rm(this.#part, { force: true });
+    } finally {
+      await this.#part.leave();
     }
     const remedy = "Try again later.";
     throw new InfluencerAIError(`The file ${this.#artifact.name} arrives damaged.`, { remedy });
+  }
+
+  /** Give the whole file its name, which another file may have got meanwhile. */
+  async #name(): Promise<void> {
+    if (this.#options.replace) {
+      await rename(this.#part.path, this.#target);
+      return;
+    }
+    try {
+      await link(this.#part.path, this.#target);
+    } catch {
+      if ((await look(this.#target)) === undefined) {
+        await rename(this.#part.path, this.#target); // there are no links here
+        return;
+      }
+      if (!(await this.#isThere(this.#target))) {
+        throw this.#conflict();
+      }
+    }
+    await rm(this.#part.path);
+  }
+
+  #conflict(): ConflictError {
+    const remedy = "Name another folder, or have it replaced.";
+    return new ConflictError(`${this.#target} is there with other content.`, { remedy });
   }
 
   /** All bytes that are missing, by as many requests as that takes. */
@@ -146,7 +176,7 @@ class Download {
     const answer = await this.#connection.open(this.#address, options);
     try {
       if (answer.status === 416) {
-        await rm(this.#part, { force: true });
+        await rm(this.#part.path, { force: true });
         return undefined;
       }
       const goesOn = answer.headers.get("content-range")?.startsWith(`bytes ${begin}-`) ?? false;
@@ -156,7 +186,7 @@ class Download {
       }
       const isMore = answer.status === 206;
       const flags = constants.O_WRONLY | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0);
-      const file = await open(this.#part, flags | (isMore ? constants.O_APPEND : constants.O_TRUNC), 0o666);
+      const file = await open(this.#part.path, flags | (isMore ? constants.O_APPEND : constants.O_TRUNC), 0o666);
       try {
         return await this.#write(file, answer, this.#artifact.size - (isMore ? begin : 0));
       } finally {
@@ -203,9 +233,9 @@ class Download {
 
   /** How much has arrived; undefined where nothing has. */
   async #size(): Promise<number | undefined> {
-    const found = await look(this.#part);
-    if (found?.isSymbolicLink()) {
-      await rm(this.#part);
+    const found = await look(this.#part.path);
+    if (found?.isSymbolicLink() || (found?.isFile() && found.nlink > 1)) {
+      await rm(this.#part.path); // its bytes have another name too, under which they are not to change
       return undefined;
     }
     return found?.isFile() ? found.size : undefined;

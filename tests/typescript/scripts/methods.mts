@@ -207,6 +207,11 @@ async function others(): Promise<void> {
   for (const options of [{ tenantId: "a\r\nx: b" }, { apiKey: "ä" }, { apiKey: "" }, { baseUrl: "server" }]) {
     assert.throws(() => new InfluencerAIClient(options), ValidationError);
   }
+  for (const baseUrl of ["http://me:SECRET@server", "ftp://me:SECRET@server", "me:SECRET@server", "//me:SECRET@a"]) {
+    const shown = (error: ValidationError) => `${error} ${JSON.stringify(error)}`;
+    const isSilent = (error: unknown) => error instanceof ValidationError && !shown(error).includes("SECRET");
+    assert.throws(() => new InfluencerAIClient({ baseUrl }), isSilent);
+  }
   const controller = new AbortController();
   const dataset = await client.datasets.create({ kind: "lora-training", path: "data/me" });
   const config = await client.loraConfigs.create({ name: "Aborted", modelName: "sd15" });
