@@ -14,7 +14,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --user-group --create-home influencerai \
     && install --directory --owner influencerai --group influencerai \
-        /srv/influencerai /srv/influencerai/models /tmp/ray
+        /srv/influencerai /srv/influencerai/models
 
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
@@ -32,6 +32,7 @@ RUN /opt/influencerai/bin/python -c 'import sys, torch; \
 found = "cuda" if torch.version.cuda else "cpu"; \
 sys.exit(None if found == sys.argv[1] else f"torch is built for {found}: see PIP_EXTRA_INDEX_URL")' "$DEVICE"
 
+COPY deploy/head.sh deploy/
 COPY influencerai influencerai
 RUN --mount=type=cache,target=/var/cache/pip sh deploy/install.sh /opt/influencerai all
 

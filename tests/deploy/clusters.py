@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
+"""First on the path, as in the images."""
 LOOPBACK = "127.0.0.2"
 """For 127.0.0.1 Ray would put the address that others reach this machine by."""
 STOP_SECONDS = 90.0
@@ -42,10 +43,9 @@ class Programs:
         self, arguments: Sequence[str], *, inside: Sequence[str] = (), **environment: str
     ) -> subprocess.Popen[bytes]:
         """Start a program of this environment; `inside` is what it is to be run by."""
-        program, *rest = arguments
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [*inside, str(PROGRAMS / program), *rest],
+                [*inside, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -62,9 +62,8 @@ class Programs:
         Raises:
             AssertionError: it has failed.
         """
-        command = [str(PROGRAMS / arguments[0]), *arguments[1:]]
         own = {**self.environment, **environment}
-        done = subprocess.run(command, cwd=self.folder, env=own, capture_output=True, text=True, check=False)
+        done = subprocess.run(arguments, cwd=self.folder, env=own, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -92,6 +91,7 @@ class Programs:
 def programs(**environment: str) -> Iterator[Programs]:
     """Programs that share a new token and a folder for Ray, whose sockets need a short name."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("INFLUENCERAI_", "RAY_"))}
+    own["PATH"] = f"{PROGRAMS}:{own['PATH']}"
     with tempfile.TemporaryDirectory(prefix="d", ignore_cleanup_errors=True) as folder:
         given = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
         opened = Programs(folder=Path(folder), environment={**own, **given, "OMP_NUM_THREADS": "1", **environment})

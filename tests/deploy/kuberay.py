@@ -22,7 +22,8 @@ def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]
     }
 
 
-_GROUP = {"rayStartParams": _NAMES, "template": _object(("spec",), spec={"type": "object"})}
+_POD = _object(("spec",), metadata=_object(labels=_NAMES, annotations=_NAMES), spec={"type": "object"})
+_GROUP = {"rayStartParams": _NAMES, "template": _POD}
 _CLUSTER = _object(
     ("headGroupSpec", "rayVersion"),  # a token needs the version
     rayVersion={"type": "string"},

@@ -19,6 +19,7 @@ from influencerai.settings import Settings
 from tests.deploy.manifests import ROOT, is_known, load, name_of, parse, seconds
 
 EXAMPLE = ROOT / "deploy/env.example"
+HEAD = "deploy/head.sh"
 OF_POSTGRES = {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"}
 VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 GIVEN = {"POSTGRES_PASSWORD": "p4ss", "RAY_AUTH_TOKEN": "t0ken"}
@@ -65,6 +66,14 @@ def examples() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+def command(name: str) -> list[str]:
+    """What starts a service; of a head and a server in one container, what starts the head."""
+    given: list[str] = services()[name]["command"]
+    if given[:2] == ["bash", f"/opt/source/{HEAD}"]:
+        return ["influencerai", "node", "start", "--head", *given[2:]]
+    return given
+
+
 def ours() -> dict[str, dict[str, Any]]:
     return {name: service for name, service in services().items() if name != "postgres"}
 
@@ -101,11 +110,10 @@ def test_every_variable_is_one_that_somebody_reads() -> None:
 
 
 def test_its_programs_are_commands_of_ours() -> None:
-    commands = {name: name_of(parse(service["command"])) for name, service in ours().items()}
+    commands = {name: name_of(parse(command(name))) for name in ours()}
     assert commands == {
         "migrate": "db upgrade",
-        "head": "node start",
-        "api": "serve",
+        "api": "node start",
         "worker": "node start",
         "gpu-worker": "node start",
     }
@@ -125,26 +133,46 @@ def test_the_api_is_a_server_in_production(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_nodes_of_the_cluster_find_each_other_and_nobody_else_does() -> None:
     found = ours()
-    head, api = found["head"], found["api"]
-    assert parse(head["command"]).params["head"]
-    assert api["network_mode"] == api["pid"] == "service:head"
-    assert api["environment"]["RAY_ADDRESS"] == f"127.0.0.1:{DEFAULT_PORT}"
-    assert {*api["volumes"]} == {*head["volumes"]} > {*found["worker"]["volumes"]}
-    for name in ("head", "api", "worker", "gpu-worker"):
+    assert parse(command("api")).params["head"]
+    assert found["api"]["environment"]["RAY_ADDRESS"] == f"127.0.0.1:{DEFAULT_PORT}"
+    for name in ("api", "worker", "gpu-worker"):
         environment = found[name]["environment"]
         assert environment["RAY_AUTH_MODE"] == "token"
         assert environment["RAY_AUTH_TOKEN"] == GIVEN["RAY_AUTH_TOKEN"]
-        assert found["worker"]["volumes"] == [item for item in found[name]["volumes"] if "/tmp/ray" not in item]
+        assert found[name]["volumes"] == found["worker"]["volumes"]
     for name in ("worker", "gpu-worker"):
-        assert parse(found[name]["command"]).params["head_address"] == f"head:{DEFAULT_PORT}"
+        assert parse(command(name)).params["head_address"] == f"api:{DEFAULT_PORT}"
+
+
+def test_no_container_needs_another_ones_namespace() -> None:
+    """Docker starts containers in any order when the machine does, and tries a namespace that is not there once."""
+    for name, service in services().items():
+        assert not {"network_mode", "pid", "ipc", "volumes_from"} & service.keys(), name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+
+
+def test_no_node_waits_for_what_waits_for_a_node() -> None:
+    """The API is ready when a node is there, so a node that waited for it would wait for ever."""
+    for name in ("worker", "gpu-worker"):
+        assert services()[name]["depends_on"] == {"api": {"condition": "service_started", "restart": True}}
+
+
+def test_what_a_container_may_use_is_in_the_example() -> None:
+    found = ours()
+    assert (found["worker"]["cpus"], found["worker"]["mem_limit"], found["api"]["mem_limit"]) == ("0", "0", "8g")
+    given = {**GIVEN, "WORKER_CPUS": "2.0", "WORKER_MEMORY": "16g", "API_MEMORY": "4g"}
+    limited = interpolated(raw(), given)["services"]
+    for name in ("worker", "gpu-worker"):
+        assert (limited[name]["cpus"], limited[name]["mem_limit"]) == ("2.0", "16g")
+    assert limited["api"]["mem_limit"] == "4g"
 
 
 def test_what_runs_is_given_time_to_save_its_state() -> None:
     found = ours()
-    for name in ("head", "worker", "gpu-worker"):
-        drain = parse(found[name]["command"]).params["drain_seconds"]
-        assert seconds(found[name]["stop_grace_period"]) > drain + 30
-    assert seconds(found["api"]["stop_grace_period"]) > end_seconds(Settings()) + 30
+    drains = {name: parse(command(name)).params["drain_seconds"] for name in ("api", "worker", "gpu-worker")}
+    before = {"api": end_seconds(Settings())}  # the server ends first
+    for name, drain in drains.items():
+        assert seconds(found[name]["stop_grace_period"]) > before.get(name, 0) + drain + 30
 
 
 def test_gpus_are_asked_for_by_their_profile_alone() -> None:
@@ -171,7 +199,7 @@ def test_what_is_waited_for_is_there() -> None:
             condition = how["condition"]
             assert condition != "service_healthy" or "test" in found[other]["healthcheck"], (name, other)
             assert condition != "service_completed_successfully" or found[other]["restart"] == "no", (name, other)
-    [published] = found["head"]["ports"]
+    [published] = found["api"]["ports"]
     assert published == "127.0.0.1:3001:3001"
     asked = found["api"]["healthcheck"]["test"][-1]
     assert asked == "http://127.0.0.1:3001/readyz"

@@ -1,10 +1,13 @@
-"""The services of compose.yaml as processes of this machine: they find each other, train a job, and end in order."""
+"""The services of compose.yaml as processes of this machine: they find each other, train a job, and end together."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 
 from influencerai.demo.characters import write_character
 from tests.databases import Databases
-from tests.deploy.clusters import LOOPBACK, Programs, free_port, programs, wait_for_port
-from tests.deploy.test_compose import services
+from tests.deploy.clusters import LOOPBACK, Programs, free_port, programs
+from tests.deploy.manifests import ROOT
+from tests.deploy.test_compose import HEAD, services
 from tests.servers import Server
+from tests.worker.workplace import children
 
 pytestmark = [
     pytest.mark.campaign,
@@ -22,7 +27,7 @@ pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts folders over others"),
 ]
-PROCESSES = ("--pid", "--fork", "--mount-proc", "--kill-child")
+CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
 SHARED_MEMORY = ("sh", "-c", 'mount -t tmpfs none /dev/shm && exec "$0" "$@"')
 CONFIG = {
     "name": "Portrait",
@@ -59,23 +64,30 @@ class Composed:
             variable: value for variable, value in self._own.items() if not variable.startswith("RAY_")
         }
 
-    def start(self, name: str, *more: str, **environment: str) -> Any:
-        """Start a service as in a container: with shared memory of its own, and processes of its own unless it says."""
-        command = [word.replace("head:6379", f"{LOOPBACK}:{self._head}") for word in services()[name]["command"]]
+    def start(self, name: str, *more: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a service as in a container: with shared memory and processes of its own, which end with the first."""
+        places = {"api:6379": f"{LOOPBACK}:{self._head}", f"/opt/source/{HEAD}": str(ROOT / HEAD)}
+        command = [places.get(word, word) for word in services()[name]["command"]]
         given = {**self.environment(name), **environment}
-        own = PROCESSES if name == "api" and "pid" not in services()[name] else ()
-        return self._running.start([*command, *more], inside=("unshare", "--mount", *own, *SHARED_MEMORY), **given)
+        return self._running.start([*command, *more], inside=(*CONTAINER, *SHARED_MEMORY), **given)
 
-    def start_head(self) -> None:
-        self.start("head", "--host", LOOPBACK, "--port", str(self._head))
-        wait_for_port(LOOPBACK, self._head)
+    def start_api(self) -> subprocess.Popen[bytes]:
+        return self.start("api", "--host", LOOPBACK, "--port", str(self._head))
+
+    def stop(self, container: subprocess.Popen[bytes]) -> None:
+        """Stop a container as Docker does, by its first process."""
+        os.kill(first(container), signal.SIGTERM)
+        self._running.end(container)
 
     def wait_until_ready(self) -> None:
         """What the health check of `api` waits for."""
+        self.wait_for("/readyz")
+
+    def wait_for(self, path: str) -> None:
         deadline = time.monotonic() + 120
         while True:
             try:
-                if self.server.ask("GET", "/readyz", tenant=None).status == 200:
+                if self.server.ask("GET", path, tenant=None).status == 200:
                     return
             except OSError:
                 pass
@@ -88,8 +100,7 @@ def test_the_services_train_a_job(tmp_path: Path, databases: Databases) -> None:
     with programs() as running:
         composed = Composed(running, tmp_path, url)
         assert "nothing" in running.run(services()["migrate"]["command"], **composed.environment("migrate"))
-        composed.start_head()
-        api = composed.start("api")
+        api = composed.start_api()
         other = running.folder / "w"
         other.mkdir()
         worker = composed.start("worker", "--host", LOOPBACK, "--cpus", "1", RAY_TMPDIR=str(other))
@@ -103,9 +114,47 @@ def test_the_services_train_a_job(tmp_path: Path, databases: Databases) -> None:
             time.sleep(0.5)
         assert found["status"] == "completed", found
         assert (tmp_path / "tenants/studio" / found["result"]["loraPath"]).is_file()
-        running.end(api)
-        running.end(worker)
+        composed.stop(worker)
+        composed.stop(api)
     databases.give_back(url)
+
+
+def test_what_ends_in_a_container_ends_it(tmp_path: Path, databases: Databases) -> None:
+    """And Docker starts it again, which it does not where one of two programs has ended."""
+    url = databases.new("postgres")
+    with programs() as running:
+        composed = Composed(running, tmp_path, url)
+        for name in ("influencerai serve", "gcs_server"):
+            api = composed.start_api()
+            composed.wait_for("/healthz")
+            os.kill(within(api, name), signal.SIGKILL)
+            assert api.wait(90) != 0, running.tail()
+            running.started.remove(api)
+        api = composed.start_api()
+        within(api, "gcs_server")
+        composed.stop(api)  # before there is a server
+        assert api.returncode == 0, running.tail()
+    databases.give_back(url)
+
+
+def first(container: subprocess.Popen[bytes]) -> int:
+    """The first process of a container, which `unshare` is not in."""
+    [process] = children(container.pid)
+    return process
+
+
+def within(container: subprocess.Popen[bytes], name: str) -> int:
+    """A process of a container, by the beginning of its command; waited for."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = [container.pid]
+        for pid in found:
+            found += children(pid)
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if name in " ".join(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:3]):
+                    return pid
+        assert time.monotonic() < deadline, name
+        time.sleep(0.1)
 
 
 def submit(server: Server, key: str) -> str:

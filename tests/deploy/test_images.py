@@ -11,13 +11,13 @@ import subprocess
 import sys
 import sysconfig
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from influencerai import __version__
 from influencerai.serve.gate import OPEN_PATHS
-from tests.deploy.manifests import ROOT, addresses, is_known, name_of, parse
+from tests.deploy.manifests import ROOT, addresses, is_known, load, name_of, parse
 
 OF_NVIDIA = {"NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 OF_PYTHON = {"PYTHONUNBUFFERED"}
@@ -58,6 +58,16 @@ def test_what_is_copied_is_there_and_let_in() -> None:
         assert is_in_context(source), source
     for other in (".env", ".git", ".venv", "models", "tests/conftest.py", "deploy/n8n/lora-train.json"):
         assert not is_in_context(other), other
+
+
+def test_the_programs_of_compose_are_copied() -> None:
+    places = {PurePosixPath(having("WORKDIR")[0]) / source for sources in copied() for source in sources}
+    [document] = load("compose.yaml")
+    scripts = [
+        service["command"][1] for service in document["services"].values() if "bash" in service.get("command", ())
+    ]
+    assert scripts
+    assert {PurePosixPath(script) for script in scripts} <= places
 
 
 def test_the_program_runs_as_nobody_special() -> None:

@@ -13,10 +13,12 @@ import jsonschema
 import pytest
 import yaml
 from kubernetes_validate.utils import ValidationError, validate
+from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
 from ray.serve.schema import ServeDeploySchema
 
 from influencerai import __version__
-from influencerai.cluster.joining import DEFAULT_PORT
+from influencerai.cluster.joining import DEFAULT_PORT, NodeOffer, start_command
 from influencerai.serve.gate import OPEN_PATHS
 from influencerai.settings import Settings
 from tests.deploy.kuberay import SCHEMAS
@@ -171,21 +173,107 @@ def test_what_runs_is_given_time_to_save_its_state() -> None:
             assert pod["terminationGracePeriodSeconds"] > context.params["drain_seconds"] + 30, name
 
 
-def test_probes_ask_what_the_api_answers_to_anybody() -> None:
+def test_probes_ask_what_is_answered_to_anybody() -> None:
     found = {}
     for name, container in containers():
         named = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
             if probe := container.get(kind):
-                assert probe["httpGet"]["path"] in OPEN_PATHS
-                assert named[probe["httpGet"]["port"]] == 3001
-                found[name.rpartition("/")[2], kind] = probe["httpGet"]["path"]
+                path, port = probe["httpGet"]["path"], probe["httpGet"]["port"]
+                if port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
+                    assert path in PUBLIC_EXACT_PATHS
+                else:
+                    assert path in OPEN_PATHS
+                    assert named[port] == 3001
+                found[name.partition("-")[2], kind] = path
+    node = {"livenessProbe": "/api/healthz", "readinessProbe": "/api/healthz"}
     assert found == {
-        ("dispatcher", "startupProbe"): "/healthz",
-        ("dispatcher", "livenessProbe"): "/healthz",
-        ("dispatcher", "readinessProbe"): "/readyz",
-        ("ray-worker", "readinessProbe"): "/readyz",
+        **{("training/head/ray-head", kind): path for kind, path in node.items()},
+        **{("training/gpu/ray-worker", kind): path for kind, path in node.items()},
+        **{("training/cpu/ray-worker", kind): path for kind, path in node.items()},
+        ("training/head/dispatcher", "startupProbe"): "/healthz",
+        ("training/head/dispatcher", "livenessProbe"): "/healthz",
+        ("training/head/dispatcher", "readinessProbe"): "/readyz",
+        ("api/api/ray-worker", "readinessProbe"): "/readyz",
     }
+
+
+def test_a_node_without_a_dashboard_has_its_own_probes() -> None:
+    """Where one is missing KubeRay 1.5 gives one that asks the dashboard of a head, and kills it after ten minutes."""
+    nodes = {name: item for name, item in containers() if "node" in item.get("args", [])}
+    assert len(nodes) == 3
+    assert "--include-dashboard=false" in start_command(NodeOffer(), head_address=None)
+    for name, container in nodes.items():
+        assert {"livenessProbe", "readinessProbe"} <= container.keys(), name
+
+
+def policies() -> dict[str, dict[str, Any]]:
+    """The specs of the network's policies by name."""
+    found = [item for item in resources() if item["kind"] == "NetworkPolicy"]
+    return {item["metadata"]["name"]: item["spec"] for item in found}
+
+
+def labels() -> dict[str, dict[str, str]]:
+    """The labels of the pods that KubeRay makes, by cluster and group; a service's cluster has a name that it makes."""
+    found = {}
+    for kind in SCHEMAS:
+        for index, group in enumerate(groups(the(kind))):
+            cluster = the(kind)["metadata"]["name"]
+            own = group["template"].get("metadata", {}).get("labels", {})
+            given = {
+                "ray.io/cluster": f"{cluster}-x7k2p" if kind == "RayService" else cluster,
+                "ray.io/node-type": "worker" if index else "head",
+                "ray.io/group": group.get("groupName", "headgroup"),
+            }
+            found[f"{cluster}/{group.get('groupName', 'head')}"] = own | given
+    return found
+
+
+def reaches(port: int, pod: dict[str, str], *, caller: dict[str, str], within: bool) -> bool:
+    """Whether the policies let a caller's packets in, as Kubernetes reads them: what one of them allows is allowed.
+
+    Args:
+        port: of the pod that is called.
+        pod: its labels.
+        caller: labels of the pod that calls.
+        within: whether that one is in the same namespace.
+    """
+
+    def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+        assert selector.keys() <= {"matchLabels"}
+        wanted: dict[str, str] = selector.get("matchLabels", {})
+        return wanted.items() <= labels.items()
+
+    def is_from(peer: dict[str, Any]) -> bool:
+        assert peer.keys() <= {"podSelector", "namespaceSelector"}
+        assert not peer.get("namespaceSelector")
+        return ("namespaceSelector" in peer or within) and selects(peer.get("podSelector", {}), caller)
+
+    chosen = [spec for spec in policies().values() if selects(spec["podSelector"], pod)]
+    assert all(spec["policyTypes"] == ["Ingress"] for spec in chosen)
+    rules = [rule for spec in chosen for rule in spec.get("ingress", [])]
+    return not chosen or any(
+        ("from" not in rule or any(map(is_from, rule["from"])))
+        and ("ports" not in rule or port in {item["port"] for item in rule["ports"]})
+        for rule in rules
+    )
+
+
+def test_the_network_lets_in_whom_it_should_and_nobody_else() -> None:
+    pods, stranger = labels(), {"app": "somebody's"}
+    operator = {"app.kubernetes.io/name": "kuberay-operator", "app.kubernetes.io/component": "kuberay-operator"}
+    for name, pod in {**pods, "migrate": {"job-name": "influencerai-migrate"}}.items():
+        open_ports = [
+            port for port in (3001, 6379, 8265, 52365, 10002) if reaches(port, pod, caller=stranger, within=False)
+        ]
+        assert open_ports == ([3001] if name == "influencerai-api/api" else []), name
+        assert [port for port in (3001, 6379, 8265) if reaches(port, pod, caller=stranger, within=True)] == open_ports
+        assert reaches(8265, pod, caller=operator, within=False) == (name == "influencerai-api/head")
+        assert not reaches(6379, pod, caller=operator, within=False)
+        for other, caller in pods.items():
+            same = name.partition("/")[0] == other.partition("/")[0]
+            assert reaches(6379, pod, caller=caller, within=True) == same, (name, other)
+            assert not reaches(6379, pod, caller=caller, within=False)
 
 
 def test_versions_are_those_of_the_package_and_of_the_pins() -> None:
@@ -218,21 +306,19 @@ def test_every_pod_sees_the_root_and_is_confined() -> None:
             if "ray" in container["name"] or container["name"] == "dispatcher":
                 root = mounts["/srv/influencerai"]
                 assert root["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"], name
+                [models] = [
+                    item for item in container["volumeMounts"] if item["mountPath"] == "/srv/influencerai/models"
+                ]
+                assert (volumes[models["name"]], models["subPath"], models["readOnly"]) == (root, "models", True), name
     for name, container in containers():
         context = container["securityContext"]
         assert (context["allowPrivilegeEscalation"], context["capabilities"]) == (False, {"drop": ["ALL"]}), name
 
 
 def test_disruption_budgets_select_pods_that_are_there() -> None:
-    labels = []
-    for kind in SCHEMAS:
-        for index, group in enumerate(groups(the(kind))):
-            node, name = ("worker", group["groupName"]) if index else ("head", "headgroup")
-            cluster = the(kind)["metadata"]["name"]  # a service's has a suffix that KubeRay makes
-            labels.append({"ray.io/cluster": cluster, "ray.io/node-type": node, "ray.io/group": name})
     for budget in [item for item in resources() if item["kind"] == "PodDisruptionBudget"]:
         wanted = budget["spec"]["selector"]["matchLabels"].items()
-        assert any(wanted <= pod.items() for pod in labels), budget
+        assert any(wanted <= pod.items() for pod in labels().values()), budget
 
 
 def test_the_secrets_are_those_that_the_document_makes() -> None:

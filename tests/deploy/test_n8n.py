@@ -9,7 +9,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -33,7 +36,10 @@ CONFIG = {
 }
 COMPLETED = {"status": "completed", "result": {"loraPath": "data/loras/p/p-final.safetensors", "checkpoints": []}}
 FAILED = {"status": "failed", "result": {"error": "CUDA out of memory"}}
-DONE = ("Webhook", "Create job", "Created?", "Wait", "Get job", "Ended?")
+DONE = ("Webhook", "Key", "Create job", "Created?", "Wait", "Get job", "Ended?")
+ROUND = DONE[4:]
+KEPT_SECONDS = 65
+"""n8n keeps an execution in its memory through shorter waits."""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +108,7 @@ def test_a_job_that_completes_is_waited_for_and_answered(server: Server, payload
     running = {"status": "running", "result": {"progress": {"currentEpoch": 1, "totalEpochs": 2}}}
     reply = call(walk(server, reporting(server, running, COMPLETED)), payload)
     assert (reply.status, reply.body["status"], reply.body["result"]) == (200, "completed", COMPLETED["result"])
-    assert reply.path == (*DONE, *DONE[3:], "Respond completed")
+    assert reply.path == (*DONE, *ROUND, "Respond completed")
 
 
 def test_a_job_that_fails_is_answered_with_its_error(server: Server, payload: dict[str, str]) -> None:
@@ -126,7 +132,7 @@ def test_what_the_server_refuses_is_passed_on(
     reply = call(walk(server), {**payload, **change})
     assert (reply.status, reply.body["statusCode"], reply.body["message"]) == (status, status, message)
     assert [*reply.body["errors"]["fieldErrors"]] == [field]
-    assert reply.path == ("Webhook", "Create job", "Created?", "Respond refused")
+    assert reply.path == (*DONE[:4], "Respond refused")
     assert len(jobs(server)) == before
 
 
@@ -141,27 +147,64 @@ def test_a_job_that_is_deleted_ends_the_waiting(server: Server, payload: dict[st
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server: Server, payload: dict[str, str]) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # and listens to nobody
-        away = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        waits: list[float] = []
+    waits: list[float] = []
 
-        def pause(seconds: float) -> None:
-            waits.append(seconds)
-            walked.environment["INFLUENCERAI_SERVER"] = away if len(waits) < 6 else server.url
-            if len(waits) == 6:
-                reporting(server, COMPLETED)(seconds)
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        walked.environment["INFLUENCERAI_SERVER"] = away if len(waits) < 4 else server.url
+        if len(waits) == 4:
+            reporting(server, COMPLETED)(seconds)
 
+    with nobody() as away:
         walked = walk(server, pause)
         reply = call(walked, payload)
-    assert waits == [5, 5, 5, 5, 5, 5]  # a wait, four tries again, a wait
-    assert (reply.status, reply.path) == (200, (*DONE, *DONE[3:], "Respond completed"))
+    assert waits == [5] * 4
+    assert (reply.status, reply.path) == (200, (*DONE, *(("Given up?", *ROUND) * 3), "Respond completed"))
 
 
-def test_an_execution_makes_one_job_however_often_it_is_sent(server: Server, payload: dict[str, str]) -> None:
+@pytest.mark.parametrize("answer", [None, (500, "{}"), (200, "<html>another server</html>"), (429, "{}")])
+def test_a_server_that_stays_away_is_given_up(
+    server: Server, payload: dict[str, str], answer: tuple[int, str] | None
+) -> None:
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        walked.environment["INFLUENCERAI_SERVER"] = away
+
+    with nobody() if answer is None else answering(*answer) as away:
+        walked = walk(server, pause)
+        reply = call(walked, payload)
+    assert (reply.status, reply.path[-2:]) == (504, ("Given up?", "Respond unanswered"))
+    assert reply.body["id"] == jobs(server)[0]["id"]
+    assert 1800 <= sum(waits) <= 3600
+    assert sum(seconds < KEPT_SECONDS for seconds in waits) * 5 == 60  # within the first minute alone
+    assert all(seconds > KEPT_SECONDS for seconds in waits[12:])  # n8n counts from a moment that is already over
+
+
+@pytest.mark.parametrize(("status", "body"), [(400, '{"statusCode": 400}'), (410, "<html>gone</html>")])
+def test_what_no_waiting_changes_ends_it(server: Server, payload: dict[str, str], status: int, body: str) -> None:
+    def pause(_: float) -> None:
+        walked.environment["INFLUENCERAI_SERVER"] = away
+
+    with answering(status, body) as away:
+        walked = walk(server, pause)
+        reply = call(walked, payload)
+    assert (reply.status, reply.path) == (status, (*DONE, "Respond refused"))
+    assert reply.body in ({"statusCode": 400}, {"statusCode": 410, "message": body})
+
+
+def test_executions_of_one_number_make_a_job_each(server: Server, payload: dict[str, str]) -> None:
+    """Two installations of n8n count their executions from 1 both, and have the workflow under one id."""
+    replies = [call(walk(server, reporting(server, COMPLETED)), payload, execution="1") for _ in range(2)]
+    assert len({reply.body["id"] for reply in replies}) == 2
+
+
+def test_a_caller_who_asks_again_with_a_key_gets_the_job_of_that_key(server: Server, payload: dict[str, str]) -> None:
     before = len(jobs(server))
-    first = call(walk(server, reporting(server, COMPLETED)), payload, execution="again")
-    second = call(walk(server), payload, execution="again")
+    headers = {**dict([CALLER]), "Idempotency-Key": "a caller's own"}
+    first = walk(server, reporting(server, COMPLETED)).call(payload, headers=headers)
+    second = walk(server).call(payload, headers=headers)
     assert first.body["id"] == second.body["id"]
     assert len(jobs(server)) == before + 1
 
@@ -186,6 +229,38 @@ def test_in_production_the_credential_is_an_api_key(tmp_path: Path) -> None:
         reply = call(walk(server, report, ("Authorization", tenant)), payload)
         assert (reply.status, reply.body["tenantId"]) == (200, "studio")
         assert call(walk(server, credential=("Authorization", "Bearer wrong")), payload).status == 401
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """The URL of a port that is taken and listens to nobody."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+
+@contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    """The URL of a server that has one answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = body.encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json" if body.startswith("{") else "text/html")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
 
 
 def make_key(root: Path, *options: str) -> str:

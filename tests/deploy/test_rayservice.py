@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def wait_until_ready(server: Server, running: Programs) -> None:
         time.sleep(0.2)
 
 
+def wait_until_healthy(running: Programs) -> None:
+    """Until Ray's node answers the probes of the manifest, as they ask: without a token."""
+    [cluster] = load("deploy/kubernetes/raycluster.yaml")
+    container = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    asked = container["livenessProbe"]["httpGet"]
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{asked['port']}{asked['path']}", timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, running.tail()
+        time.sleep(0.2)
+
+
 def test_development_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INFLUENCERAI_AUTH", "development")
     with pytest.raises(ValidationError, match="believes every request"):
@@ -63,6 +79,7 @@ def test_the_manifests_application_serves_and_nobody_without_the_token_joins(
         node = ["influencerai", "node", "start", "--head", "--host", LOOPBACK, "--port", str(head), "--cpus", "2"]
         ray.start([*node, "--drain-seconds", "1"])
         wait_for_port(LOOPBACK, head)
+        wait_until_healthy(ray)
         server = Server(port=free_port("127.0.0.1"), root=tmp_path, log=ray.log)
         config = ray.folder / "serve.yaml"
         config.write_text(yaml.safe_dump(deployed(server.port)))

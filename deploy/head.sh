@@ -1,0 +1,29 @@
+#!/bin/bash
+# The head of a Ray cluster and the server beside it, in one container: bash head.sh [OPTION OF THE NODE]...
+#
+# The options are those of `influencerai node start`; RAY_ADDRESS says where the head listens. When one of the two ends,
+# so does the other, and the container with them. The server ends first: what trains has its state saved while there is
+# a cluster to tell it so.
+set -u
+head='' server=''
+
+end() {
+    trap '' TERM INT
+    for process in $server $head; do
+        kill "$process" 2>/dev/null
+        wait "$process"
+    done
+    exit "$1"
+}
+trap 'end 0' TERM INT
+
+influencerai node start --head "$@" &
+head=$!
+until (: </dev/tcp/"${RAY_ADDRESS/://}") 2>/dev/null; do
+    kill -0 "$head" 2>/dev/null || end 1
+    sleep 0.5
+done
+influencerai serve &
+server=$!
+wait -n "$head" "$server"
+end $?
