@@ -10,7 +10,7 @@ import httpx2
 
 from influencerai.client.answers import document_of
 from influencerai.client.blocking import at_once
-from influencerai.client.connection import Connection
+from influencerai.client.connection import DEFAULT_TIMEOUT, Connection
 from influencerai.client.datasets import AsyncDatasets, Datasets
 from influencerai.client.jobs import AsyncJobs, Jobs
 from influencerai.client.lora_configs import AsyncLoraConfigs, LoraConfigs
@@ -18,7 +18,7 @@ from influencerai.client.transport import AwaitingTransport, BlockingTransport
 from influencerai.errors import ValidationError
 
 DEFAULT_URL = "http://127.0.0.1:3001"
-DEFAULT_TIMEOUT = 30.0
+
 DEFAULT_RETRIES = 3
 
 

@@ -21,6 +21,8 @@ from influencerai.domain.wire import WireModel
 from influencerai.errors import UnreachableError, ValidationError
 
 Noun = TypeVar("Noun", bound=WireModel)
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that a request may wait for the server at any point."""
 LONGEST_WAIT = 120.0
 """Seconds that a server may ask for until the next try; for more, its refusal is raised."""
 _FIRST_PAUSE = 0.2

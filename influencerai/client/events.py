@@ -11,7 +11,7 @@ import httpx2
 from pydantic import ValidationError as PydanticError
 
 from influencerai.client.answers import document_of, items_of, noun_of
-from influencerai.client.connection import Connection, segment
+from influencerai.client.connection import DEFAULT_TIMEOUT, Connection, segment
 from influencerai.domain.job import TERMINAL, JobDetail
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import StoreError, TimedOutError, TooManyError, UnreachableError
@@ -58,13 +58,14 @@ class EventFeed:
         self._patience = patience
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._heard = time.monotonic()
+        self._can_stream = True
+        self._has_begun = False
         self._has_ended = False
 
     async def __aiter__(self) -> AsyncGenerator[JobEvent, None]:
         while not self._has_ended:
             before = self._after
-            if self._remaining() > _STREAMED_SECONDS:
+            if self._can_stream and self._remaining() > _STREAMED_SECONDS:
                 async with aclosing(self._streamed()) as events:
                     async for event in events:
                         yield event
@@ -89,6 +90,7 @@ class EventFeed:
         """What the stream sends until it ends or breaks."""
         headers = {"accept": "text/event-stream", "cache-control": "no-store", "last-event-id": str(self._after)}
         wait = httpx2.Timeout(10.0, read=min(SILENT_SECONDS, self._remaining()))
+        self._has_begun = False
         try:
             async with self._connection.open(
                 f"{self._path}/events", headers=headers, timeout=wait, retries=0
@@ -103,6 +105,10 @@ class EventFeed:
                         yield event
                     if self._has_ended:
                         return
+        except httpx2.ReadTimeout:
+            self._can_stream = self._has_begun  # a proxy that holds streams back will hold the next one back too
+        except UnreachableError as error:
+            self._can_stream = not isinstance(error.__cause__, httpx2.ReadTimeout)
         except (httpx2.RequestError, PydanticError, _TimeIsShort, *_PASSING):
             return
 
@@ -117,13 +123,17 @@ class EventFeed:
                 return
 
     async def _page(self) -> tuple[JobEvent, ...]:
-        params = {"after": self._after, "take": PAGE}
-        response = await self._connection.request("GET", f"{self._path}/events", params=params, retries=0)
+        response = await self._ask(f"{self._path}/events", after=self._after, take=PAGE)
         return tuple(noun_of(JobEvent, item, response) for item in items_of(response))
 
     async def _job(self) -> JobDetail:
-        response = await self._connection.request("GET", self._path, retries=0)
+        response = await self._ask(self._path)
         return noun_of(JobDetail, document_of(response), response)
+
+    async def _ask(self, path: str, **params: int) -> httpx2.Response:
+        """The answer of one try, which is not waited for beyond the end of all waiting."""
+        timeout = httpx2.Timeout(self._remaining()) if self._remaining() < DEFAULT_TIMEOUT else None
+        return await self._connection.request("GET", path, params=params, timeout=timeout, retries=0)
 
     async def _is_behind(self) -> bool:
         """Whether the job's end came with events that were not asked for yet."""
@@ -131,21 +141,19 @@ class EventFeed:
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """The server's answer, when it is there again."""
+        begun = time.monotonic()
         while True:
             self._check()
             try:
-                answer = await ask()
-            except _PASSING:
-                if time.monotonic() - self._heard > self._patience:
+                return await ask()
+            except _PASSING as error:
+                self._check()
+                if time.monotonic() - begun > self._patience:
                     raise
-                await self._rest()
-            else:
-                self._heard = time.monotonic()
-                return answer
+                await self._rest(at_least=(isinstance(error, TooManyError) and error.retry_after) or 0)
 
-    async def _rest(self) -> None:
-        self._check()
-        await self._connection.transport.sleep(min(self._poll_interval, self._remaining()))
+    async def _rest(self, *, at_least: float = 0) -> None:
+        await self._connection.transport.sleep(min(max(self._poll_interval, at_least), self._remaining()))
         self._check()
 
     def _note(self, event: JobEvent) -> None:
@@ -153,7 +161,7 @@ class EventFeed:
         self._has_ended = event.type == "status" and event.data.get("status") in TERMINAL
 
     def _tick(self) -> None:
-        self._heard = time.monotonic()
+        self._has_begun = True
         if self._remaining() <= _STREAMED_SECONDS:
             raise _TimeIsShort
 

@@ -202,13 +202,14 @@ class AsyncJobs:
             self._connection, id, after=after, poll_interval=poll_interval, patience=patience, timeout=timeout
         )
         with _live_view(await feed.title()) if show_progress else nullcontext() as view:
-            async for event in feed:
-                if view is not None:
-                    view(event)
-                if on_progress is not None:
-                    said = on_progress(event)
-                    if inspect.isawaitable(said):
-                        await said
+            async with aclosing(aiter(feed)) as events:
+                async for event in events:
+                    if view is not None:
+                        view(event)
+                    if on_progress is not None:
+                        said = on_progress(event)
+                        if inspect.isawaitable(said):
+                            await said
         job = await feed.job()
         raise_if_failed(job)
         return job

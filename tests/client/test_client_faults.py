@@ -45,6 +45,7 @@ from tests.client.both import Kind, opened
 from tests.client.conftest import Connect
 from tests.client.filled import publish, submit
 from tests.client.proxy import Proxy, proxied
+from tests.scripted import END, ENDED, JOB, PROGRESS, Reply, scripted, sent, told
 from tests.serve.sockets import Served, served
 
 DATA = bytes(range(256)) * 4096
@@ -266,23 +267,61 @@ def test_a_wait_survives_cut_streams_and_a_server_that_is_started_again(settings
     assert set(epochs) == {0, 1, 2, 3, 4}
 
 
-def test_where_no_stream_comes_through_it_asks_again_and_again(settings: Settings, connect: Connect) -> None:
-    settings.root.mkdir()
+def test_where_no_stream_comes_through_it_asks_again_and_again(connect: Connect) -> None:
+    """The streams are a page of some proxy's, damaged, and refused; what is asked for is true."""
+    page: Reply = (200, {"content-type": "text/html"}, b"<html>\n\n")
+    broken: Reply = (200, {"content-type": "text/event-stream"}, b'data: {"seq": "one"}\n\n')
+    refused: Reply = (503, {}, b"")
     seen: list[int] = []
-    with served(settings) as server:
-        direct, client = connect(server.url), connect(server.url)
-        job = submit(direct)
+    with scripted(page, told(), sent(JOB), broken, told(PROGRESS), refused, told(END), sent(ENDED)) as (
+        url,
+        asked,
+    ):
+        ended = connect(url).jobs.wait_for_completion(
+            "j", on_progress=lambda event: seen.append(event.seq), poll_interval=0.05
+        )
+    assert (ended.result, seen) == ({"loraPath": "a"}, [1, 2])
+    assert [line.removeprefix("GET /jobs/j") for line in asked] == [
+        *("/events", "/events?after=0&take=1000", ""),
+        *("/events", "/events?after=0&take=1000"),
+        *("/events", "/events?after=1&take=1000", ""),
+    ]
 
-        def train() -> None:
-            report(direct, job.id, 0, 1)
-            until(lambda: len(seen) >= 3)
-            direct.jobs.update(job.id, status="completed", result={})
 
-        with meanwhile(train):  # with so little time, no stream is opened
-            client.jobs.wait_for_completion(
-                job.id, on_progress=lambda event: seen.append(event.seq), poll_interval=0.05, timeout=15
-            )
-    assert seen == list(range(1, len(seen) + 1))
+def test_a_stream_that_is_held_back_is_not_waited_for_again(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("influencerai.client.events.SILENT_SECONDS", 0.5)
+    held: Reply = (200, {"content-type": "text/event-stream", "content-length": "100"}, b"")
+    with scripted(held, told(), sent(JOB), told(PROGRESS), told(END), sent(ENDED)) as (url, asked):
+        ended = connect(url).jobs.wait_for_completion("j", poll_interval=0.05)
+    assert ended.status == "completed"
+    assert asked.count("GET /jobs/j/events") == 1
+
+
+def test_a_busy_server_says_when_it_is_asked_again(connect: Connect) -> None:
+    busy: Reply = (429, {"retry-after": "1"}, b"{}")
+    begun = time.monotonic()
+    with scripted(busy, busy, told(END), sent(ENDED)) as (url, _):
+        connect(url, retries=0).jobs.wait_for_completion("j", poll_interval=0.01)
+    assert time.monotonic() - begun >= 1
+
+
+def test_a_question_that_gets_no_answer_is_not_waited_for_beyond_the_end(connect: Connect) -> None:
+    free = threading.Event()
+    begun = time.monotonic()
+    with scripted(told(), meanwhile=lambda path: free.wait(60)) as (url, _), pytest.raises(TimedOutError):
+        connect(url).jobs.wait_for_completion("j", timeout=1)
+    free.set()
+    assert time.monotonic() - begun < 25
+
+
+def test_a_long_callback_costs_no_patience(connect: Connect) -> None:
+    """The first question after it is lost, and asked again."""
+    refused: Reply = (503, {}, b"")
+    with scripted(refused, told(PROGRESS), refused, refused, told(END), sent(ENDED)) as (url, _):
+        ended = connect(url).jobs.wait_for_completion(
+            "j", on_progress=lambda event: time.sleep(1.2), poll_interval=0.05, patience=1
+        )
+    assert ended.status == "completed"
 
 
 def test_a_wait_ends_in_time(client: InfluencerAIClient) -> None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.server
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -24,6 +20,7 @@ from influencerai.settings import Settings
 from influencerai.store import Store
 from tests.client.filled import publish, submit
 from tests.client.proxy import Proxy, proxied
+from tests.scripted import END, ENDED, JOB, PROGRESS, Reply, scripted, sent, told
 from tests.serve.sockets import Served, served
 from tests.typescript.node import Client, Project, SdkError
 
@@ -111,49 +108,6 @@ def test_a_server_that_is_not_there_is_given_up(project: Project) -> None:
         with pytest.raises(SdkError, match=r"^UnreachableError: .*ECONNREFUSED"):
             client.call("datasets.update", "a", {"meta": {}})
         assert 0.5 < time.monotonic() - begun < 30
-
-
-Reply = tuple[int, dict[str, str], bytes]
-"""A status, headers, and a body."""
-
-
-class Scripted(http.server.BaseHTTPRequestHandler):
-    """Answers each request with the next of `script`."""
-
-    script: list[Reply]
-    asked: list[str]
-    meanwhile: Callable[[str], object]
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", "0")))
-        self.asked.append(f"{self.command} {self.path}")
-        status, headers, body = self.script.pop(0)
-        self.meanwhile(self.path)
-        self.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
-    do_DELETE = do_PATCH = do_GET  # noqa: N815 - as its base class calls them
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def scripted(*script: Reply, meanwhile: Callable[[str], object] = lambda path: None) -> Iterator[tuple[str, list[str]]]:
-    """The address of such a server, and what it is asked; `meanwhile` is called with a path before it answers."""
-    asked: list[str] = []
-    members = {"script": list(script), "asked": asked, "meanwhile": staticmethod(meanwhile)}
-    handler = type("Handler", (Scripted,), members)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
 
 
 def test_a_busy_server_is_asked_again_when_it_says(project: Project) -> None:
@@ -265,20 +219,6 @@ def test_a_wait_survives_cut_streams_and_a_server_that_is_started_again(settings
     assert epochs == [0, 1, 2, 3]
     assert numbers == list(range(1, len(numbers) + 1))
     assert re.search(rb"last-event-id: [1-9]", bytes(proxy.asked), re.IGNORECASE)
-
-
-def told(*events: dict[str, Any]) -> Reply:
-    return sent({"data": events, "lastSeq": len(events)})
-
-
-def sent(document: dict[str, Any]) -> Reply:
-    return 200, {}, json.dumps(document).encode()
-
-
-JOB = {"id": "j", "status": "running", "training": None, "result": None}
-ENDED = {**JOB, "status": "completed", "result": {"loraPath": "a"}}
-PROGRESS = {"seq": 1, "type": "progress", "data": {"currentEpoch": 1, "totalEpochs": 9}, "createdAt": "x"}
-END = {"seq": 2, "type": "status", "data": {"status": "completed"}, "createdAt": "x"}
 
 
 def test_where_no_stream_comes_through_it_asks_again_and_again(project: Project) -> None:

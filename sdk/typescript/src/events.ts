@@ -42,7 +42,6 @@ export class EventFeed {
   readonly #timeout: number;
   readonly #signal: AbortSignal | undefined;
   readonly #begun = now();
-  #heard = now();
   #after: number;
   #hasEnded = false;
   #canStream = true;
@@ -96,7 +95,6 @@ export class EventFeed {
         const parser = new EventStreamParser();
         for await (const bytes of answer.chunks(() => this.#within(hasBegun ? SILENCE : OPENING))) {
           hasBegun = true;
-          this.#heard = now();
           for (const sent of parser.push(bytes)) {
             const event = eventOf(sent.data);
             if (event.seq > this.#after) {
@@ -145,18 +143,17 @@ export class EventFeed {
 
   /** The server's answer, when it is there again. */
   async #patiently<Found>(ask: () => Promise<Found>): Promise<Found> {
+    const begun = now();
     while (true) {
       this.#check();
       try {
-        const found = await ask();
-        this.#heard = now();
-        return found;
+        return await ask();
       } catch (error) {
         if (!isPassing(error)) {
           throw error;
         }
         this.#check();
-        if (now() - this.#heard > this.#patience) {
+        if (now() - begun > this.#patience) {
           throw error;
         }
         await this.#rest(error instanceof TooManyError ? error.retryAfter : 0);
