@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.outcome import InterruptedRun
+from influencerai.cli.interruption import same_command
+from influencerai.cli.outcome import InterruptedRun, print_result
+from influencerai.errors import InfluencerAIError
 from influencerai.live.text import visible
 from influencerai.settings import Settings
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from influencerai.cli.batch_check import Checked
     from influencerai.cli.batch_progress import BatchListener
     from influencerai.cli.batch_rows import BatchRow
-    from influencerai.cli.batch_state import BatchState
     from influencerai.cli.batch_training import Training
 
 
@@ -78,7 +77,7 @@ def batch(
     Everything is checked before anything starts.
     """
     from influencerai.cli.batch_file import read_batch
-    from influencerai.cli.batch_outcome import REPORTS, refuse_problems, show_plan, show_warnings
+    from influencerai.cli.batch_outcome import REPORTS, check_report, refuse_problems, show_plan, show_warnings
     from influencerai.cli.batch_state import BatchState
 
     if report and report.suffix.lower() not in REPORTS:
@@ -87,12 +86,28 @@ def batch(
         raise click.UsageError("--upload goes with --server.")
     settings = Settings.load()
     found = read_batch(file)
-    state = BatchState(settings.root / ".influencerai" / "batches", file, server=server, tenant=tenant or api_key)
+    if report and not dry_run:
+        check_report(report)
+    state = BatchState(settings.root / ".influencerai" / "batches", file, server=server)
     place: Place
     if server:
-        place = _on_server(
-            server, tenant, api_key, state, settings, upload=upload, at_once=at_once, fail_fast=fail_fast
+        if not tenant and not api_key:
+            raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
+        from influencerai.cli.batch_jobs import ServerBatch
+        from influencerai.cli.batch_server import BatchServer
+
+        of_tenant = BatchServer(
+            server,
+            tenant=tenant,
+            api_key=api_key,
+            state=state,
+            root=settings.root,
+            upload=upload,
+            dry_run=dry_run,
+            is_sound=not found.problems,
+            say=lambda text: click.echo(visible(text), err=True),
         )
+        place = ServerBatch(of_tenant, at_once=at_once, fail_fast=fail_fast)
     else:
         from influencerai.cli.batch_local import LocalBatch
 
@@ -107,46 +122,20 @@ def batch(
             _train(place, checked, retry_failed=retry_failed, report=report, as_json=as_json)
 
 
-def _on_server(
-    url: str,
-    tenant: str | None,
-    api_key: str | None,
-    state: BatchState,
-    settings: Settings,
-    *,
-    upload: bool,
-    at_once: int,
-    fail_fast: bool,
-) -> Place:
-    from influencerai.cli.batch_jobs import ServerBatch
-    from influencerai.cli.batch_server import BatchServer
-
-    if not tenant and not api_key:
-        raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
-    server = BatchServer(
-        url,
-        tenant=tenant,
-        api_key=api_key,
-        state=state,
-        root=settings.root,
-        upload=upload,
-        say=lambda text: click.echo(visible(text), err=True),
-    )
-    return ServerBatch(server, at_once=at_once, fail_fast=fail_fast)
-
-
 def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, report: Path | None, as_json: bool) -> None:
     """Train, and tell how each training ended, also where a signal ended the batch.
 
     Raises:
         InterruptedRun: a signal did.
         TrainingError: one of the trainings has failed.
+        InfluencerAIError: all went well, but the report cannot be written.
     """
-    from influencerai.cli.batch_outcome import finish, write_report
+    from influencerai.cli.batch_outcome import failure_of, result_of, show_warnings, write_report
     from influencerai.cli.batch_progress import choose_batch_listener
     from influencerai.cli.batch_tables import summary_table
 
     rows = [_row(item, retry_failed=retry_failed) for item in checked]
+    ending: BaseException | None = None
     try:
         with choose_batch_listener(rows, as_json=as_json) as listener:
             for row in rows:
@@ -154,14 +143,26 @@ def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, repo
                     listener(row)
             place.train(checked, rows, listener)
     except InterruptedRun as stop:
-        command = shlex.join(["influencerai", *sys.argv[1:]])
-        raise InterruptedRun(stop.message, signal_number=stop.signal_number, resume_command=command) from stop
-    finally:
-        if report:
+        ending = same_command(stop.message, signal_number=stop.signal_number)
+        ending.__cause__ = stop
+    except BaseException as error:  # raised below, when what has become of the trainings is told
+        ending = error
+    if not as_json:
+        standard_output().print(summary_table(rows))
+    ending = ending or failure_of(rows)
+    if report:
+        try:
             write_report(report, rows)
-        if not as_json:
-            standard_output().print(summary_table(rows))
-    finish(rows, as_json=as_json)
+        except InfluencerAIError as error:
+            if ending is None:
+                error.failure = result_of(rows)
+                raise
+            show_warnings([str(error)], [], as_json=as_json)
+            raise ending from error
+    if ending is not None:
+        raise ending
+    if as_json:
+        print_result(result_of(rows))
 
 
 def _row(item: Checked, *, retry_failed: bool) -> BatchRow:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from influencerai.cli.batch_check import Checked
+from influencerai.cli.batch_datasets import OF_THE_SERVER
 from influencerai.cli.batch_progress import BatchListener
 from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_server import BatchServer, Ticket
@@ -14,7 +17,7 @@ from influencerai.cli.batch_training import Training
 from influencerai.cli.outcome import InterruptedRun
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.domain.job_log import JobEvent
-from influencerai.errors import ConflictError, NotFoundError, TrainingError, UnreachableError
+from influencerai.errors import ConflictError, InfluencerAIError, NotFoundError
 
 
 class ServerBatch:
@@ -36,22 +39,25 @@ class ServerBatch:
         return asyncio.run(self._server.check(trainings))
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
-        """Have every training done whose row has not ended; a job that fails is put down and ends no other.
+        """Have every training done whose row has not ended; one that is refused or fails ends no other.
 
         Raises:
-            InterruptedRun: Ctrl-C ended the command; what is submitted goes on.
+            InterruptedRun: Ctrl-C or SIGTERM ended the command; what is submitted goes on.
             UnreachableError: the server has not answered for ten minutes, or not at all when a job was submitted.
+            StoreError, AuthenticationError, PermissionDeniedError: it takes no more from who asks.
         """
         self._server.say = listener.say
         jobs = _Jobs(self._server, listener, at_once=self._at_once, fail_fast=self._fail_fast)
         try:
             asyncio.run(jobs.train(checked, rows))
-        except KeyboardInterrupt as interrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
             active = sum(row.job_id is not None and not row.has_ended for row in rows)
             text = f"Interrupted. Submitted jobs go on ({active}); no more are submitted."
-            raise InterruptedRun(text, signal_number=signal.SIGINT) from interrupt
-        except UnreachableError as error:
-            error.add_note("Submitted jobs go on. The same command follows them when the server is back.")
+            terminated = isinstance(interrupt, asyncio.CancelledError)
+            number = signal.SIGTERM if terminated else signal.SIGINT
+            raise InterruptedRun(text, signal_number=number) from interrupt
+        except OF_THE_SERVER as error:
+            error.add_note("Submitted jobs go on. The same command follows them when the server takes requests again.")
             raise
 
 
@@ -66,7 +72,10 @@ class _Jobs:
         self._has_failed = False
 
     async def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow]) -> None:
-        """Those that have a job already come first."""
+        """Those that have a job already come first. SIGTERM cancels the task, as asyncio has Ctrl-C do."""
+        this = asyncio.current_task()
+        assert this is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
         todo = [(item, row) for item, row in zip(checked, rows, strict=True) if not row.has_ended]
         todo.sort(key=lambda pair: not pair[0].resumes)
         async with self._server.client() as client:
@@ -85,19 +94,27 @@ class _Jobs:
             row.begin()
             row.stage = "submitting"
             self._listener(row)
-            row.job_id = await self._job_id(client, item)
-            row.status, row.stage = "waiting", "waiting"
-            self._listener(row)
             try:
-                job = await client.jobs.wait_for_completion(row.job_id, on_progress=self._heard_by(item, row))
-            except TrainingError as error:
+                row.complete(await self._result(client, item, row))
+            except OF_THE_SERVER:
+                raise
+            except InfluencerAIError as error:
                 row.fail(str(error))
-            except NotFoundError:
-                row.fail("The job was deleted.")
-            else:
-                row.complete(job.result or {})
             self._has_failed |= row.error is not None
             self._listener(row)
+
+    async def _result(self, client: AsyncInfluencerAIClient, item: Checked, row: BatchRow) -> dict[str, Any]:
+        """Submit the training and follow its job."""
+        try:
+            row.job_id = await self._job_id(client, item)
+        finally:
+            row.status, row.stage = "waiting", "waiting" if row.job_id else ""
+        self._listener(row)
+        try:
+            job = await client.jobs.wait_for_completion(row.job_id, on_progress=self._heard_by(item, row))
+        except NotFoundError as error:
+            raise NotFoundError("The job was deleted.") from error
+        return job.result or {}
 
     async def _job_id(self, client: AsyncInfluencerAIClient, item: Checked) -> str:
         """The job to follow: the one that is active, another try at the one that failed, or a new one."""
@@ -108,6 +125,10 @@ class _Jobs:
             return former
         job_id = await self._retried(client, ticket, former) if item.resumes and former else None
         if job_id is None:
+            await self._server.confirm_config(client, ticket)
+            if (earlier := ticket.earlier_job_id) and ticket.ends_earlier_job:
+                with suppress(ConflictError, NotFoundError):  # it has ended by itself
+                    await self._server.patiently(lambda: client.jobs.cancel(earlier))
             job = await self._server.patiently(
                 lambda: client.jobs.create(
                     dataset_id=ticket.dataset_id, lora_config_id=ticket.config_id, idempotency_key=ticket.key

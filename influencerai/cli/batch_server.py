@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from influencerai.cli.batch_check import Checked
+from influencerai.cli.batch_datasets import OF_THE_SERVER, BatchDatasets, Pictures
 from influencerai.cli.batch_state import BatchState, StoredTraining, digest
 from influencerai.cli.batch_training import Training
 from influencerai.client import AsyncInfluencerAIClient
-from influencerai.domain.job import JobDetail
+from influencerai.domain import LoraConfig
+from influencerai.domain.dataset import Dataset
+from influencerai.domain.job import TERMINAL, JobDetail
 from influencerai.domain.lora_config_record import LoraConfigRecord
-from influencerai.domain.output_path import slug
-from influencerai.domain.relative_path import normalized
-from influencerai.errors import (
-    AuthenticationError,
-    ConflictError,
-    InfluencerAIError,
-    NotFoundError,
-    PermissionDeniedError,
-    StoreError,
-    TooManyError,
-    UnreachableError,
-)
+from influencerai.errors import ConflictError, InfluencerAIError, NotFoundError, TooManyError
 
 T = TypeVar("T")
-UPLOADED = "data/datasets"
-"""Where on the server a folder goes that lies outside of the root here."""
-_OF_THE_SERVER = (UnreachableError, StoreError, AuthenticationError, PermissionDeniedError)
-"""What no other training would be spared."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pictures:
-    """A dataset on the server, and what was seen in its folder; or why it cannot be used."""
-
-    id: str = ""
-    seen: tuple[tuple[str, str, str], ...] = ()
-    """Path, SHA-256 and caption of each picture."""
-    error: str | None = None
+_NOT_TRAINED = frozenset({"description", "isDefault"})
+"""Of a config: what others may change while the batch goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +31,34 @@ class Ticket:
 
     dataset_id: str
     config_id: str
+    config: LoraConfig
     entry: StoredTraining
+    earlier_job_id: str | None = None
+    """Of what was trained under this name before."""
+    ends_earlier_job: bool = False
+    """Whether that one is active."""
 
     @property
     def key(self) -> str:
         """By which the server knows this submission again, whenever its answer was lost."""
-        return f"batch-{digest([self.entry.identity, self.dataset_id, self.config_id, self.entry.job_id])[:40]}"
+        former = self.entry.job_id or self.earlier_job_id
+        return f"batch-{digest([self.entry.identity, self.dataset_id, self.config_id, former])[:40]}"
 
 
 class BatchServer:
-    """One tenant of a server, as a batch meets it. `say` is told what the user should know."""
+    """One tenant of a server, as a batch meets it.
+
+    Args:
+        url: of the server.
+        tenant: whose jobs they are.
+        api_key: or JWT, where the server wants one.
+        state: what earlier calls have left.
+        root: of relative folders here.
+        upload: whether pictures go from here to the server.
+        dry_run: leave datasets that were there before as they are.
+        is_sound: whether the file itself is right; else nothing is uploaded.
+        say: is told what the user should know.
+    """
 
     def __init__(
         self,
@@ -72,6 +70,8 @@ class BatchServer:
         root: Path,
         upload: bool,
         say: Callable[[str], None],
+        dry_run: bool = False,
+        is_sound: bool = True,
     ) -> None:
         self.state = state
         self.say = say
@@ -82,7 +82,8 @@ class BatchServer:
         self._api_key = api_key
         self._root = root
         self._upload = upload
-        self._uploaded_from: dict[str, str] = {}
+        self._dry_run = dry_run
+        self._is_sound = is_sound
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[AsyncInfluencerAIClient]:
@@ -104,106 +105,112 @@ class BatchServer:
     async def check(self, trainings: Sequence[Training]) -> list[Checked]:
         """Each training with what the server's dry run finds, or with the job that an earlier call has submitted.
 
-        Datasets and configs that the server does not know are made; no job is.
+        Datasets and configs that the server does not know are made; no job is. Pictures are uploaded only when all
+        is right that can be checked without them.
 
         Raises:
             UnreachableError: the server does not answer.
             AuthenticationError, PermissionDeniedError: it does not believe who asks.
         """
         async with self.client() as client:
-            known = {found.path: found.id async for found in client.datasets.list(sort_order="asc")}
+            known = [found async for found in client.datasets.list(sort_order="asc")]
             configs = {found.name: found async for found in client.lora_configs.list()}
-            pictures: dict[str, _Pictures] = {}
+            self._enter((*known, *configs.values()))
+            datasets = BatchDatasets(
+                client,
+                patiently=self.patiently,
+                state=self.state,
+                root=self._root,
+                upload=self._upload,
+                dry_run=self._dry_run,
+            )
+            is_usable = await datasets.look(trainings, known)
+            is_free = not any(self._conflict(training, configs) for training in trainings)
+            may_upload = self._is_sound and is_usable and is_free
+            pictures: dict[str, Pictures] = {}
             checked = []
             for training in trainings:
                 if training.dataset not in pictures:
-                    pictures[training.dataset] = await self._pictures(client, training, known)
+                    pictures[training.dataset] = await datasets.pictures(training, may_upload=may_upload)
                 checked.append(await self._check(client, training, pictures[training.dataset], configs))
         return checked
 
-    async def _pictures(self, client: AsyncInfluencerAIClient, training: Training, known: dict[str, str]) -> _Pictures:
-        """The dataset, made known and uploaded where that is wanted."""
-        try:
-            path = self._path_there(training)
-            if (id := known.get(path)) is None:
-                word = training.config.options.trigger_word
-                meta = {"triggerWord": word} if word else {}
-                id = (await self.patiently(lambda: client.datasets.create(path=path, meta=meta))).id
-            dataset_id = id
-            if self._upload:
-                folder = self._root / training.dataset
-                await self.patiently(lambda: client.datasets.upload(dataset_id, folder, replace=True))
-            report = await self.patiently(lambda: client.datasets.report(dataset_id, refresh=True))
-        except _OF_THE_SERVER:
-            raise
-        except (InfluencerAIError, ValueError) as error:
-            text = str(error) if isinstance(error, InfluencerAIError) else f"{error}."
-            more = "" if self._upload else " With --upload the folder of this machine goes to the server."
-            return _Pictures(error=f"{training.dataset}: {text}{more}")
-        images = [image for image in report.get("images", ()) if isinstance(image, dict)]
-        names = ("path", "sha256", "caption")
-        seen = sorted((*(str(image.get(name) or "") for name in names),) for image in images)
-        return _Pictures(id=dataset_id, seen=tuple((path, sha256, text) for path, sha256, text in seen))
-
-    def _path_there(self, training: Training) -> str:
-        """The dataset's path below the server's root.
+    async def confirm_config(self, client: AsyncInfluencerAIClient, ticket: Ticket) -> None:
+        """See that the server's config is still what was checked, which may be hours ago.
 
         Raises:
-            ValueError: it cannot be one, and the folder is not to be uploaded.
-            ConflictError: the pictures of another dataset go there.
+            ConflictError: it is not.
+            NotFoundError: it was deleted.
         """
-        try:
-            path = normalized(training.dataset)
-        except ValueError:
-            if not self._upload:
-                raise
-            path = f"{UPLOADED}/{slug(training.dataset_name, default='pictures')}"
-        if self._upload and (other := self._uploaded_from.setdefault(path, training.dataset)) != training.dataset:
+        found = await self.patiently(lambda: client.lora_configs.get(ticket.config_id))
+        if _trained(found.config) != _trained(ticket.config):
             raise ConflictError(
-                f"The pictures would go to {path}, where those of {other} go.",
-                remedy="Give one of the two datasets another `name`.",
+                f"The config '{found.name}' ({found.id}) was changed on the server after it was checked.",
+                remedy="The same command checks it again.",
             )
-        return path
+
+    def _enter(self, records: Iterable[Dataset | LoraConfigRecord]) -> None:
+        """Remember for the tenant that the server says the credential is of."""
+        tenant = self._tenant or next((record.tenant_id for record in records), None)
+        if tenant is not None:
+            self.state.enter(tenant)
 
     async def _check(
         self,
         client: AsyncInfluencerAIClient,
         training: Training,
-        pictures: _Pictures,
+        pictures: Pictures,
         configs: dict[str, LoraConfigRecord],
     ) -> Checked:
         if pictures.error:
             return Checked(training=training, problems=(pictures.error,))
+        if not pictures.id:
+            conflict = self._conflict(training, configs)
+            return Checked(training=training, problems=() if conflict is None else (str(conflict),))
         config = {name: value for name, value in training.config.to_wire().items() if name != "description"}
         entry = self.state.get(training.name, digest([config, pictures.id, pictures.seen]))
-        checked = Checked(training=training, identity=entry.identity)
+        said = (pictures.warning,) if pictures.warning else ()
+        checked = Checked(training=training, identity=entry.identity, warnings=said)
         if job := await self._job(client, entry):
             checked = _standing(checked, job)
             if checked.standing == "completed":
                 return checked
         try:
             config_id = await self._config_id(client, training, configs)
-            self.tickets[training.name] = Ticket(dataset_id=pictures.id, config_id=config_id, entry=entry)
+            ticket = Ticket(dataset_id=pictures.id, config_id=config_id, config=training.config, entry=entry)
+            if job is None and (earlier := self.state.earlier_job(training.name, entry.identity)):
+                ticket = replace(
+                    ticket, earlier_job_id=earlier, ends_earlier_job=await self._is_active(client, earlier)
+                )
+            self.tickets[training.name] = ticket
             if job:
                 return checked
             report = await self.patiently(lambda: client.jobs.dry_run(dataset_id=pictures.id, lora_config_id=config_id))
-        except _OF_THE_SERVER:
+        except OF_THE_SERVER:
             raise
         except InfluencerAIError as error:
             return replace(checked, problems=(str(error),))
+        if ticket.ends_earlier_job:
+            former = f"Its job {ticket.earlier_job_id}, of what the file or the folder held before, is active"
+            text = f"{former}: it is cancelled when the new one is submitted."
+            checked = replace(checked, warnings=(*checked.warnings, text))
         return replace(
             checked,
             problems=tuple(map(str, report.get("errors", ()))),
-            warnings=tuple(map(str, report.get("warnings", ()))),
+            warnings=(*checked.warnings, *map(str, report.get("warnings", ()))),
             steps=(report.get("plan") or {}).get("totalSteps"),
             seconds=(report.get("time") or {}).get("seconds"),
         )
 
     async def _job(self, client: AsyncInfluencerAIClient, entry: StoredTraining) -> JobDetail | None:
         """The job that an earlier call has submitted, where it is still there."""
-        job_id = entry.job_id
-        if job_id is None:
-            return None
+        return None if entry.job_id is None else await self._found(client, entry.job_id)
+
+    async def _is_active(self, client: AsyncInfluencerAIClient, job_id: str) -> bool:
+        job = await self._found(client, job_id)
+        return job is not None and job.status not in TERMINAL
+
+    async def _found(self, client: AsyncInfluencerAIClient, job_id: str) -> JobDetail | None:
         try:
             return await self.patiently(lambda: client.jobs.get(job_id))
         except NotFoundError:
@@ -221,18 +228,30 @@ class BatchServer:
         found = configs.get(config.name)
         if found is None:
             made = await self.patiently(lambda: client.lora_configs.create(config))
+            self._enter([made])
             self.state.own_config(made.id)
             return made.id
         if found.config.to_wire() == config.to_wire():
             return found.id
-        if found.id not in self.state.config_ids:
-            raise ConflictError(
-                f"The server has another config called '{config.name}' ({found.id}).",
-                remedy="Give the training another `name`, or delete that config.",
-            )
+        if conflict := self._conflict(training, configs):
+            raise conflict
         changes: dict[str, Any] = {name: getattr(config, name) for name in type(config).model_fields}
         await self.patiently(lambda: client.lora_configs.update(found.id, **changes))
         return found.id
+
+    def _conflict(self, training: Training, configs: Mapping[str, LoraConfigRecord]) -> ConflictError | None:
+        """What forbids to change the config of the training's name: it is another one, and not this batch's."""
+        found = configs.get(training.config.name)
+        if found is None or found.id in self.state.config_ids or found.config.to_wire() == training.config.to_wire():
+            return None
+        return ConflictError(
+            f"The server has another config called '{found.name}' ({found.id}).",
+            remedy="Give the training another `name`, or delete that config.",
+        )
+
+
+def _trained(config: LoraConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.to_wire().items() if name not in _NOT_TRAINED}
 
 
 def _standing(checked: Checked, job: JobDetail) -> Checked:

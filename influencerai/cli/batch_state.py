@@ -17,7 +17,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import RefusedError
 
-_VERSION = 1
+_VERSION = 2
 _FREE = frozenset({"description", "isDefault", "meta"})
 """Of a config: what changes no byte of the weights; `meta` is compared as options."""
 
@@ -30,11 +30,18 @@ class StoredTraining(WireModel):
     job_id: str | None = Field(default=None, description="Of the newest job, where it was submitted to a server.")
 
 
+class _Memory(WireModel):
+    trainings: dict[str, StoredTraining] = Field(default_factory=dict)
+    config_ids: tuple[str, ...] = Field(default=(), description="Of the configs that the batch has made on the server.")
+    dataset_ids: tuple[str, ...] = Field(default=(), description="Of the datasets that the batch has made there.")
+
+
 class _Document(WireModel):
     version: int = _VERSION
     file: str = Field(description="For whoever looks into the folder.")
-    trainings: dict[str, StoredTraining] = Field(default_factory=dict)
-    config_ids: tuple[str, ...] = Field(default=(), description="Of the configs that the batch has made on the server.")
+    tenants: dict[str, _Memory] = Field(
+        default_factory=dict, description="By tenant of the server; '' is this machine."
+    )
 
 
 class BatchState:
@@ -42,38 +49,59 @@ class BatchState:
 
     Args:
         folder: that one.
-        file: the batch's; each has a state of its own, on each server and for each tenant.
+        file: the batch's; each has a state of its own, on each server, and in it a memory for each tenant.
         server: address of the server, or None for this machine.
-        tenant: or the key that stands for one; only a hash of it is kept.
     """
 
-    def __init__(self, folder: Path, file: Path, *, server: str | None = None, tenant: str | None = None) -> None:
-        key = json.dumps([str(file.resolve()), server, tenant])
+    def __init__(self, folder: Path, file: Path, *, server: str | None = None) -> None:
+        key = json.dumps([str(file.resolve()), server and _same_address(server)])
         self._path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         self._document = self._read() or _Document(file=str(file))
+        self._tenant = "" if server is None else None
+
+    def enter(self, tenant: str) -> None:
+        """Whose memory it is from now on, as the server's records name the tenant: a key may be replaced by another.
+
+        Until then nothing is remembered, since where the server has no record of a tenant there is nothing to remember.
+        """
+        self._tenant = tenant
 
     def get(self, name: str, identity: str) -> StoredTraining:
         """What is known of the training; a new entry where it was another one, or none."""
-        found = self._document.trainings.get(name)
+        found = self._memory.trainings.get(name)
         return found if found and found.identity == identity else StoredTraining(identity=identity)
 
+    def earlier_job(self, name: str, identity: str) -> str | None:
+        """The job that was submitted for another training of this name."""
+        found = self._memory.trainings.get(name)
+        return found.job_id if found and found.identity != identity else None
+
     def put(self, name: str, entry: StoredTraining) -> None:
-        self._change(trainings={**self._document.trainings, name: entry})
+        self._change(trainings={**self._memory.trainings, name: entry})
 
     def forget(self, name: str) -> None:
         """Nothing has to be remembered of it any more."""
-        if name in self._document.trainings:
-            others = {key: entry for key, entry in self._document.trainings.items() if key != name}
+        if name in self._memory.trainings:
+            others = {key: entry for key, entry in self._memory.trainings.items() if key != name}
             self._change(trainings=others)
 
     @property
     def config_ids(self) -> frozenset[str]:
         """The server's configs that are this batch's to change."""
-        return frozenset(self._document.config_ids)
+        return frozenset(self._memory.config_ids)
 
     def own_config(self, id: str) -> None:
         if id not in self.config_ids:
-            self._change(config_ids=(*self._document.config_ids, id))
+            self._change(config_ids=(*self._memory.config_ids, id))
+
+    @property
+    def dataset_ids(self) -> frozenset[str]:
+        """The server's datasets that this batch may upload into."""
+        return frozenset(self._memory.dataset_ids)
+
+    def own_dataset(self, id: str) -> None:
+        if id not in self.dataset_ids:
+            self._change(dataset_ids=(*self._memory.dataset_ids, id))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -94,8 +122,14 @@ class BatchState:
             self._document = self._read() or self._document
             yield
 
+    @property
+    def _memory(self) -> _Memory:
+        return self._document.tenants.get(self._tenant or "") or _Memory()
+
     def _change(self, **changes: object) -> None:
-        self._document = self._document.model_copy(update=changes)
+        assert self._tenant is not None
+        tenants = {**self._document.tenants, self._tenant: self._memory.model_copy(update=changes)}
+        self._document = self._document.model_copy(update={"tenants": tenants})
         data = json.dumps(self._document.to_wire(), indent=1, ensure_ascii=False).encode() + b"\n"
         artifacts.write_atomic(self._path, data)
 
@@ -113,6 +147,16 @@ def spec_identity(spec: TrainingSpec) -> str:
     wire = spec.to_wire()
     config = {name: value for name, value in wire["config"].items() if name not in _FREE}
     return digest([config, wire["options"], wire["model"], wire["samples"], wire["outputName"]])
+
+
+def _same_address(server: str) -> str:
+    """The same text however the address is spelt; what is no address stays as it is, and the client refuses it."""
+    import httpx2
+
+    try:
+        return str(httpx2.URL(server)).rstrip("/")
+    except httpx2.InvalidURL:
+        return server
 
 
 def digest(document: object) -> str:

@@ -16,6 +16,7 @@ from influencerai.domain import Event, StageEvent
 from influencerai.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_KEY = "--api-key"
 
 
 class Interruption:
@@ -81,6 +82,30 @@ def resume_command(arguments: Sequence[str] | None = None) -> str:
     if "--resume" not in given[:end]:
         given.insert(end, "--resume")
     return shlex.join([*_program(), *given])
+
+
+def same_command(message: str, *, signal_number: int, arguments: Sequence[str] | None = None) -> InterruptedRun:
+    """An interruption after which the same command goes on; terminals and logs that show it get no API key to keep."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    shown = _without_key(given)
+    if shown != given:
+        message = f"{message} The command is shown without its key: set INFLUENCERAI_API_KEY to it."
+    command = shlex.join(["influencerai", *shown])
+    return InterruptedRun(message, signal_number=signal_number, resume_command=command)
+
+
+def _without_key(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--api-key X` and `--api-key=X`, of which only the first is in two parts."""
+    shown: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            return [*shown, argument, *left]
+        if argument == _KEY:
+            next(left, None)
+        elif not argument.startswith(f"{_KEY}="):
+            shown.append(argument)
+    return shown
 
 
 def _program() -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.outcome import InterruptedRun, print_json, print_result
+from influencerai.cli.interruption import same_command
+from influencerai.cli.outcome import print_json, print_result
 from influencerai.live.text import visible
 
 if TYPE_CHECKING:
@@ -218,5 +217,4 @@ def _leaving_alone(id: str | None) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         text = "The jobs go on." if id is None else f"Job {id} goes on."
-        command = shlex.join(["influencerai", *sys.argv[1:]])
-        raise InterruptedRun(text, signal_number=signal.SIGINT, resume_command=command) from interrupt
+        raise same_command(text, signal_number=signal.SIGINT) from interrupt

@@ -61,7 +61,8 @@ def plot_loss(
     axes.plot(numbers, means, color="tab:blue", label=f"mean of {window} steps")
     if validations:
         axes.plot(*zip(*validations, strict=True), color="tab:orange", marker="o", label="validation")
-    axes.set(title=title, xlabel="step", ylabel="loss")
+    axes.set_title(title, parse_math=False)
+    axes.set(xlabel="step", ylabel="loss")
     axes.legend()
     if path is not None:
         figure.savefig(path, dpi=120)

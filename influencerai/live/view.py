@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -12,6 +14,7 @@ from influencerai.domain.job_log import JobEvent
 from influencerai.live.curve import LossCurve, RunningMean
 from influencerai.live.glance import Glance, glance_of
 from influencerai.live.surfaces import Lines, Notebook, Scene, Surface, Terminal
+from influencerai.live.text import visible
 
 
 class LiveView:
@@ -20,7 +23,8 @@ class LiveView:
         with LiveView("ava") as view:
             Trainer(config, on_event=view).train("data/datasets/ava")
 
-    It takes the events of a `Trainer` and those of a server's jobs.
+    It takes the events of a `Trainer` and those of a server's jobs. What it cannot draw ends no training: it says so
+    once on standard error.
 
     Args:
         title: what is trained.
@@ -31,23 +35,38 @@ class LiveView:
         self._surface = surface or _surface_here()
         self._scene = Scene(title=title, curve=LossCurve())
         self._loss = RunningMean()
+        self._has_failed = False
 
     def __enter__(self) -> Self:
-        self._surface.open(self._scene)
+        with self._drawing():
+            self._surface.open(self._scene)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._surface.close(self._scene)
+        with self._drawing():
+            self._surface.close(self._scene)
 
     def __call__(self, event: Event | JobEvent) -> None:
         """Show what has happened."""
-        glance = glance_of(event)
-        if glance.remark is not None:
-            self._surface.remark(glance.remark, is_warning=glance.is_warning)
-        self._scene = self._seen(glance)
-        self._surface.show(self._scene)
+        with self._drawing():
+            glance = glance_of(event)
+            self._scene = self._seen(glance)
+            if glance.remark is not None:
+                self._surface.remark(glance.remark, is_warning=glance.is_warning)
+            self._surface.show(self._scene)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is, hours of training are worth more than their picture
+            if not self._has_failed:
+                self._has_failed = True
+                with suppress(OSError, ValueError):
+                    text = f"The view cannot be drawn, and the training goes on: {type(error).__name__}: {error}"
+                    sys.stderr.write(f"{visible(text)}\n")
 
     def _seen(self, glance: Glance) -> Scene:
         scene = self._scene

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from influencerai.cli.batch_outcome import write_report
+from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_state import BatchState
 from influencerai.domain import LoraConfig
 from influencerai.settings import Settings
@@ -153,6 +155,27 @@ def test_one_that_fails_stops_no_other_and_is_tried_again_only_when_asked(place:
         "completed"
     ] * 3
     assert place.batch(*DRY).exit_code == 0
+
+
+@pytest.mark.parametrize("report", ["batch.yaml/report.csv", "taken.csv"])
+def test_a_report_that_cannot_be_written_is_told_before_anything_starts(report: str, place: BatchPlace) -> None:
+    (place.root / "taken.csv").mkdir()
+    found = place.batch(*DRY, "--report", report)
+    assert found.exit_code == 1
+    assert f"The report {report} cannot be written" in found.stderr
+    assert place.runs == []
+
+
+def test_no_text_of_a_report_is_a_formula(tmp_path: Path) -> None:
+    texts = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(1)", "\tx", "\rx", "a=b"]
+    rows = [BatchRow(name=text, dataset="d", final_loss=-0.5) for text in texts]
+    write_report(tmp_path / "r.csv", rows)
+    with (tmp_path / "r.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["name"] for row in found] == [*(f"'{text}" for text in texts[:-2]), "'\nx", "a=b"]
+    assert {row["finalLoss"] for row in found} == {"-0.5"}
+    write_report(tmp_path / "r.json", rows)
+    assert [row["name"] for row in json.loads((tmp_path / "r.json").read_text())["trainings"]] == texts
 
 
 def test_after_a_failure_the_rest_can_be_left(place: BatchPlace) -> None:

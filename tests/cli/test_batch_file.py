@@ -239,6 +239,18 @@ def test_csv_has_a_training_per_row(tmp_path: Path) -> None:
     assert (second.name, second.config.epochs, second.config.network_dim) == ("007", 10, 8)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_csv_lines_end_where_a_spreadsheet_ends_them(end: str, tmp_path: Path) -> None:
+    texts = ["one\u2028two", "one\u0085two", "one\x0btwo", "one\x0ctwo"]
+    rows = [f"set{number},{text}" for number, text in enumerate(texts)]
+    (tmp_path / "runs.csv").write_bytes(
+        end.join(["dataset,description,modelName", *(f"{row},sd15" for row in rows)]).encode()
+    )
+    found = read_batch(tmp_path / "runs.csv")
+    assert found.problems == ()
+    assert [training.config.description for training in found.trainings] == texts
+
+
 def test_csv_tells_its_problems_by_line(tmp_path: Path) -> None:
     rows = ["a,sd15,0,red", ",sd15,1,", 'b,sd15,"1,5",', "c,,1,", "d,sd15,1,1,5", "a,sd15,2,", "a,sd15,3,"]
     text = "\n".join(["dataset,modelName,epochs,colour", *rows])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +17,12 @@ import pytest
 from influencerai.cli.batch_server import BatchServer
 from influencerai.cli.batch_state import BatchState
 from influencerai.client import InfluencerAIClient
-from influencerai.demo.characters import write_character
 from influencerai.domain.job import Job
 from influencerai.errors import TooManyError
+from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
-from tests.cli.batches import SETTINGS, BatchPlace, interrupt
+from influencerai.store import Store
+from tests.cli.batches import SETTINGS, BatchPlace, interrupt, write_pictures
 from tests.cli.conftest import json_lines
 from tests.databases import Databases
 from tests.serve.running import ANN
@@ -34,7 +37,7 @@ End = Callable[[str], tuple[str, dict[str, Any]]]
 def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
     """Of the server, whose root has the pictures of one of the two datasets."""
     url = databases.new("sqlite")
-    write_character("ava", tmp_path / "there" / "data" / "datasets" / "ava")
+    write_pictures(tmp_path / "there" / "data" / "datasets" / "ava")
     yield Settings(root=tmp_path / "there", database_url=url, poll_seconds=0.05, allow_downloads=False, device="cpu")
     databases.give_back(url)
 
@@ -204,7 +207,7 @@ def test_all_problems_are_told_and_no_job_is_submitted(
     assert kept.network_dim == 64
 
 
-def test_pictures_from_elsewhere_go_to_a_folder_of_their_own(
+def test_pictures_from_outside_of_the_root_have_to_be_uploaded(
     place: BatchPlace, server: Served, client: InfluencerAIClient, tmp_path: Path
 ) -> None:
     far = tmp_path / "far away" / "Leo"
@@ -214,11 +217,8 @@ def test_pictures_from_elsewhere_go_to_a_folder_of_their_own(
     found = place.batch("--server", server.url, "--dry-run")
     assert "Path must be relative to the root. With --upload" in " ".join(found.stderr.split())
     assert place.batch("--server", server.url, "--dry-run", "--upload").exit_code == 0
-    assert [dataset.path for dataset in client.datasets.list()] == ["data/datasets/leo"]
-    place.write(datasets=[str(far), {"path": "data/datasets/leo", "name": "other"}], configs=[{"name": "four"}])
-    found = place.batch("--server", server.url, "--dry-run", "--upload")
-    assert found.exit_code == 2
-    assert "The pictures would go to data/datasets/leo" in " ".join(found.stderr.split())
+    [dataset] = client.datasets.list()
+    assert dataset.path.startswith("data/datasets/leo-")
 
 
 def test_a_dry_run_submits_nothing(place: BatchPlace, server: Served, client: InfluencerAIClient) -> None:
@@ -236,11 +236,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_follows_them(
     place.write(datasets=["data/datasets/ava"])
     arguments = ("--server", server.url, "--at-once", "1", "--json")
     with place.started(*arguments) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            [row] = json_lines(line)
-            if row["type"] == "training" and row["jobId"]:
-                break
+        wait_for_job(process)
         code, last = interrupt(process)
     assert (code, last["code"]) == (130, "stopped")
     assert last["message"].startswith("Interrupted. Submitted jobs go on (1)")
@@ -251,6 +247,115 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_follows_them(
         rows = place.trained(*arguments[:-1])
     assert rows[0]["jobId"] == job.id
     assert len(list(client.jobs.list())) == 2
+
+
+def wait_for_job(process: subprocess.Popen[str]) -> str:
+    """The first job that a command with --json follows."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        [row] = json_lines(line)
+        if row["type"] == "training" and row["jobId"]:
+            return str(row["jobId"])
+    pytest.fail(f"no job: {process.communicate()[1]}")
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_leaves_a_report(place: BatchPlace, server: Served) -> None:
+    place.write(datasets=["data/datasets/ava"])
+    with place.started("--server", server.url, "--at-once", "1", "--report", "report.json", "--json") as process:
+        job_id = wait_for_job(process)
+        process.send_signal(signal.SIGTERM)
+        printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    last = json_lines(printed)[-1]
+    assert (last["code"], last["message"].startswith("Interrupted. Submitted jobs go on (1)")) == ("stopped", True)
+    report = json.loads((place.root / "report.json").read_text())["trainings"]
+    assert [(row["status"], row["jobId"]) for row in report] == [("waiting", job_id), ("waiting", None)]
+
+
+def test_another_key_of_the_tenant_follows_the_same_jobs_and_none_is_shown(
+    place: BatchPlace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INFLUENCERAI_TENANT")
+    place.write(datasets=["data/datasets/leo"], configs=[{"name": "four"}])
+    with served(settings.model_copy(update={"auth": "production", "rate_limits": False})) as server:
+        keys = [asyncio.run(new_key(settings, tenant)) for tenant in (ANN, ANN, "bob")]
+        spellings = (("--api-key", keys[0]), (f"--api-key={keys[1]}",), ("--api-key", keys[2]))
+        urls = (server.url, f"{server.url.upper()}/", server.url)
+        found = []
+        for key, url in zip(spellings, urls, strict=True):
+            with place.started("--server", url, "--upload", *key, "--json") as process:
+                found.append(wait_for_job(process))
+                _, last = interrupt(process)
+            assert shlex.split(last["resumeCommand"])[3:] == ["--server", url, "--upload", "--json"]
+            assert "set INFLUENCERAI_API_KEY" in last["message"]
+        with InfluencerAIClient(server.url, api_key=keys[0]) as client:
+            assert [job.id for job in client.jobs.list()] == [found[0]]
+    assert found[1] == found[0] != found[2]
+
+
+async def new_key(settings: Settings, tenant: str) -> str:
+    store = Store(settings.database_url)
+    try:
+        return (await KeyService(store).create(tenant=tenant, name="laptop"))[1]
+    finally:
+        await store.database.close()
+
+
+def test_a_submission_that_is_refused_ends_no_other(place: BatchPlace, server: Served) -> None:
+    def end(name: str) -> tuple[str, dict[str, Any]]:
+        if name == "ava-four":
+            with InfluencerAIClient(server.url, tenant_id=ANN) as other:
+                ids = {config.name: config.id for config in other.lora_configs.list()}
+                other.lora_configs.update(ids["ava-eight"], network_dim=64)
+                other.lora_configs.delete(ids["leo-four"])
+        return completed(name)
+
+    with working(server, end):
+        found = place.batch("--server", server.url, "--upload", "--at-once", "1", "--json")
+    assert found.exit_code == 1
+    rows = json_lines(found.stdout)[-1]["result"]["trainings"]
+    assert [row["status"] for row in rows] == ["completed", "failed", "failed", "completed"]
+    assert "was changed on the server after it was checked" in rows[1]["error"]
+    assert "not found" in rows[2]["error"]
+
+
+def test_a_changed_training_takes_the_place_of_its_job(
+    place: BatchPlace, server: Served, client: InfluencerAIClient
+) -> None:
+    found: list[str] = []
+    for alpha in (2, 4, 2):
+        config = {"name": "four", "networkDim": 4, "networkAlpha": alpha}
+        place.write(datasets=["data/datasets/ava"], configs=[config])
+        if found:
+            warned = place.batch("--server", server.url, "--dry-run").stderr
+            assert f"Its job {found[-1]}" in " ".join(warned.split())
+            assert client.jobs.get(found[-1]).status == "pending"
+        with place.started("--server", server.url, "--json") as process:
+            found.append(wait_for_job(process))
+            interrupt(process)
+    assert len(set(found)) == 3
+    jobs = {job.id: job for job in client.jobs.list()}
+    assert [(jobs[id].status, bool((jobs[id].result or {}).get("cancelled"))) for id in found] == [
+        ("failed", True),
+        ("failed", True),
+        ("pending", False),
+    ]
+
+
+def test_a_report_that_cannot_be_written_hides_no_failure(place: BatchPlace, server: Served) -> None:
+    place.write(datasets=["data/datasets/ava"], configs=[{"name": "four"}])
+
+    def end(name: str) -> tuple[str, dict[str, Any]]:
+        (place.root / "out").rmdir()
+        (place.root / "out").write_text("a file where the folder was")
+        return "failed", {"error": "no luck"}
+
+    with working(server, end):
+        found = place.batch("--server", server.url, "--report", "out/report.csv")
+    assert found.exit_code == 1
+    assert "no luck" in found.stdout
+    assert "Of 1 trainings 1 failed: ava-four." in found.stderr
+    assert "out/report.csv cannot be written" in " ".join(found.stderr.split())
 
 
 def test_after_a_failure_no_more_are_submitted(place: BatchPlace, server: Served, client: InfluencerAIClient) -> None:

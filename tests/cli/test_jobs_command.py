@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from influencerai.cli.interruption import same_command
 from influencerai.cli.main import main
 from influencerai.client import InfluencerAIClient
 from influencerai.settings import Settings
@@ -171,6 +172,15 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(id_given: bool, server: Serve
     assert f"influencerai jobs watch{' ' + job.id if id_given else ''}" in shown
     assert "Traceback" not in shown
     assert client.jobs.get(job.id).status == "running"
+
+
+@pytest.mark.parametrize("key", [["--api-key", "iak_secret"], ["--api-key=iak_secret"]])
+def test_the_command_that_goes_on_shows_no_key(key: list[str]) -> None:
+    stop = same_command("Interrupted.", signal_number=2, arguments=["batch", *key, "my file.yaml", "--", "--api-key=x"])
+    assert stop.resume_command == "influencerai batch 'my file.yaml' -- --api-key=x"
+    assert stop.message.startswith("Interrupted. ")
+    assert "INFLUENCERAI_API_KEY" in stop.message
+    assert same_command("Interrupted.", signal_number=2, arguments=["jobs", "watch"]).message == "Interrupted."
 
 
 def on_terminal(server: Served, *arguments: str, until: str) -> tuple[int, str]:

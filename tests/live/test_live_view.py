@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -19,7 +20,7 @@ from influencerai.domain import Event, StageEvent, StepEvent, ValidationEvent, W
 from influencerai.domain.job_log import JobEvent, JobEventType
 from influencerai.live.curve import LossCurve, RunningMean, plot_loss
 from influencerai.live.glance import glance_of
-from influencerai.live.surfaces import Lines, Terminal
+from influencerai.live.surfaces import Lines, Scene, Terminal
 
 CELL = """
 from influencerai import LiveView
@@ -123,6 +124,37 @@ def test_the_plot_shows_the_loss_its_mean_and_the_validations() -> None:
     axes = plot_loss(steps, [(20, 0.5), (40, 0.4)], title="ava").axes[0]
     assert [line.get_label() for line in axes.lines] == ["loss", "mean of 2 steps", "validation"]
     assert axes.get_title() == "ava"
+
+
+def test_a_title_is_no_formula(tmp_path: Path) -> None:
+    path = tmp_path / "loss.png"
+    axes = plot_loss([(1, 0.5), (2, 0.25)], [], title=r"5$ or \frac{$", path=path).axes[0]
+    assert axes.get_title() == r"5$ or \frac{$"
+    with Image.open(path) as image:
+        assert image.width > 500
+
+
+class Broken(Lines):
+    """Draws nothing, and remarks everything."""
+
+    def open(self, scene: Scene) -> None:
+        raise RuntimeError("no display\x07")
+
+    def show(self, scene: Scene) -> None:
+        raise ValueError("no picture")
+
+    def close(self, scene: Scene) -> None:
+        raise OSError("gone")
+
+
+def test_what_cannot_be_drawn_ends_no_training_and_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveView("ava", surface=Broken()) as view:
+        view(step(1))
+        view(told("warning", message="slow"))
+    assert capsys.readouterr().err.splitlines() == [
+        "The view cannot be drawn, and the training goes on: RuntimeError: no display\\x07",
+        "Warning: slow",
+    ]
 
 
 def test_a_running_mean_starts_at_the_first_value_and_follows() -> None:
