@@ -32,7 +32,7 @@ lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/lint-imports
 
 check: lint ## Everything that CI runs: lint, then all tests.
-	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --nbmake tests notebooks
+	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --durations 40 --nbmake tests notebooks
 
 docs: setup ## Build the documentation site into build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
