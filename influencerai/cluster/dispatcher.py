@@ -31,6 +31,7 @@ from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.store.returns import RetryRules
 from influencerai.worker.lease import RENEWALS_PER_LEASE
+from influencerai.worker.remains import Remains
 
 _PLANNED_AT_ONCE = 100
 _REFRESH_SECONDS = 1.0
@@ -65,6 +66,7 @@ class Dispatcher:
         self._store = Store(settings.database_url)
         self._nodes = ClusterNodes(settings, self._store)
         self._decisions = Decisions(settings)
+        self._remains = Remains(self._store, settings)
         self._launched: dict[tuple[str, int], _Launched] = {}
         self._aside: dict[str, float] = {}
         self._refreshed = self._explained = -_EXPLAIN_SECONDS
@@ -106,7 +108,7 @@ class Dispatcher:
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
             await _guarded(self._refresh)
-        for work in (self._reap, self._plan, self._start, self._follow):
+        for work in (self._reap, self._plan, self._start, self._follow, self._remains.remove):
             await _guarded(work)
         if now - self._explained >= _EXPLAIN_SECONDS:
             self._explained = now

@@ -1,4 +1,7 @@
-"""Upkeep: what must happen though nobody asks; lost jobs go back to the queue, late folders are looked at."""
+"""Upkeep: what must happen though nobody asks.
+
+Lost jobs go back to the queue, late folders are looked at, and what killed attempts have left is removed.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from influencerai.service.datasets import DatasetService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.returns import RetryRules
+from influencerai.worker.remains import Remains
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600
@@ -25,6 +29,7 @@ class Upkeep:
         self._store = store
         self._settings = settings
         self._datasets = datasets
+        self._remains = Remains(store, settings)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -41,6 +46,7 @@ class Upkeep:
         await self._guarded(self._datasets.resume_looking)
         while True:
             await self._guarded(self._once)
+            await self._guarded(self._remains.remove)
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:

@@ -146,6 +146,15 @@ class Attempts:
         found = [float(value) for value in (await self._connection.execute(statement)).scalars()]
         return statistics.median(found) if found else None
 
+    async def completed(self, *, seconds: float) -> list[tuple[str, str]]:
+        """Tenants and ids of the jobs that were completed in the last so many seconds."""
+        statement = (
+            select(jobs.c.tenant_id, jobs.c.id)
+            .join(attempts, attempts.c.job_id == jobs.c.id)
+            .where(attempts.c.outcome == "completed", attempts.c.ended_at > now() - round(seconds * 1000))
+        )
+        return [(tenant, id) for tenant, id in await self._connection.execute(statement)]
+
     async def lift(self, tenant: str) -> None:
         """Let a tenant that was idle begin where the active one is that has had the least."""
         used = counts.alias()

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from influencerai.artifacts import remove_leftovers
@@ -31,6 +30,7 @@ from influencerai.worker.child import ForkServer, TrainingChild, TrainingTeam, s
 from influencerai.worker.journal import Journal
 from influencerai.worker.lease import LeaseKeeper
 from influencerai.worker.order import Placement, make_order
+from influencerai.worker.remains import discard_run
 
 _TICK_SECONDS = 0.2
 Training = TrainingChild | TrainingTeam
@@ -287,7 +287,7 @@ class JobAttempt:
             async with self._store.read() as transaction:
                 job = await transaction.jobs.get(self._lease.tenant_id, self._lease.job_id)
             if job is not None and job.status == "completed":
-                await asyncio.to_thread(_discard, self._run_dir, self._folders.blobs_dir(self._lease.tenant_id))
+                await asyncio.to_thread(discard_run, self._run_dir, self._folders.blobs_dir(self._lease.tenant_id))
         except (StoreError, OSError) as error:
             _log.warning("The run's folder is not cleaned: %s", error)
 
@@ -307,13 +307,6 @@ class JobAttempt:
 
     def _shown(self, text: str) -> str:
         return self._folders.shown(text, tenant=self._lease.tenant_id)
-
-
-def _discard(run_dir: Path, blobs_dir: Path) -> None:
-    from influencerai.train.snapshot import discard_states, release_snapshot  # with PIL, which a worker has no use for
-
-    discard_states(run_dir)
-    release_snapshot(run_dir, blobs_dir)
 
 
 def _not_started(error: Exception) -> str:

@@ -238,8 +238,8 @@ class Workplace:
             [folder] = {self.root / Path(file.path).parent for file in history.artifacts if file.kind == "lora"}
             left = {path for path in folder.rglob("*") if path.is_file() and path.name != RUN_MARKER}
             assert left == {self.root / file.path for file in history.artifacts}
-            self.until(lambda: not list(self.run_dir(id).glob("state-*")), seconds=10)
-            self.until(lambda: not (self.run_dir(id) / "dataset").exists(), seconds=10)
+            self.until(lambda: not list(self.run_dir(id).glob("state-*")), seconds=30)
+            self.until(lambda: not (self.run_dir(id) / "dataset").exists(), seconds=30)
         return history
 
     def check_undisturbed(self, id: str, *, whole: bool = True) -> History:
