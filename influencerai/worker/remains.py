@@ -15,6 +15,8 @@ from influencerai.tenant_folders import TenantFolders
 _PAUSE_SECONDS = 10.0
 _FIRST_SECONDS = 24 * 3600.0
 """How far back the first look goes: to what was completed before this process began."""
+_AGAIN_SECONDS = 60.0
+"""For so long it is tried again where the file system refuses."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,8 +37,7 @@ class Remains:
         now = time.monotonic()
         if self._looked is not None and now - self._looked < _PAUSE_SECONDS:
             return
-        # Further back than the last look, for what could not be removed then.
-        seconds = _FIRST_SECONDS if self._looked is None else now - self._looked + 6 * _PAUSE_SECONDS
+        seconds = _FIRST_SECONDS if self._looked is None else now - self._looked + _AGAIN_SECONDS
         async with self._store.read() as transaction:
             completed = await transaction.attempts.completed(seconds=seconds)
         await asyncio.to_thread(self._discard, completed)
