@@ -127,8 +127,14 @@ def serve(
 
 @contextmanager
 def serve_on_contract_port(folder: Path, **options: Any) -> Iterator[Server]:
-    """Like `serve`, on the port that the API's reference names, or on a free one where that is taken."""
+    """Like `serve`, on the port that the API's reference names, or on a free one where that is taken.
+
+    Beside other processes of tests it is left to the README, whose commands name it too.
+    """
     with ExitStack() as stack:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            yield stack.enter_context(serve(folder, **options))
+            return
         try:
             server = stack.enter_context(serve(folder, port=CONTRACT_PORT, **options))
         except AssertionError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -121,8 +122,9 @@ def test_the_script_installs_from_what_the_images_copy(tmp_path: Path) -> None:
     }
     scripts = [line for line in having("RUN") if "install.sh" in line]
     assert [line.partition(" sh ")[2] for line in scripts] == ["deploy/install.sh /opt/influencerai all"] * 2
-    for sources in (copied()[0] + copied()[1] + copied()[2], copied()[3]):
-        for item in sources:
+    *first, whole = copied()
+    for sources in (first, [whole]):
+        for item in itertools.chain.from_iterable(sources):
             copy(ROOT / item, source / item)
         subprocess.run(["sh", str(source / "deploy/install.sh"), str(folder), "all"], env=environment, check=True)
     [installed] = folder.glob("lib/*/site-packages/influencerai")
