@@ -389,7 +389,7 @@ def test_a_server_that_asks_to_wait_is_asked_again(tmp_path: Path) -> None:
     assert said == ["The server asks to wait 0 seconds: Busy."] * 2
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_tenant_that_may_have_one_job_gets_one_after_the_other(
     place: BatchPlace, settings: Settings, databases: Databases
 ) -> None:

@@ -139,7 +139,7 @@ sys.stdin.read()
 
 
 @pytest.mark.xdist_group("ray")
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_ray_that_was_there_is_joined_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     command = [sys.executable, "-c", HEAD]

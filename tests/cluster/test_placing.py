@@ -49,7 +49,7 @@ def test_jobs_go_to_the_gpus_that_they_need(alone: Site) -> None:
     alone.check_undisturbed(waiting)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_jobs_share_a_gpu_where_that_is_allowed(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> None:
     with site(tmp_path_factory.mktemp("site"), databases.new("sqlite"), share_gpus=True) as place:
         place.add_node("one", cpus=8, gpus=2, gpu_gb=16, memory_gb=30)

@@ -59,9 +59,9 @@ def run_in_parts(place: RunPlace, spec: TrainingSpec, *, stops: list[int]) -> by
 
 
 def optimizers() -> list[Any]:
-    """Two in the quick tests; the others among the slow ones."""
+    """Two in the quick tests; the others in the campaign."""
     quick = ("AdamW", "ScheduleFreeAdamW")
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in get_args(Optimizer)]
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.campaign) for name in get_args(Optimizer)]
 
 
 @pytest.mark.parametrize("name", optimizers())
@@ -81,7 +81,7 @@ def test_every_optimizer_resumes_exactly_with_everything_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.campaign)])
 def test_sdxl_resumes_exactly(precision: str, dataset: Path, tmp_path: Path) -> None:
     model = small_sdxl(tmp_path / "sdxl")
     meta = {"precision": precision, "captionDropout": 0.2, "gradientCheckpointing": True}

@@ -15,7 +15,6 @@ from tests.worker.workplace import (
     TENANT,
     Workplace,
     is_alive,
-    on_both,
     on_both_in_campaign,
     on_sqlite,
     strike,
@@ -25,7 +24,7 @@ from tests.worker.workplace import (
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
-@on_both
+@on_both_in_campaign
 def test_a_cancelled_training_saves_its_state_and_a_retry_goes_on(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 8)
@@ -254,7 +253,7 @@ def test_a_job_waits_for_its_images(place: Workplace) -> None:
     place.check_undisturbed(id)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_job_whose_images_never_come_fails_with_the_name_of_the_folder(place: Workplace) -> None:
     id = place.submit(dataset="data/datasets/never", count=0)

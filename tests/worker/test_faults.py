@@ -205,7 +205,7 @@ def test_what_says_nothing_is_killed(databases: Databases, tmp_path: Path) -> No
     databases.give_back(url)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_worker_that_imports_for_longer_than_its_lease_keeps_its_job(alone: Workplace) -> None:
     """A fork server takes seconds to import the trainer; here it is held up for some more."""
     id = alone.submit()
@@ -221,7 +221,7 @@ def test_a_worker_that_imports_for_longer_than_its_lease_keeps_its_job(alone: Wo
 
 
 @pytest.mark.slow
-@on_both
+@on_both_in_campaign
 def test_two_workers_share_the_jobs_of_three_tenants(place: Workplace) -> None:
     limit = place.settings.running_jobs_per_tenant
     tenants = ("ann", "ann", "bob", "bob", "cid", "cid")

@@ -34,7 +34,11 @@ def postgres() -> Iterator[PostgresServer]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("is_long", [False, True], ids=["shorter than the lease", "longer than the lease"])
+@pytest.mark.parametrize(
+    "is_long",
+    [pytest.param(False, marks=pytest.mark.campaign), True],
+    ids=["shorter than the lease", "longer than the lease"],
+)
 def test_a_database_that_goes_away_and_comes_back(is_long: bool, postgres: PostgresServer, tmp_path: Path) -> None:
     with workplace(tmp_path, postgres.get_uri(), lease_seconds=4 if is_long else 30) as place:
         place.staff(2)
@@ -60,6 +64,7 @@ def test_a_database_that_goes_away_and_comes_back(is_long: bool, postgres: Postg
         place.check_idle()
 
 
+@pytest.mark.campaign
 def test_a_database_that_hangs_holds_no_attempt_up(postgres: PostgresServer, tmp_path: Path) -> None:
     """It answers nothing and breaks no connection, as one beyond a cut network."""
     with workplace(tmp_path, postgres.get_uri(), lease_seconds=4) as place:
@@ -84,7 +89,7 @@ def test_a_database_that_hangs_holds_no_attempt_up(postgres: PostgresServer, tmp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-@pytest.mark.parametrize("folder", [".influencerai", "data/loras"])
+@pytest.mark.parametrize("folder", [".influencerai", pytest.param("data/loras", marks=pytest.mark.campaign)])
 def test_a_full_disk_gives_the_job_back_until_there_is_room(folder: str, databases: Databases, tmp_path: Path) -> None:
     root = tmp_path / "root"
     mount = root / folder

@@ -63,6 +63,7 @@ def place(databases: Databases, tmp_path: Path) -> Iterator[Workplace]:
     databases.give_back(url)
 
 
+@pytest.mark.campaign
 def test_what_a_killed_server_has_answered_is_there(place: Workplace) -> None:
     serving = Serving(place)
     id = place.submit(epochs=40)
