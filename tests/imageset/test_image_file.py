@@ -176,7 +176,7 @@ def swapped_profile() -> bytes:
     return bytes(data).replace(b"s\0R\0G\0B", b"s\0w\0a\0p").replace(b"sRGB b", b"swap b")
 
 
-@pytest.mark.parametrize("profile", [b"no profile at all", profile_bytes("LAB")])
+@pytest.mark.parametrize("profile", [b"no profile at all", profile_bytes("LAB")], ids=["none", "of Lab"])
 def test_a_profile_that_does_not_fit_is_ignored(profile: bytes) -> None:
     assert pixels(load(encoded(Image.new("RGB", (1, 1), RED), "PNG", icc_profile=profile))) == [RED]
 
