@@ -51,10 +51,17 @@ class BatchState:
         folder: that one.
         file: the batch's; each has a state of its own, on each server, and in it a memory for each tenant.
         server: address of the server, or None for this machine.
+
+    Raises:
+        ValidationError: the address is none.
     """
 
     def __init__(self, folder: Path, file: Path, *, server: str | None = None) -> None:
-        key = json.dumps([str(file.resolve()), server and _same_address(server)])
+        if server is not None:
+            from influencerai.client.client import checked_url  # with httpx2, which a batch here does not need
+
+            server = checked_url(server)
+        key = json.dumps([str(file.resolve()), server])
         self._path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         self._document = self._read() or _Document(file=str(file))
         self._tenant = "" if server is None else None
@@ -147,16 +154,6 @@ def spec_identity(spec: TrainingSpec) -> str:
     wire = spec.to_wire()
     config = {name: value for name, value in wire["config"].items() if name not in _FREE}
     return digest([config, wire["options"], wire["model"], wire["samples"], wire["outputName"]])
-
-
-def _same_address(server: str) -> str:
-    """The same text however the address is spelt; what is no address stays as it is, and the client refuses it."""
-    import httpx2
-
-    try:
-        return str(httpx2.URL(server)).rstrip("/")
-    except httpx2.InvalidURL:
-        return server
 
 
 def digest(document: object) -> str:

@@ -18,7 +18,6 @@ from influencerai.client.transport import AwaitingTransport, BlockingTransport
 from influencerai.errors import ValidationError
 
 DEFAULT_URL = "http://127.0.0.1:3001"
-
 DEFAULT_RETRIES = 3
 
 
@@ -150,11 +149,15 @@ def _checked(base_url: str, tenant_id: str | None, api_key: str | None) -> tuple
         headers["x-tenant-id"] = tenant_id
     if api_key is not None:
         headers["authorization"] = f"Bearer {api_key}"
-    return _checked_url(base_url), headers
+    return checked_url(base_url), headers
 
 
-def _checked_url(base_url: str) -> str:
-    """The address as httpx2 writes it, its scheme in lower case."""
+def checked_url(base_url: str) -> str:
+    """The address as httpx2 writes it, its scheme in lower case, without a slash at its end.
+
+    Raises:
+        ValidationError: it is none of a server's, or holds a password.
+    """
     shown = "It" if "@" in str(base_url) else repr(base_url)  # what stands before an @ may be a password
     no_address = ValidationError(
         field_errors={"base_url": [f"{shown} is no address of a server, such as {DEFAULT_URL}"]}

@@ -62,7 +62,6 @@ def _locked(path: Path) -> int | None:
 
 def _is_open_at(descriptor: int, path: Path) -> bool:
     try:
-        held, found = os.fstat(descriptor), path.lstat()
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)

@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from influencerai.cli.main import main
 from influencerai.demo.characters import MODEL_ID, write_character
+from influencerai.settings import Settings
 from tests.cli.conftest import json_lines
+from tests.databases import Databases
+from tests.serve.running import ANN
 
 SETTINGS = {
     "INFLUENCERAI_DEVICE": "cpu",
@@ -51,6 +55,26 @@ def document(**changes: Any) -> dict[str, Any]:
         ],
         **changes,
     }
+
+
+def place_beside_a_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> BatchPlace:
+    """A root in the folder, for the tenant ann of a server whose root is another."""
+    for name, value in {**SETTINGS, "INFLUENCERAI_TENANT": ANN}.items():
+        monkeypatch.setenv(name, value)
+    here = folder / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return BatchPlace(here)
+
+
+@contextmanager
+def settings_there(folder: Path, databases: Databases) -> Iterator[Settings]:
+    """Of that server, whose root is empty."""
+    url = databases.new("sqlite")
+    root = folder / "there"
+    root.mkdir()
+    yield Settings(root=root, database_url=url, poll_seconds=0.05, allow_downloads=False, device="cpu")
+    databases.give_back(url)
 
 
 class BatchPlace:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from influencerai import InfluencerAIClient
 from influencerai.cli.main import main
+from influencerai.settings import Settings
+from tests.serve.running import ANN
+from tests.serve.sockets import Served, served
 from tests.small_models import small_sd15
 from tests.training_runs import write_dataset
 
@@ -33,6 +37,20 @@ def invoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     for name, value in {"DEVICE": "cpu", "THREADS": "2", "ALLOW_DOWNLOADS": "false"}.items():
         monkeypatch.setenv(f"INFLUENCERAI_{name}", value)
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Served]:
+    """A server over the settings, which the module says."""
+    with served(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Served) -> Iterator[InfluencerAIClient]:
+    """Of the tenant ann."""
+    with InfluencerAIClient(server.url, tenant_id=ANN, on_warning=lambda text: None) as opened:
+        yield opened
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from influencerai.errors import TooManyError
 from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
 from influencerai.store import Store
-from tests.cli.batches import SETTINGS, BatchPlace, interrupt, write_pictures
+from tests.cli.batches import BatchPlace, interrupt, place_beside_a_server, settings_there, write_pictures
 from tests.cli.conftest import json_lines
 from tests.databases import Databases
 from tests.serve.running import ANN
@@ -36,33 +36,14 @@ End = Callable[[str], tuple[str, dict[str, Any]]]
 @pytest.fixture
 def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
     """Of the server, whose root has the pictures of one of the two datasets."""
-    url = databases.new("sqlite")
-    write_pictures(tmp_path / "there" / "data" / "datasets" / "ava")
-    yield Settings(root=tmp_path / "there", database_url=url, poll_seconds=0.05, allow_downloads=False, device="cpu")
-    databases.give_back(url)
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Served]:
-    with served(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Served) -> Iterator[InfluencerAIClient]:
-    with InfluencerAIClient(server.url, tenant_id=ANN, on_warning=lambda text: None) as opened:
-        yield opened
+    with settings_there(tmp_path, databases) as made:
+        write_pictures(made.root / "data" / "datasets" / "ava")
+        yield made
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchPlace:
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("INFLUENCERAI_TENANT", ANN)
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    return BatchPlace(here)
+    return place_beside_a_server(tmp_path, monkeypatch)
 
 
 def completed(name: str) -> tuple[str, dict[str, Any]]:

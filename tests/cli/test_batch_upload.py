@@ -12,11 +12,10 @@ from click.testing import Result
 
 from influencerai.client import InfluencerAIClient
 from influencerai.settings import Settings
-from tests.cli.batches import SETTINGS, BatchPlace, write_pictures
+from tests.cli.batches import BatchPlace, place_beside_a_server, settings_there, write_pictures
 from tests.cli.conftest import json_lines
 from tests.databases import Databases
-from tests.serve.running import ANN
-from tests.serve.sockets import Served, served
+from tests.serve.sockets import Served
 
 ONE = [{"name": "four", "networkDim": 4}]
 LEO = "data/datasets/leo"
@@ -25,34 +24,14 @@ LEO = "data/datasets/leo"
 @pytest.fixture
 def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
     """Of the server, whose root is empty."""
-    url = databases.new("sqlite")
-    (tmp_path / "there").mkdir()
-    yield Settings(root=tmp_path / "there", database_url=url, poll_seconds=0.05, allow_downloads=False, device="cpu")
-    databases.give_back(url)
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Served]:
-    with served(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Served) -> Iterator[InfluencerAIClient]:
-    with InfluencerAIClient(server.url, tenant_id=ANN, on_warning=lambda text: None) as opened:
-        yield opened
+    with settings_there(tmp_path, databases) as made:
+        yield made
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchPlace:
     """A root whose file trains one config on leo."""
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("INFLUENCERAI_TENANT", ANN)
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    place = BatchPlace(here)
+    place = place_beside_a_server(tmp_path, monkeypatch)
     place.write(datasets=[LEO], configs=ONE)
     return place
 

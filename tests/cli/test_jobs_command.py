@@ -23,7 +23,7 @@ from tests.cli.conftest import Invoke, json_lines
 from tests.client.filled import publish, submit
 from tests.databases import Databases
 from tests.serve.running import ANN
-from tests.serve.sockets import Served, served
+from tests.serve.sockets import Served
 
 FILE = "data/loras/portrait/portrait-final.safetensors"
 
@@ -33,18 +33,6 @@ def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
     url = databases.new("sqlite")
     yield Settings(root=tmp_path, database_url=url, poll_seconds=0.05)
     databases.give_back(url)
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Served]:
-    with served(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Served) -> Iterator[InfluencerAIClient]:
-    with InfluencerAIClient(server.url, tenant_id=ANN, on_warning=lambda text: None) as opened:
-        yield opened
 
 
 @pytest.fixture
