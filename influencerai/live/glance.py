@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from influencerai.domain import Event, StepEvent
@@ -42,11 +43,13 @@ def glance_of(event: Event | JobEvent) -> Glance:
         case "progress":
             return _of_progress(data)
         case "validation":
-            return Glance(validation=_point(data), remark=f"Epoch {data.get('epoch')}: validation {data.get('loss')}")
+            point = _point(data)
+            text = f"Epoch {data.get('epoch')}: validation loss {point[1]:.4f}" if point else None
+            return Glance(validation=point, remark=text)
         case "checkpoint":
-            return Glance(remark=f"Epoch {data.get('epoch')}: {data.get('path')}")
+            return Glance(remark=f"Epoch {data.get('epoch')}: wrote {_name(data.get('path'))}")
         case "sample":
-            return Glance(remark=f"Epoch {data.get('epoch')}: {', '.join(map(str, data.get('paths') or ()))}")
+            return Glance(remark=f"Epoch {data.get('epoch')}: drew {', '.join(map(_name, data.get('paths') or ()))}")
         case "warning":
             return Glance(remark=str(data.get("message")), is_warning=True)
         case "status":
@@ -70,6 +73,11 @@ def _of_progress(data: Mapping[str, Any]) -> Glance:
 def _point(data: Mapping[str, Any]) -> Point | None:
     step, loss = data.get("step"), data.get("loss")
     return (step, float(loss)) if isinstance(step, int) and isinstance(loss, int | float) else None
+
+
+def _name(path: object) -> str:
+    """Of a file whose folder, here or on a server, is the training's."""
+    return PurePath(str(path)).name
 
 
 def _count(value: object) -> int:

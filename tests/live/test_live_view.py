@@ -77,6 +77,19 @@ def test_what_a_strangers_worker_says_is_shown_as_far_as_it_can_be() -> None:
     assert glance_of(told("cancel")).remark is None
 
 
+def test_files_are_called_by_their_names() -> None:
+    events = [
+        told("validation", step=3, epoch=1, loss=1 / 3),
+        told("checkpoint", epoch=1, path="/srv/studio/data/loras/ava/ava-epoch-1.safetensors"),
+        told("sample", epoch=1, paths=["/srv/studio/data/loras/ava/a.png", "b.png"]),
+    ]
+    assert [glance_of(event).remark for event in events] == [
+        "Epoch 1: validation loss 0.3333",
+        "Epoch 1: wrote ava-epoch-1.safetensors",
+        "Epoch 1: drew a.png, b.png",
+    ]
+
+
 def test_a_terminal_has_a_bar_and_no_markup_of_a_strangers() -> None:
     screen = io.StringIO()
     with LiveView("ava", surface=Terminal(Console(file=screen, force_terminal=True, width=120))) as view:
