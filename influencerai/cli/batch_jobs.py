@@ -160,7 +160,7 @@ class _Ear:
         self._told = told
 
     def __call__(self, event: JobEvent) -> None:
-        if self._row.hear_job(event):
+        if self._row.hear(event):
             self._listener(self._row)
         elif event.type == "warning" and (text := str(event.data.get("message"))) not in self._told:
             self._listener.say(f"{self._row.name}  Warning: {text}")

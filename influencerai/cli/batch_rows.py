@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from influencerai.domain import Event, StageEvent, StepEvent
+from influencerai.domain import Event
 from influencerai.domain.job_log import JobEvent
 from influencerai.live.curve import RunningMean
+from influencerai.live.glance import glance_of
 
 RowStatus = Literal["waiting", "running", "completed", "failed", "stopped"]
 
@@ -45,34 +46,21 @@ class BatchRow:
     def begin(self) -> None:
         self.status, self.stage, self.error, self.is_earlier = "running", "", None, False
 
-    def hear(self, event: Event) -> bool:
-        """Take what a trainer says; whether there is something new to be seen."""
-        match event:
-            case StageEvent():
-                self.stage = event.stage
-            case StepEvent():
-                self._advance(event.step, event.total_steps, event.epoch, event.total_epochs, event.loss)
-                self.seconds_left = event.seconds_remaining
-            case _:
-                return False
-        return True
-
-    def hear_job(self, event: JobEvent) -> bool:
-        """Take what a server says of the job, which may be a stranger's and hold anything."""
-        data = event.data
-        match event.type:
-            case "stage":
-                self.stage = str(data.get("stage", ""))
-            case "progress":
-                names = ("step", "totalSteps", "currentEpoch", "totalEpochs")
-                step, steps, epoch, epochs = (int(_number(data.get(name)) or 0) for name in names)
-                self._advance(step, steps, epoch, epochs, _number(data.get("loss")))
-                self.seconds_left = _number(data.get("estimatedSecondsRemaining"))
-            case "status":
-                self.status = "running" if data.get("status") == "running" else self.status
-                self.stage = "queued again" if data.get("status") == "pending" and self.step else self.stage
-            case _:
-                return False
+    def hear(self, event: Event | JobEvent) -> bool:
+        """Take what a trainer, or a server, says of the training; whether there is something new to be seen."""
+        seen = glance_of(event)
+        if seen.stage is None:
+            return False
+        if event.type == "status":
+            self.status = "running" if seen.stage == "running" else self.status
+            self.stage = "queued again" if seen.stage == "pending" and self.step else self.stage
+            return True
+        self.stage = seen.stage
+        if seen.steps is not None and seen.epochs is not None:
+            self.status, self.seconds_left = "running", seen.seconds_left
+            (self.step, self.total_steps), (self.epoch, self.total_epochs) = seen.steps, seen.epochs
+        if seen.loss is not None:
+            self.loss = self._losses.add(seen.loss[1])
         return True
 
     def complete(self, result: dict[str, Any], *, earlier: bool = False) -> None:
@@ -114,12 +102,6 @@ class BatchRow:
             "error": self.error,
             "jobId": self.job_id,
         }
-
-    def _advance(self, step: int, total_steps: int, epoch: int, total_epochs: int, loss: float | None) -> None:
-        self.status, self.stage = "running", "training"
-        self.step, self.total_steps, self.epoch, self.total_epochs = step, total_steps, epoch, total_epochs
-        if loss is not None:
-            self.loss = self._losses.add(loss)
 
 
 def _number(value: Any) -> float | None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import TaskID
 from rich.text import Text
 
 from influencerai.cli.job_tables import ConfigNames, event_line, job_table, progress_of, status_of, waiting_of
@@ -20,8 +18,9 @@ from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import NotFoundError, StoreError, TooManyError, TrainingError, UnreachableError
-from influencerai.live.bars import stage_progress
-from influencerai.live.text import duration, visible
+from influencerai.live.surfaces import Terminal
+from influencerai.live.text import visible
+from influencerai.live.view import LiveView
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient
@@ -42,8 +41,8 @@ def watch_one(client: InfluencerAIClient, id: str, *, as_json: bool) -> None:
         return
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
-        with JobBars(console) as bars:
-            job = client.jobs.wait_for_completion(id, on_progress=bars)
+        with LiveView("job", surface=Terminal(console)) as view:
+            job = client.jobs.wait_for_completion(id, on_progress=view)
     else:
         job = client.jobs.wait_for_completion(id, on_progress=JobLines())
     path = (job.result or {}).get("loraPath")
@@ -82,39 +81,6 @@ def watch_active(client: InfluencerAIClient, *, as_json: bool, pause: float) -> 
         raise TrainingError(f"Of {len(known)} jobs {len(failed)} failed: {', '.join(job.id for job in failed)}.")
     if not as_json:
         click.echo("No job is active." if not known else "All have ended.", err=True)
-
-
-class JobBars:
-    """One bar on a terminal, for the stage that the job is in; what else happens is printed above it."""
-
-    def __init__(self, console: Console) -> None:
-        self._progress = stage_progress(console)
-        self._task: TaskID = self._progress.add_task("waiting", total=None, figures="")
-
-    def __enter__(self) -> JobBars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, event: JobEvent) -> None:
-        data = event.data
-        if event.type == "stage":
-            self._show(str(data.get("stage")), data.get("done"), data.get("total"))
-        elif event.type == "progress":
-            done, total = data.get("step", data.get("currentEpoch")), data.get("totalSteps", data.get("totalEpochs"))
-            self._show("training", done, total, figures=_figures(data))
-        else:
-            self._progress.console.print(escape(event_line(event)), style="dim", highlight=False)
-            if event.type == "status" and data.get("status") == "pending":
-                self._show("waiting", 0, None)
-
-    def _show(self, stage: str, done: Any, total: Any, *, figures: str = "") -> None:
-        completed, whole = (number if isinstance(number, int) else 0 for number in (done, total))
-        self._progress.update(
-            self._task, description=escape(visible(stage)), completed=completed, total=whole or None, figures=figures
-        )
 
 
 class JobLines:
@@ -177,14 +143,3 @@ def _say(jobs: Any, said: dict[str, str], *, as_json: bool) -> None:
             print_json({"type": "job", "job": job.to_wire()})
         else:
             click.echo(visible(f"{job.id}  {text}"))
-
-
-def _figures(progress: dict[str, Any]) -> str:
-    """Loss, time left and epoch."""
-    parts = []
-    if isinstance(loss := progress.get("loss"), float):
-        parts.append(f"loss {loss:.4f}")
-    if isinstance(seconds := progress.get("estimatedSecondsRemaining"), int):
-        parts.append(f"{duration(seconds)} left")
-    parts.append(f"epoch {progress.get('currentEpoch')}/{progress.get('totalEpochs')}")
-    return escape(visible("  ".join(parts)))

@@ -18,7 +18,12 @@ class Glance:
 
     stage: str | None = None
     done: int = 0
+    """Of the stage: files, optimizer steps, or epochs where a worker counts no steps."""
     total: int = 0
+    steps: tuple[int, int] | None = None
+    """Optimizer steps done, and how many there are."""
+    epochs: tuple[int, int] | None = None
+    """The current epoch, and how many there are."""
     seconds_left: float | None = None
     loss: Point | None = None
     validation: Point | None = None
@@ -33,6 +38,8 @@ def glance_of(event: Event | JobEvent) -> Glance:
             stage="training",
             done=event.step,
             total=event.total_steps,
+            steps=(event.step, event.total_steps),
+            epochs=(event.epoch, event.total_epochs),
             seconds_left=event.seconds_remaining,
             loss=(event.step, event.loss),
         )
@@ -43,7 +50,7 @@ def glance_of(event: Event | JobEvent) -> Glance:
         case "progress":
             return _of_progress(data)
         case "validation":
-            point = _point(data)
+            point = _point(data.get("step"), data.get("loss"))
             text = f"Epoch {data.get('epoch')}: validation loss {point[1]:.4f}" if point else None
             return Glance(validation=point, remark=text)
         case "checkpoint":
@@ -59,19 +66,22 @@ def glance_of(event: Event | JobEvent) -> Glance:
 
 
 def _of_progress(data: Mapping[str, Any]) -> Glance:
-    by_steps = _count(data.get("totalSteps")) > 0
+    steps = _count(data.get("step")), _count(data.get("totalSteps"))
+    epochs = _count(data.get("currentEpoch")), _count(data.get("totalEpochs"))
+    done, total = steps if steps[1] else epochs
     seconds = data.get("estimatedSecondsRemaining")
     return Glance(
         stage="training",
-        done=_count(data.get("step" if by_steps else "currentEpoch")),
-        total=_count(data.get("totalSteps" if by_steps else "totalEpochs")),
+        done=done,
+        total=total,
+        steps=steps,
+        epochs=epochs,
         seconds_left=seconds if isinstance(seconds, int | float) else None,
-        loss=_point(data),
+        loss=_point(done, data.get("loss")),
     )
 
 
-def _point(data: Mapping[str, Any]) -> Point | None:
-    step, loss = data.get("step"), data.get("loss")
+def _point(step: object, loss: object) -> Point | None:
     return (step, float(loss)) if isinstance(step, int) and isinstance(loss, int | float) else None
 
 

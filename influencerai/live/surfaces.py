@@ -35,6 +35,8 @@ class Scene:
     loss: float | None = None
     """A running mean."""
     seconds_left: float | None = None
+    epochs: tuple[int, int] | None = None
+    """The current one, and how many there are."""
 
     @property
     def text(self) -> str:
@@ -44,9 +46,10 @@ class Scene:
 
     @property
     def figures(self) -> list[str]:
-        """Loss and time left, as far as they are known."""
+        """Loss, time left and epoch, as far as they are known."""
         loss = [] if self.loss is None else [f"loss {self.loss:.4f}"]
-        return loss + ([] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"])
+        left = [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
+        return loss + left + ([] if self.epochs is None else [f"epoch {self.epochs[0]}/{self.epochs[1]}"])
 
 
 class Surface(Protocol):

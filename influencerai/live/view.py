@@ -77,7 +77,12 @@ class LiveView:
             scene = replace(scene, loss=self._loss.add(glance.loss[1]))
         if glance.stage is not None:
             scene = replace(
-                scene, stage=glance.stage, done=glance.done, total=glance.total, seconds_left=glance.seconds_left
+                scene,
+                stage=glance.stage,
+                done=glance.done,
+                total=glance.total,
+                epochs=glance.epochs or scene.epochs,
+                seconds_left=glance.seconds_left,
             )
         return scene
 

@@ -58,15 +58,15 @@ def test_a_row_follows_a_trainer() -> None:
 
 def test_a_row_follows_a_job_whatever_its_worker_says() -> None:
     found = row()
-    assert found.hear_job(job_event("status", status="running"))
-    assert found.hear_job(job_event("stage", stage="loading"))
+    assert found.hear(job_event("status", status="running"))
+    assert found.hear(job_event("stage", stage="loading"))
     assert (found.status, found.stage) == ("running", "loading")
     progress = {"step": 2, "totalSteps": 4, "currentEpoch": 1, "totalEpochs": 2, "loss": 0.5}
-    assert found.hear_job(job_event("progress", **progress, estimatedSecondsRemaining=9))
+    assert found.hear(job_event("progress", **progress, estimatedSecondsRemaining=9))
     assert (found.step, found.total_epochs, found.loss, found.seconds_left) == (2, 2, 0.5, 9)
-    assert found.hear_job(job_event("progress", step="many", loss=None))
+    assert found.hear(job_event("progress", step="many", loss=None))
     assert (found.step, found.total_steps, found.loss) == (0, 0, 0.5)
-    assert not found.hear_job(job_event("checkpoint", path="x"))
+    assert not found.hear(job_event("checkpoint", path="x"))
     found.complete({"finalLoss": "low", "loraPath": None})
     assert (found.status, found.final_loss, found.file) == ("completed", None, None)
 

@@ -62,7 +62,15 @@ def test_a_trainer_and_a_server_look_the_same() -> None:
     ]
     there = [
         told("stage", stage="encoding images", done=3, total=20),
-        told("progress", step=3, totalSteps=12, loss=0.25, estimatedSecondsRemaining=65.0),
+        told(
+            "progress",
+            step=3,
+            totalSteps=12,
+            currentEpoch=1,
+            totalEpochs=1,
+            loss=0.25,
+            estimatedSecondsRemaining=65.0,
+        ),
         told("validation", step=3, epoch=1, loss=0.5),
         told("warning", message="a caption is empty"),
     ]
@@ -96,7 +104,7 @@ def test_a_terminal_has_a_bar_and_no_markup_of_a_strangers() -> None:
         view(step(3))
         view(told("warning", message="[red]a caption \x1b]0;title\x07is empty"))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
-    assert re.search(r"ava: training.*3/12.*loss 0.2500 +1:05 left", text)
+    assert re.search(r"ava: training.*3/12.*loss 0.2500 +1:05 left +epoch 1/1", text)
     assert "[red]a caption \\x1b]0;title\\x07is empty" in text
 
 
@@ -109,7 +117,7 @@ def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
         view(told("warning", message="slow\x07"))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[2].strip(",") for line in lines[:-1]] == ["1/12", "4/12", "7/12", "10/12", "12/12"]
-    assert lines[0] == "ava: training 1/12, loss 0.2500, 1:05 left"
+    assert lines[0] == "ava: training 1/12, loss 0.2500, 1:05 left, epoch 1/1"
     assert lines[-1] == "Warning: slow\\x07"
 
 
