@@ -10,17 +10,22 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import psutil
 
 from benchmarks.report import write_report
 
 SOURCE = Path(__file__).resolve().parent.parent
 TARGET_SECONDS = 600
 PARTS = ("clone", "downloads", "installation", "demo")
+SECONDS_BETWEEN_SAMPLES = 2.0
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Seconds of each part, bytes of the downloads, and the files that the demo made."""
+    """Seconds of each part, bytes of the downloads, of memory and of disk, and the files that the demo made."""
     home, wheels, project = (folder / name for name in ("home", "wheels", "influencerai"))
     home.mkdir()
     fresh = {key: value for key, value in os.environ.items() if not key.startswith(("INFLUENCERAI_", "VIRTUAL_ENV"))}
@@ -43,14 +48,45 @@ def measure(folder: Path) -> dict[str, Any]:
     seconds["downloads"] = timed(downloads(project, wheels), cwd=project, environment=fresh)
     interpreter = f"PYTHON={sys.executable}"
     seconds["installation"] = timed(["make", "setup", interpreter], cwd=project, environment=offline)
-    seconds["demo"] = timed(["make", "demo", interpreter], cwd=project, environment=offline)
+    with PeakMemory(home) as memory:
+        seconds["demo"] = timed(["make", "demo", interpreter], cwd=project, environment=offline)
     made = project / "demo-output"
     return {
         "seconds": seconds,
         "downloaded_bytes": sum(file.stat().st_size for file in wheels.iterdir()),
         "packages": len([*wheels.iterdir()]),
+        "memory_bytes": memory.bytes,
+        "disk_bytes": sum(file.lstat().st_blocks * 512 for file in project.rglob("*")),
         "made": sorted(str(file.relative_to(project)) for file in (*made.glob("*/*-final.*"), *made.glob("*/*.png"))),
     }
+
+
+class PeakMemory(threading.Thread):
+    """The most memory that processes with this home hold at a time, in bytes; what they share is counted once."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(daemon=True)
+        self._home = str(home)
+        self._has_ended = threading.Event()
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._has_ended.wait(SECONDS_BETWEEN_SAMPLES):
+            self.bytes = max(self.bytes, sum(self._held(process) for process in psutil.process_iter()))
+
+    def _held(self, process: psutil.Process) -> int:
+        with suppress(psutil.Error):
+            if process.environ().get("HOME") == self._home:
+                return int(process.memory_full_info().pss)
+        return 0
 
 
 def downloads(project: Path, wheels: Path) -> Sequence[str]:
@@ -71,12 +107,13 @@ def table(figures: Mapping[str, Any]) -> str:
     total = sum(seconds.values())
     size = f"{figures['packages']} files, {figures['downloaded_bytes'] / 1e6:.0f} MB"
     notes = {"downloads": size, "demo": ", ".join(f"`{name}`" for name in figures["made"])}
+    used = f"{figures['memory_bytes'] / 1e9:.1f} GB of memory at most, {figures['disk_bytes'] / 1e9:.1f} GB of disk"
     lines = ["| part | s | share | |", "|---|---|---|---|"]
     lines += [
         f"| {part} | {seconds[part]:.0f} | {seconds[part] / total:.0%} | {notes.get(part, '')} |" for part in PARTS
     ]
     lines.append(f"| all of it | {total:.0f} | | target: at most {TARGET_SECONDS} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"It takes {used}."])
 
 
 if __name__ == "__main__":
