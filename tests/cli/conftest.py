@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def invoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Run the program in this process, in the project's folder."""
     monkeypatch.chdir(project)
-    for name, value in {"DEVICE": "cpu", "THREADS": "2", "ALLOW_DOWNLOADS": "false"}.items():
+    for name, value in {"DEVICE": "cpu", "THREADS": "1", "ALLOW_DOWNLOADS": "false"}.items():
         monkeypatch.setenv(f"INFLUENCERAI_{name}", value)
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 

@@ -33,7 +33,7 @@ def test_versions_devices_and_models_are_those_that_are_here(project: Path) -> N
 def test_settings_are_shown_with_their_origin(invoke: Invoke) -> None:
     result = invoke("doctor", "--json")
     settings = {item["name"]: item for item in json_lines(result.stdout)[0]["settings"]}
-    assert settings["threads"] == {"name": "threads", "value": "2", "origin": "INFLUENCERAI_THREADS"}
+    assert settings["threads"] == {"name": "threads", "value": "1", "origin": "INFLUENCERAI_THREADS"}
     assert settings["cache_max_gib"]["origin"] == "default"
 
 
@@ -41,7 +41,7 @@ def test_the_text_has_every_section(invoke: Invoke, project: Path) -> None:
     output = invoke("doctor").stdout
     for title in ("Versions", "Devices", "Settings", "Models", "Folders"):
         assert title in output.splitlines()
-    assert re.search(r"threads +2 +INFLUENCERAI_THREADS", output)
+    assert re.search(r"threads +1 +INFLUENCERAI_THREADS", output)
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_problem(project: Path, tmp_path: Path) -> None:

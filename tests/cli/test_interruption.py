@@ -105,7 +105,7 @@ def started(project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "INFLUENCERAI_DEVICE": "cpu", "INFLUENCERAI_THREADS": "2"}
+    return {**os.environ, "INFLUENCERAI_DEVICE": "cpu", "INFLUENCERAI_THREADS": "1"}
 
 
 def wait_for_event(process: subprocess.Popen[str], **wanted: Any) -> None:

@@ -114,7 +114,7 @@ def test_the_job_of_a_dead_node_goes_on_on_another(alone: Site) -> None:
     alone.add_node("one", cpus=1)
     alone.staff(1)
     alone.wait_for_nodes("one")
-    id = alone.submit(epochs=40)
+    id = alone.submit(epochs=30)
     alone.wait_for_step(id, 8)
     alone.add_node("two", cpus=1)
     alone.kill_node("one")
@@ -130,7 +130,7 @@ def test_the_job_of_a_dead_node_goes_on_on_another(alone: Site) -> None:
 
 @on_both_in_campaign
 def test_a_supervisor_that_is_killed_takes_the_training_with_it(place: Site) -> None:
-    id = place.submit(epochs=20)
+    id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
     supervisor, child = place.supervisor(id), place.training(id)
     [server] = children(supervisor)
@@ -148,7 +148,7 @@ def test_a_supervisor_that_is_killed_takes_the_training_with_it(place: Site) -> 
 )
 def test_an_attempt_that_slept_beyond_its_lease_changes_nothing(is_whole: bool, place: Site) -> None:
     """Alone, its training goes on for as long as it need not be heard."""
-    id = place.submit(epochs=20)
+    id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
     supervisor, child = place.supervisor(id), place.training(id)
     pause(place, supervisor, id)
@@ -195,7 +195,7 @@ def test_a_cluster_that_falls_with_its_head_is_built_again(alone: Site) -> None:
     alone.add_node("one", cpus=1)
     alone.staff(1)
     alone.wait_for_nodes("one")
-    id = alone.submit(epochs=20)
+    id = alone.submit(epochs=30)
     alone.wait_for_step(id, 8)
     child = alone.training(id)
     alone.collapse()

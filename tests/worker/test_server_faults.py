@@ -66,7 +66,7 @@ def place(databases: Databases, tmp_path: Path) -> Iterator[Workplace]:
 @pytest.mark.campaign
 def test_what_a_killed_server_has_answered_is_there(place: Workplace) -> None:
     serving = Serving(place)
-    id = place.submit(epochs=40)
+    id = place.submit(epochs=30)
     answered: list[str] = []
     writer = threading.Thread(target=write_until_it_dies, args=(serving.server, answered))
     writer.start()
@@ -92,7 +92,7 @@ def test_what_a_killed_server_has_answered_is_there(place: Workplace) -> None:
 
 def test_an_interrupted_server_gives_its_jobs_back(place: Workplace) -> None:
     serving = Serving(place)
-    id = place.submit(epochs=40)
+    id = place.submit(epochs=30)
     place.wait_for_step(id, 6)
     code = serving.interrupt()
     assert code == 0, serving.server.log_tail()
@@ -115,7 +115,7 @@ def test_an_interrupted_server_gives_its_jobs_back(place: Workplace) -> None:
 @pytest.mark.campaign
 def test_a_second_interrupt_ends_a_server_at_once(place: Workplace) -> None:
     serving = Serving(place)
-    id = place.submit(epochs=40)
+    id = place.submit(epochs=30)
     place.wait_for_step(id, 6)
     os.kill(place.child(id), signal.SIGSTOP)  # so that the first one has to wait
     os.killpg(serving.process.pid, signal.SIGINT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
 import os
 import secrets
@@ -75,7 +75,6 @@ class Workplace:
         self._portal = portal
         self._service = Service(self.settings)
         self._configs: dict[str, str] = {}
-        self._names = itertools.count(1)
         self._datasets: dict[str, str] = {}
 
     # Jobs
@@ -273,8 +272,12 @@ class Workplace:
     def check_idle(self) -> None:
         """Assert that of this place there run its workers and their fork servers, and nothing else."""
         alive = {worker.pid for worker in self.workers if worker.poll() is None}
-        servers = {pid for worker in alive for pid in children(worker)}
-        self.until(lambda: set(marked(self.mark)) <= alive | servers, seconds=5)
+
+        def is_idle() -> bool:
+            servers = {pid for worker in alive for pid in children(worker)}  # a worker that is new starts its own
+            return set(marked(self.mark)) <= alive | servers
+
+        self.until(is_idle, seconds=20)
 
     def _train_here(self, spec: TrainingSpec) -> dict[str, bytes]:
         """The files of the spec, trained in this process."""
@@ -307,7 +310,8 @@ class Workplace:
     def _config(self, tenant: str, document: dict[str, Any]) -> str:
         key = tenant + json.dumps(document, sort_keys=True)
         if key not in self._configs:
-            name = f"Test Run {next(self._names)}"
+            # The same in every place, so that equal jobs have equal specs and share their undisturbed run.
+            name = f"Test Run {hashlib.sha256(key.encode()).hexdigest()[:8]}"
             model = document.pop("modelName", MODEL_ID)
             config: LoraConfig = make_config(model, **{"name": name, **document})
             self._configs[key] = self.ask(lambda service: service.lora_configs.create(tenant, config)).value.id
