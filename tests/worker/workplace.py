@@ -75,6 +75,7 @@ class Workplace:
         self._portal = portal
         self._service = Service(self.settings)
         self._configs: dict[str, str] = {}
+        self._forgotten = 0
         self._datasets: dict[str, str] = {}
 
     # Jobs
@@ -114,6 +115,7 @@ class Workplace:
     def forget(self) -> None:
         """The next job gets a new dataset and configuration."""
         self._configs.clear()
+        self._forgotten += 1
         self._datasets.clear()
 
     def ask(self, question: Callable[[Service], Awaitable[T]]) -> T:
@@ -311,7 +313,7 @@ class Workplace:
         key = tenant + json.dumps(document, sort_keys=True)
         if key not in self._configs:
             # The same in every place, so that equal jobs have equal specs and share their undisturbed run.
-            name = f"Test Run {hashlib.sha256(key.encode()).hexdigest()[:8]}"
+            name = f"Test Run {self._forgotten} {hashlib.sha256(key.encode()).hexdigest()[:8]}"
             model = document.pop("modelName", MODEL_ID)
             config: LoraConfig = make_config(model, **{"name": name, **document})
             self._configs[key] = self.ask(lambda service: service.lora_configs.create(tenant, config)).value.id
