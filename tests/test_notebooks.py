@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.name for path in NOTEBOOKS])
-TRACES = re.compile(r"site-packages|/home/|/root/|/tmp/|Traceback|Warning")
+TRACES = re.compile(r"site-packages|/(home|root|tmp)/|Traceback|Warning")
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_it_shows_pictures(path: Path) -> None:
 def test_it_says_nothing_of_the_machine_that_executed_it(path: Path) -> None:
     outputs = json.dumps([cell["outputs"] for cell in code_cells(path)])
     text = re.sub(r"[A-Za-z0-9+/=]{200,}", "", outputs)  # pictures
-    assert TRACES.findall(text) == []
+    assert TRACES.search(text) is None
 
 
 @by_name
