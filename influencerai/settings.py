@@ -5,7 +5,6 @@ Nothing is global and nothing is read at import: `Settings.load()` reads, and ha
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from influencerai.errors import ValidationError
+from influencerai.spelling import nearest
 
 ENV_PREFIX = "INFLUENCERAI_"
 FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
@@ -280,11 +280,11 @@ def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
         raise ValidationError(f"The settings file {file} cannot be read: it is nested too deeply.") from error
     except (OSError, ValueError) as error:
         raise ValidationError(f"The settings file {file} cannot be read: {error}.") from error
-    unknown = {name: _suggestion(name, known) for name in values if name not in known}
+    unknown = {name: nearest(name.lower(), known) for name in values if name not in known}
     if unknown:
         errors = {
-            name: ["Unknown setting" + (f", did you mean '{nearest}'?" if nearest else "")]
-            for name, nearest in unknown.items()
+            name: ["Unknown setting" + (f", did you mean '{meant}'?" if meant else "")]
+            for name, meant in unknown.items()
         }
         raise ValidationError(f"The settings file {file} has unknown settings", field_errors=errors)
     for name in ("root", "models_dir", "cache_dir", "jwt_jwks_file"):
@@ -304,16 +304,11 @@ def _check_variables(known: Iterable[str]) -> tuple[str, ...]:
         if not name.startswith(ENV_PREFIX) or name in variables:
             continue
         short = name.removeprefix(ENV_PREFIX).lower()
-        if nearest := _suggestion(short, (*known, "settings_file")):
-            text = f"Unknown setting, did you mean {_variable(nearest)}?"
+        if meant := nearest(short, (*known, "settings_file")):
+            text = f"Unknown setting, did you mean {_variable(meant)}?"
             raise ValidationError("The environment has an unknown setting", field_errors={name: [text]})
         warnings.append(f"The environment variable {name} is no setting and is ignored.")
     return tuple(warnings)
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str | None:
-    matches = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.85)
-    return matches[0] if matches else None
 
 
 def _messages(error: pydantic.ValidationError, origins: dict[str, str]) -> dict[str, list[str]]:

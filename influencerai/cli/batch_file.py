@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,6 +16,7 @@ from influencerai.cli.batch_training import Batch, Draft, Problem, resolve_draft
 from influencerai.cli.config_sources import file_layer
 from influencerai.domain.wire import WireModel
 from influencerai.errors import ValidationError
+from influencerai.spelling import nearest
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -200,8 +200,8 @@ class _Reading:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """A question to be put behind an unknown name, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f", did you mean '{matches[0]}'?" if matches else ""
+    meant = nearest(name, known, cutoff=0.7)
+    return f", did you mean '{meant}'?" if meant else ""
 
 
 def _draft(dataset: DatasetEntry, config: _Config, *, name: str | None, where: str) -> Draft:

@@ -60,6 +60,13 @@ class JobDraft(WireModel):
     type: Literal["lora-training"] = Field(description="Kind of job.")
     payload: JobPayload
 
+    @classmethod
+    def refusal_of(cls, name: str) -> str | None:
+        """As of any field; a field of `payload` that stands beside it is an error too."""
+        if (field := JobPayload.by_any_name(name)) is not None:
+            return f"The field '{field}' belongs in payload: payload.{field}"
+        return super().refusal_of(name)
+
 
 class SubmitQuery(WireModel):
     """How a job is submitted."""

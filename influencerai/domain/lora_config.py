@@ -55,6 +55,15 @@ class LoraConfig(WireModel):
         check_plain(meta)
         return meta
 
+    @classmethod
+    def refusal_of(cls, name: str) -> str | None:
+        """As of any field; an option of `meta` that stands beside it is an error too."""
+        if (option := TrainingOptions.by_any_name(name)) is not None:
+            return f"The option '{option}' belongs in meta: meta.{option}"
+        if cls.nearest_field(name) is None and (option := TrainingOptions.nearest_field(name)) is not None:
+            return f"Unknown field '{name}', did you mean 'meta.{option}'?"
+        return super().refusal_of(name)
+
     @property
     def options(self) -> TrainingOptions:
         """The typed view of `meta`, absent keys at their defaults."""
@@ -63,10 +72,16 @@ class LoraConfig(WireModel):
     @property
     def warnings(self) -> list[str]:
         """What is allowed but probably not meant."""
-        found = [f"meta.{name} is not an option and is ignored." for name in TrainingOptions.unknown_fields(self.meta)]
+        found = [_ignored(name) for name in TrainingOptions.unknown_fields(self.meta)]
         if self.network_alpha > self.network_dim:
             found.append(
                 f"networkAlpha {self.network_alpha:g} exceeds networkDim {self.network_dim}: the adapter is scaled by "
                 f"{self.network_alpha / self.network_dim:g}; half the dim is usual."
             )
         return found
+
+
+def _ignored(name: str) -> str:
+    if (field := LoraConfig.by_any_name(name)) is not None:
+        return f"meta.{name} is ignored: '{field}' is a field of the configuration, beside meta."
+    return f"meta.{name} is not an option and is ignored."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -25,6 +24,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from influencerai.errors import ValidationError
+from influencerai.spelling import nearest
 
 
 def _as_sent(number: float) -> float:
@@ -80,14 +80,11 @@ class WireModel(BaseModel):
     def _refuse_near_misses(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Report near misses beside every other error, but not that the fields which they stand for are missing."""
         unknown = cls.unknown_fields(data) if isinstance(data, Mapping) else []
-        meant = {name: suggestion for name in unknown if (suggestion := cls.nearest_field(name))}
-        if not meant:
+        refused = {name: text for name in unknown if (text := cls.refusal_of(name))}
+        if not refused:
             return handler(data)
-        missing = {("missing", (suggestion,)) for suggestion in meant.values()}
-        errors = [
-            _error("near_miss", f"Unknown field '{name}', did you mean '{suggestion}'?", loc=(name,))
-            for name, suggestion in meant.items()
-        ]
+        missing = {("missing", (cls.nearest_field(name),)) for name in refused}
+        errors = [_error("near_miss", text, loc=(name,)) for name, text in refused.items()]
         try:
             handler(data)
         except pydantic.ValidationError as error:
@@ -118,6 +115,17 @@ class WireModel(BaseModel):
         return {names.get(name, name): value for name, value in data.items()}
 
     @classmethod
+    def by_any_name(cls, name: str) -> str | None:
+        """The wire name of the field that `name` is the wire name or the Python name of; None where it is neither."""
+        return (
+            name
+            if name in cls.wire_names()
+            else cls.by_wire_name({name: None}).popitem()[0]
+            if name in cls.model_fields
+            else None
+        )
+
+    @classmethod
     def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:
         """Names in `data` that are no field of this model, in order."""
         known = _known_fields(cls)
@@ -128,8 +136,13 @@ class WireModel(BaseModel):
         """The wire name that `name` is a near miss of, or None."""
         folded = {known.lower(): known for known in cls.wire_names()}
         key = name.replace("_", "").replace("-", "").lower()
-        matches = difflib.get_close_matches(key, folded, n=1, cutoff=0.85)
-        return folded[matches[0]] if matches else None
+        return folded[key] if key in folded else folded.get(nearest(key, folded) or "")
+
+    @classmethod
+    def refusal_of(cls, name: str) -> str | None:
+        """Why an unknown field of this name is an error; None where it is ignored with a warning."""
+        meant = cls.nearest_field(name)
+        return f"Unknown field '{name}', did you mean '{meant}'?" if meant else None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], *, prefix: str = "") -> Self:

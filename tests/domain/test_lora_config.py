@@ -159,6 +159,20 @@ def test_a_near_miss_is_refused_with_the_suggestion() -> None:
     }
 
 
+def test_an_option_beside_meta_is_an_error_that_names_its_place() -> None:
+    assert errors_of(optimizer="Prodigy", min_snr_gamma=5, optimzer="AdamW") == {
+        "optimizer": ["The option 'optimizer' belongs in meta: meta.optimizer"],
+        "min_snr_gamma": ["The option 'minSnrGamma' belongs in meta: meta.minSnrGamma"],
+        "optimzer": ["Unknown field 'optimzer', did you mean 'meta.optimizer'?"],
+    }
+
+
+def test_a_field_inside_of_meta_is_warned_of_with_its_place() -> None:
+    assert LoraConfig.parse({**LEAST, "meta": {"epochs": 3}}).warnings == [
+        "meta.epochs is ignored: 'epochs' is a field of the configuration, beside meta."
+    ]
+
+
 def test_meta_comes_back_exactly_as_sent() -> None:
     meta = {"minSnrGamma": 5, "owner": {"team": [1, None, "x"]}, "optimizer": None, "note": "ünïcode"}
     config = LoraConfig.parse({**LEAST, "meta": meta})

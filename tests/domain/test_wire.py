@@ -9,8 +9,12 @@ import pydantic
 import pytest
 from pydantic import Field, StrictInt
 
+from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.dataset import DatasetDraft
+from influencerai.domain.job import JobChange, JobDraft, JobPayload
 from influencerai.domain.wire import Number, WireModel
 from influencerai.errors import ValidationError
+from influencerai.spelling import nearest
 
 
 class Paint(WireModel):
@@ -48,6 +52,35 @@ def test_models_are_frozen() -> None:
 def test_a_near_miss_is_an_error_of_its_own_name_with_the_suggestion(name: str) -> None:
     found = errors_of(Paint, {"baseColour": "red", name: "blue"})
     assert found == {name: [f"Unknown field '{name}', did you mean 'baseColour'?"]}
+
+
+def swapped(name: str) -> set[str]:
+    """Every spelling of the name with two neighbouring letters swapped."""
+    return {name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in range(len(name) - 1)} - {name}
+
+
+@pytest.mark.parametrize("model", [DatasetDraft, LoraConfig, TrainingOptions, JobDraft, JobPayload, JobChange])
+def test_two_swapped_letters_of_any_field_are_a_near_miss(model: type[WireModel]) -> None:
+    missed = {
+        (field, name)
+        for field in model.wire_names()
+        for name in swapped(field)
+        if name not in model.wire_names() and model.nearest_field(name) is None
+    }
+    assert not missed
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("mata", "meta"), ("met", "meta"), ("metaa", "meta"), ("pathh", "path"), ("knd", "kind"), ("statuz", "status")],
+)
+def test_one_wrong_letter_of_a_short_field_is_a_near_miss(name: str, meant: str) -> None:
+    assert nearest(name, ["meta", "path", "kind", "status"]) == meant
+
+
+@pytest.mark.parametrize("name", ["ids", "beta", "data", "mind", "emb", "tag", "cost", "note"])
+def test_another_short_word_is_no_near_miss(name: str) -> None:
+    assert nearest(name, ["id", "meta", "kind", "ema", "flip", "gpus"]) is None
 
 
 def test_every_near_miss_is_reported_at_once() -> None:

@@ -378,11 +378,28 @@ async def test_unknown_fields_are_named_and_near_misses_refused(api: Api) -> Non
         ("/lora-configs", "learningrate", "learningRate"),
         ("/lora-configs", "batch_sizes", "batchSize"),
         ("/jobs", "payloads", "payload"),
+        ("/lora-configs", "epcohs", "epochs"),
+        ("/lora-configs", "meat", "meta"),
+        ("/datasets", "paht", "path"),
     ):
         body = {**GOOD["POST", path], near: 1}
         assert f"did you mean '{meant}'?" in field_errors(await api.post(path, body))[near][0]
+    for near, meant in (("statsu", "status"), ("resutl", "result")):
+        response = await api.patch(f"/jobs/{found['jobs']}", {near: "failed"})
+        assert f"did you mean '{meant}'?" in field_errors(response)[near][0]
     body = {"type": "lora-training", "payload": {"datasetid": found["datasets"]}}
     assert "did you mean 'datasetId'?" in field_errors(await api.post("/jobs", body))["payload.datasetid"][0]
+
+
+async def test_a_field_in_the_wrong_place_is_refused_with_the_right_one(api: Api) -> None:
+    config = {**GOOD["POST", "/lora-configs"], "optimizer": "Prodigy"}
+    belongs = ["The option 'optimizer' belongs in meta: meta.optimizer"]
+    assert field_errors(await api.post("/lora-configs", config))["optimizer"] == belongs
+    made_before = await api.config()
+    changed = await api.patch(f"/lora-configs/{made_before['id']}", {"optimizer": "Prodigy"})
+    assert field_errors(changed)["optimizer"] == belongs
+    job = {"type": "lora-training", "payload": {}, "datasetId": "x"}
+    assert "payload.datasetId" in field_errors(await api.post("/jobs", job))["datasetId"][0]
 
 
 async def test_nulls_count_as_absent(api: Api) -> None:
