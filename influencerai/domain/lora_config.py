@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, StrictBool, StrictInt, StringConstraints, field_validator
 
+from influencerai.domain.keyword_model import KeywordModel
 from influencerai.domain.output_path import check_output_path
+from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import NO_NUL, Number, WireModel, check_plain
+from influencerai.domain.wire import NO_NUL, Number, check_plain
+from influencerai.errors import ValidationError
 
 
-class LoraConfig(WireModel):
-    """How to train a LoRA: base model, steps, rank, and, in `meta`, everything of `TrainingOptions`."""
+class LoraConfig(KeywordModel):
+    """How to train a LoRA: base model, steps, rank, and, in `meta`, everything of `TrainingOptions`.
+
+        LoraConfig(name="me", model_name="sdxl", resolution=1024, trigger_word="ohwx", optimizer="AdamW8bit")
+        LoraConfig.preset("balanced", name="me", model_name="sdxl")
+
+    In Python an option is a keyword too, or all are `options=TrainingOptions(...)`; `meta` names them as JSON does.
+    """
 
     server_fields: ClassVar[frozenset[str]] = frozenset({"id", "tenantId", "createdAt", "updatedAt", "warnings"})
 
@@ -40,6 +51,79 @@ class LoraConfig(WireModel):
     )
     meta: dict[str, Any] = Field(default_factory=dict, description="Further options, see TrainingOptions.")
     is_default: StrictBool = Field(default=False, description="Whether this is the tenant's default configuration.")
+
+    if TYPE_CHECKING:  # for completion and type checkers; the fields above decide
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            model_name: str,
+            description: str | None = None,
+            epochs: int = 10,
+            learning_rate: float = 1e-4,
+            batch_size: int = 1,
+            resolution: int = 512,
+            network_dim: int = 32,
+            network_alpha: float = 16,
+            output_path: str | None = None,
+            meta: Mapping[str, Any] | TrainingOptions = ...,
+            options: TrainingOptions | Mapping[str, Any] | None = None,
+            is_default: bool = False,
+            **option_fields: Any,
+        ) -> None: ...
+
+    @classmethod
+    def preset(cls, preset: PresetName, **fields: Any) -> Self:
+        """A configuration that starts from a preset; `fields`, named as in the constructor, win over it.
+
+        Raises:
+            ValidationError: there is no such preset, or a field cannot be used.
+        """
+        if preset not in PRESETS:
+            raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
+        start = PRESETS[preset].fields()
+        own = cls._keywords(fields)
+        meta = start.pop("meta") | own.pop("meta", {})
+        return cls(**start | own, meta=meta)
+
+    @classmethod
+    def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
+        """Moves options that are given by keyword into `meta`; what `base` has in `meta` stays."""
+        own, options = {}, TrainingOptions.model_fields
+        meta = _option_document(fields.get("meta", base.meta if base else {}), place="meta")
+        for name, value in fields.items():
+            if name == "options":
+                meta |= _option_document(value, place="options") if value is not None else {}
+            elif name in options:
+                meta[str(options[name].alias)] = value
+            elif name != "meta":
+                own[name] = value
+        return own | ({"meta": meta} if meta or "meta" in fields else {})
+
+    @classmethod
+    def _parameters(cls) -> list[inspect.Parameter]:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        options = inspect.Parameter("options", kind, default=None, annotation=TrainingOptions | None)
+        return [*super()._parameters(), options, *TrainingOptions._parameters()]
+
+    @classmethod
+    def _description(cls, name: str) -> str:
+        if name == "options":
+            return "All options together; each is a keyword of its own, too."
+        return super()._description(name) or TrainingOptions._description(name)
+
+    @classmethod
+    def _shown_name(cls, wire_name: str) -> str:
+        place, _, option = wire_name.partition(".")
+        return TrainingOptions._shown_name(option) if place == "meta" and option else super()._shown_name(wire_name)
+
+    @classmethod
+    def _unknown(cls, name: str) -> str:
+        option = TrainingOptions.nearest_field(name)
+        if cls.nearest_field(name) is None and option is not None:
+            return f"There is no field or option '{name}', did you mean '{TrainingOptions._shown_name(option)}'?"
+        return super()._unknown(name)
 
     @field_validator("output_path", mode="before")
     @classmethod
@@ -85,3 +169,17 @@ def _ignored(name: str) -> str:
     if (field := LoraConfig.by_any_name(name)) is not None:
         return f"meta.{name} is ignored: '{field}' is a field of the configuration, beside meta."
     return f"meta.{name} is not an option and is ignored."
+
+
+def _option_document(options: object, *, place: str) -> dict[str, Any]:
+    """Options by their names in JSON.
+
+    Raises:
+        ValidationError: neither options nor a mapping.
+    """
+    if not isinstance(options, TrainingOptions | Mapping):
+        raise ValidationError(field_errors={place: ["Input should be TrainingOptions or a mapping"]})
+    if isinstance(options, Mapping) and place == "meta":
+        return dict(options)
+    typed = options if isinstance(options, TrainingOptions) else TrainingOptions(**options)
+    return typed.model_dump(mode="json", by_alias=True, exclude_unset=True)

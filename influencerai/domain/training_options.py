@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints, field_validator, model_validator
 
-from influencerai.domain.wire import WireModel
+from influencerai.domain.keyword_model import KeywordModel
 
 Optimizer = Literal["AdamW", "AdamW8bit", "Adafactor", "Prodigy", "Lion", "ScheduleFreeAdamW"]
 LrScheduler = Literal["cosine", "constant", "linear", "cosine_with_restarts"]
@@ -17,7 +17,7 @@ FileFormat = Literal["kohya", "diffusers", "both"]
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
-class TrainingOptions(WireModel):
+class TrainingOptions(KeywordModel):
     """Everything beyond the contract's own fields that changes what is trained."""
 
     # Optimization
@@ -108,6 +108,16 @@ class TrainingOptions(WireModel):
         default=False, description="Recompute activations: less memory, 1.5-1.8x time."
     )
     file_format: FileFormat = Field(default="kohya", description="Layout of the exported files.")
+
+    @field_validator("sample_prompts", mode="before")
+    @classmethod
+    def _check_sample_prompts(cls, prompts: Any) -> Any:
+        """One text counts as a list of one."""
+        if isinstance(prompts, str):
+            return (prompts,)
+        if not isinstance(prompts, list | tuple):
+            raise ValueError("Input should be a list of texts")
+        return prompts
 
     @model_validator(mode="after")
     def _check_bucket_range(self) -> Self:

@@ -199,7 +199,7 @@ def test_meta_comes_back_exactly_as_sent() -> None:
         ("repeats", 0),
         ("repeats", 2.0),
         ("validationSplit", 1),
-        ("samplePrompts", "ohwx"),
+        ("samplePrompts", 3),
         ("samplePrompts", [1]),
         ("gradientAccumulation", 0),
         ("precision", "fp8"),
