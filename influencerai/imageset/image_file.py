@@ -101,6 +101,17 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     return image
 
 
+def pixel_count(data: bytes) -> int:
+    """Width x height as the header says, without decoding; 0 where there is no header that can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return image.width * image.height
+    except Exception:  # On hostile bytes Pillow's plugins raise almost anything.
+        return 0
+
+
 def sniff(head: bytes) -> str | None:
     """The format that the first bytes of a file show, in Pillow's spelling for those in FORMATS."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.captions import Caption, contains_trigger, kohya_folder, read_captions
+from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.folder import list_folder, read_file, read_head
-from influencerai.imageset.image_file import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, decode, sniff, upright_size
+from influencerai.imageset.image_file import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, sniff
 from influencerai.imageset.report import ImageReport, ImageSetReport
 
 FEW_IMAGES = 5
@@ -45,6 +46,7 @@ def inspect_imageset(
     trigger_word: str | None = None,
     resolution: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    decoding: Decoding | None = None,
 ) -> ImageSetReport:
     """Read every image and caption of a folder, and say what is wrong with which file.
 
@@ -56,7 +58,9 @@ def inspect_imageset(
         trigger_word: captions images that have no caption, and is looked for in the others.
         resolution: training resolution in pixels; smaller images get a warning.
         max_pixels: cap on width x height of an image.
+        decoding: limits that a process with several inspections shares; its check may end the inspection.
     """
+    decoding = decoding or Decoding()
     trigger_word = (trigger_word or "").strip() or None
     try:
         if not folder.exists():
@@ -74,7 +78,14 @@ def inspect_imageset(
     if len(trained) < len(paths):
         warnings.append(f"{len(paths) - len(trained)} images are left out: their folder's name asks for 0 repeats.")
     images = [
-        _inspect(root, path, caption=captions.by_image[path], trigger_word=trigger_word, max_pixels=max_pixels)
+        _inspect(
+            root,
+            path,
+            caption=captions.by_image[path],
+            trigger_word=trigger_word,
+            max_pixels=max_pixels,
+            decoding=decoding,
+        )
         for path in trained
     ]
     images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in _with_first(images)]
@@ -109,7 +120,9 @@ def _repeats(path: str) -> int:
     return folder.repeats if folder else 1
 
 
-def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | None, max_pixels: int) -> ImageReport:
+def _inspect(
+    root: Path, path: str, *, caption: Caption, trigger_word: str | None, max_pixels: int, decoding: Decoding
+) -> ImageReport:
     warnings = list(caption.warnings)
     has_trigger = contains_trigger(caption.text, trigger_word) if trigger_word else None
     if has_trigger is False:
@@ -123,21 +136,22 @@ def _inspect(root: Path, path: str, *, caption: Caption, trigger_word: str | Non
         warnings=tuple(warnings),
     )
     try:
+        decoding.check()
         data = read_file(root / path, limit=MAX_FILE_BYTES, inside=root)
-        found = found.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
-        image = decode(data, max_pixels=max_pixels)
-        width, height = upright_size(image)
+        found = found.model_copy(update={"sha256": (sha256 := hashlib.sha256(data).hexdigest())})
+        facts = decoding.facts(data, sha256=sha256, max_pixels=max_pixels)
+        width, height = facts.width, facts.height
         if max(width, height) > MAX_SIDE_RATIO * min(width, height):
             raise DatasetError(f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}.")
     except DatasetError as error:
         return found.model_copy(update={"errors": (str(error),), "warnings": ()})
-    format_ = sniff(data)
     named = IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower())
-    if named != format_:
-        warnings.append(f"The file is {format_} by content, which its name does not say.")
-    if format_ != "JPEG" and getattr(image, "is_animated", False):  # A JPEG's further pictures are its previews.
+    if named != facts.format:
+        warnings.append(f"The file is {facts.format} by content, which its name does not say.")
+    if facts.is_animated:
         warnings.append("The file is an animation, of which the first frame is used.")
-    return found.model_copy(update={"format": format_, "width": width, "height": height, "warnings": tuple(warnings)})
+    update = {"format": facts.format, "width": width, "height": height, "warnings": tuple(warnings)}
+    return found.model_copy(update=update)
 
 
 def _with_first(images: Iterable[ImageReport]) -> Iterator[tuple[ImageReport, str | None]]:

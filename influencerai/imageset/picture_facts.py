@@ -1,0 +1,36 @@
+"""Facts of one picture: all that an inspection needs to know of its pixels, found by decoding it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from influencerai.imageset.image_file import decode, sniff, upright_size
+from influencerai.imageset.report import ImageFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFacts:
+    """Depends on the file's bytes alone, so it may be remembered by their hash."""
+
+    format: ImageFormat
+    """By content."""
+    width: int
+    """Pixels, after EXIF orientation."""
+    height: int
+    """Pixels, after EXIF orientation."""
+    is_animated: bool
+
+
+def picture_facts(data: bytes, *, max_pixels: int) -> PictureFacts:
+    """The facts of a picture whose pixels can all be decoded.
+
+    Raises:
+        DatasetError: as `decode`.
+    """
+    image = decode(data, max_pixels=max_pixels)
+    format_ = cast(ImageFormat, sniff(data))  # `decode` takes no other.
+    width, height = upright_size(image)
+    # A JPEG's further pictures are its previews.
+    is_animated = format_ != "JPEG" and bool(getattr(image, "is_animated", False))
+    return PictureFacts(format=format_, width=width, height=height, is_animated=is_animated)
