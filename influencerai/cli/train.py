@@ -19,6 +19,7 @@ from influencerai.cli.config_sources import (
 from influencerai.cli.outcome import print_result
 from influencerai.cli.progress import short_path
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.lora_layout import READERS, Layout
 from influencerai.domain.presets import PresetName
 from influencerai.settings import Settings
 
@@ -96,6 +97,8 @@ def train(
         print_result({**run.result.to_wire(), "runDir": str(run.run_dir)})
         return
     click.echo(f"LoRA: {short_path(run.lora_path)}")
+    layout: Layout = "diffusers" if resolved.config.options.file_format == "diffusers" else "kohya"
+    click.echo(f"Layout {layout}: for {READERS[layout]}.")
     click.echo(
         f"Final loss {run.result.final_loss:.4f}, {len(run.result.checkpoints)} files, "
         f"{run.result.training_time_minutes:g} minutes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from influencerai.domain import TrainingOptions, TrainingSpec
+from influencerai.domain.lora_layout import READERS
 
 
 def spec_warnings(spec: TrainingSpec, *, own_size: int) -> list[str]:
@@ -29,4 +30,8 @@ def _option_warnings(options: TrainingOptions) -> list[str]:
             found.append("ScheduleFreeAdamW averages the weights itself: ema is off.")
     if options.optimizer == "Prodigy" and options.text_encoder_learning_rate is not None:
         found.append("Prodigy adapts one rate for all: textEncoderLearningRate has no effect.")
+    if options.file_format == "diffusers":
+        found.append(
+            f"fileFormat diffusers is for {READERS['diffusers']}: kohya and both write a file for all of them."
+        )
     return found

@@ -14,7 +14,7 @@ import torch
 
 from influencerai.domain import ExecutionPlan, TrainingSpec
 from influencerai.errors import OutOfMemoryError, TrainingError
-from influencerai.planning import DeviceFacts
+from influencerai.planning import DeviceFacts, processor
 
 _ALLOCATION_FAILED = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED", re.IGNORECASE)
 _COMPUTING = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-optimizer")
@@ -34,7 +34,7 @@ def device_facts(device: DeviceSetting = "auto") -> DeviceFacts:
             "There is no CUDA device here.", remedy="Use device 'cpu', or 'auto' to take what there is."
         )
     if device == "cpu" or not has_cuda:
-        return DeviceFacts(kind="cpu", name=cpu_name(), has_bf16=False, build=_build())
+        return DeviceFacts(kind="cpu", name=cpu_name(), has_bf16=processor.has_bf16(), build=_build())
     return DeviceFacts(
         kind="cuda",
         name=torch.cuda.get_device_name(),

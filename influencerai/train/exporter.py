@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from influencerai.domain import CheckpointEvent, TrainingSpec
+from influencerai.domain.lora_layout import Layout
 from influencerai.errors import InfluencerAIError, StoppedError
 from influencerai.planning import BatchPlan
 from influencerai.train.backend import RunContext
 from influencerai.train.family import Family
 from influencerai.train.lora_file import Weights, verify_lora, write_lora
-from influencerai.train.lora_metadata import Layout
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The second file's name where both layouts are asked for; diffusers looks for it by itself."""

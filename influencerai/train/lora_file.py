@@ -2,6 +2,9 @@
 
 Weights are stored in float16, as users of these files expect: float32 would double their size. What that
 rounding can cost bounds the difference that `verify_lora` accepts.
+
+The PEFT layout has alpha / rank multiplied into its weights and states lora_alpha = r: a reader that ignores the
+metadata, as diffusers before 0.34 and ComfyUI do, scales by 1 as well.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from torch import Tensor
 
 from influencerai import artifacts
 from influencerai.domain import TrainingSpec
+from influencerai.domain.lora_layout import Layout
 from influencerai.errors import ExportError
 from influencerai.planning import BatchPlan
 from influencerai.train.adapter import LoraWeights
 from influencerai.train.family import Family
-from influencerai.train.lora_metadata import Layout, model_metadata, training_metadata
-from influencerai.train.lora_reading import PEFT_METADATA, bare_path, read_lora
+from influencerai.train.lora_metadata import model_metadata, training_metadata
+from influencerai.train.lora_reading import PEFT_METADATA, bare_path, read_layout, read_lora
 
 __all__ = ["FILE_DTYPE", "Layout", "Weights", "verify_lora", "write_lora"]
 
@@ -51,6 +55,8 @@ def write_lora(
         ExportError: a weight is not finite or too large for float16, or two modules have one key.
         InfluencerAIError: the file system refuses.
     """
+    if layout == "diffusers":
+        weights = {key: _folded(lora) for key, lora in weights.items()}
     tensors = _kohya_tensors(weights, family) if layout == "kohya" else _peft_tensors(weights)
     body = safetensors.torch.save(tensors)
     training = training_metadata(spec, plan=plan, family=family, step=step, epoch=epoch)
@@ -77,7 +83,11 @@ def verify_lora(path: Path, weights: Weights, *, family: Family) -> None:
         ExportError: the file cannot be read, lacks a module, has one too many, or changes a weight otherwise.
     """
     found = read_lora(path, keys=weights.keys(), family=family)
-    expected = {(component, bare_path(module)): lora for (component, module), lora in weights.items()}
+    is_folded = read_layout(path) == "diffusers"
+    expected = {
+        (component, bare_path(module)): _folded(lora) if is_folded else lora
+        for (component, module), lora in weights.items()
+    }
     for component, module in sorted(expected.keys() ^ found.keys()):
         fault = "lacks" if (component, module) in expected else "also changes"
         raise _mismatch(path, f"it {fault} the module '{component}.{module}'")
@@ -114,9 +124,18 @@ def _peft_configs(weights: Weights) -> dict[str, Any]:
     for (component, path), lora in sorted(weights.items(), key=lambda item: item[0]):
         assert configs.get(f"{component}.r", lora.rank) == lora.rank, "one rank per component"
         configs[f"{component}.r"] = lora.rank
-        configs[f"{component}.lora_alpha"] = int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha
+        configs[f"{component}.lora_alpha"] = lora.rank
         configs.setdefault(f"{component}.target_modules", []).append(bare_path(path))
     return configs
+
+
+def _folded(lora: LoraWeights) -> LoraWeights:
+    """The same change with alpha = rank. A power of two, which rounds nothing, goes to the down weight, so that
+    neither factor of a small alpha leaves the range in which float16 is precise.
+    """
+    scale = lora.alpha / lora.rank
+    down_scale = 2.0 ** round(math.log2(scale) / 2)
+    return LoraWeights(down=lora.down * down_scale, up=lora.up * (scale / down_scale), alpha=lora.rank)
 
 
 def _stored(tensor: Tensor, component: str, path: str) -> Tensor:

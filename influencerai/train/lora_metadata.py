@@ -6,13 +6,12 @@ import json
 from collections import Counter
 from datetime import UTC
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 
 from influencerai.domain import TrainingSpec
+from influencerai.domain.lora_layout import Layout
 from influencerai.planning import BatchPlan
 from influencerai.train.family import Family
-
-Layout = Literal["kohya", "diffusers"]
 
 _MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"

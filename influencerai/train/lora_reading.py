@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from influencerai import artifacts
+from influencerai.domain.lora_layout import Layout
 from influencerai.errors import ExportError
 from influencerai.train.adapter import LoraWeights
 from influencerai.train.family import Family
@@ -39,6 +40,12 @@ Value = TypeVar("Value")
 def bare_path(path: str) -> str:
     """A CLIP module's path without the `text_model.` that depends on the version of transformers."""
     return path.removeprefix("text_model.")
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout of a file that `write_lora` wrote."""
+    metadata, _ = artifacts.read_safetensors_header(path)
+    return "diffusers" if PEFT_METADATA in metadata else "kohya"
 
 
 def read_lora(path: Path, *, keys: Iterable[Key], family: Family) -> dict[Key, LoraWeights]:

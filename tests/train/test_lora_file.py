@@ -23,6 +23,7 @@ from torch import Tensor
 
 from influencerai import artifacts
 from influencerai.domain import ExecutionPlan, LoraConfig, ModelSpec, SampleSpec, TrainingSpec
+from influencerai.domain.lora_layout import Layout
 from influencerai.domain.training_options import PredictionType, TargetModules
 from influencerai.errors import ExportError
 from influencerai.planning import BatchPlan
@@ -31,7 +32,6 @@ from influencerai.train.families.sd15 import StableDiffusion15
 from influencerai.train.families.sdxl import StableDiffusionXL
 from influencerai.train.family import Family
 from influencerai.train.lora_file import Weights, verify_lora, write_lora
-from influencerai.train.lora_metadata import Layout
 from tests.small_models import small_sd15, small_sdxl
 
 RANK, ALPHA = 4, 2.5
@@ -219,7 +219,23 @@ def test_peft_layout_has_no_alphas(tmp_path: Path, trained: dict[str, Weights]) 
     assert {key.partition(".")[0] for key in entries} == {"unet", "text_encoder", "text_encoder_2"}
     assert not any(key.endswith(".alpha") for key in entries)
     assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight" in entries
-    assert (document["unet.r"], document["text_encoder_2.lora_alpha"]) == (RANK, ALPHA)
+    assert (document["unet.r"], document["text_encoder_2.lora_alpha"]) == (RANK, RANK)
+
+
+@pytest.mark.parametrize("alpha", [2.5, 16.0, 1 / 128])
+def test_peft_layout_has_one_strength_in_readers_of_its_metadata_and_in_those_that_ignore_it(
+    tmp_path: Path, trained: dict[str, Weights], alpha: float
+) -> None:
+    weights = {key: LoraWeights(lora.down, lora.up, alpha) for key, lora in trained["sd15"].items()}
+    write(tmp_path / "me.safetensors", weights, family=FAMILIES["sd15"], layout="diffusers")
+    verify_lora(tmp_path / "me.safetensors", weights, family=FAMILIES["sd15"])
+    tensors = safetensors.torch.load_file(tmp_path / "me.safetensors")
+    document = json.loads(artifacts.read_safetensors_header(tmp_path / "me.safetensors")[0]["lora_adapter_metadata"])
+    for (component, path), lora in weights.items():
+        assert document[f"{component}.lora_alpha"] == document[f"{component}.r"], "both readers scale by 1"
+        name = f"{component}.{path}" if component == "unet" else f"{component}.text_model.{path}"
+        down, up = (tensors[f"{name}.lora_{side}.weight"].float().flatten(1) for side in "AB")
+        assert relative(up @ down, lora.up.flatten(1) @ lora.down.flatten(1) * (alpha / RANK)) < 1e-3
 
 
 class TestMetadata:
@@ -453,8 +469,8 @@ class TestVerification:
         weights = {key: LoraWeights(lora.down, lora.up, alpha) for key, lora in trained["sdxl"].items()}
         write(tmp_path / "me.safetensors", weights, family=FAMILIES["sdxl"], layout=layout)
         verify_lora(tmp_path / "me.safetensors", weights, family=FAMILIES["sdxl"])
-        others = {key: LoraWeights(lora.down, lora.up, 1.001 * alpha) for key, lora in weights.items()}
-        with pytest.raises(ExportError, match="by alpha"):
+        others = {key: LoraWeights(lora.down, lora.up, 1.01 * alpha) for key, lora in weights.items()}
+        with pytest.raises(ExportError, match="by alpha" if layout == "kohya" else "is off by"):
             verify_lora(tmp_path / "me.safetensors", others, family=FAMILIES["sdxl"])
 
     @pytest.mark.parametrize(
