@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from influencerai.domain.wire import WireModel
+from influencerai.planning import processor
 from influencerai.planning.execution import DeviceFacts, DeviceKind
 from influencerai.planning.placement import Node
 
@@ -22,7 +23,7 @@ class AssumedDevice(WireModel):
     kind: DeviceKind
     name: str
     count: int = Field(default=1, description="How many of them one job may have.")
-    has_bf16: bool = Field(default=True, description="Whether a GPU computes in bf16 itself.")
+    has_bf16: bool = Field(default=True, description="Whether the device computes in bf16 itself, without emulation.")
     build: str = Field(default="assumed", description="Versions of the libraries that compute.")
     basis: str = Field(description="Where this is known from, and what of it is only assumed.")
     warnings: tuple[str, ...] = ()
@@ -35,7 +36,7 @@ class AssumedDevice(WireModel):
 def assumed_device(setting: Literal["auto", "cpu", "cuda"], *, gpus: Path = NVIDIA_GPUS) -> AssumedDevice:
     """The device of a job on this machine, where `setting` is the setting `device`."""
     if setting == "cpu":
-        return AssumedDevice(kind="cpu", name="CPU", has_bf16=False, basis="The setting device is 'cpu'.")
+        return _cpu("The setting device is 'cpu'.")
     if names := _gpu_names(gpus):
         return AssumedDevice(
             kind="cuda",
@@ -50,9 +51,7 @@ def assumed_device(setting: Literal["auto", "cpu", "cuda"], *, gpus: Path = NVID
             basis="Assumed: the setting device is 'cuda'. Name and bf16 of the GPU are not known here.",
             warnings=("The setting device is 'cuda' and no NVIDIA GPU is seen on this machine: a job fails on it.",),
         )
-    return AssumedDevice(
-        kind="cpu", name="CPU", has_bf16=False, basis="Assumed: no NVIDIA GPU is seen on this machine."
-    )
+    return _cpu("Assumed: no NVIDIA GPU is seen on this machine.")
 
 
 def cluster_device(nodes: Sequence[Node]) -> AssumedDevice | None:
@@ -68,6 +67,11 @@ def cluster_device(nodes: Sequence[Node]) -> AssumedDevice | None:
         basis=f"Assumed: node {node.name} of the cluster has it; a job may get another node. That it computes in bf16 "
         "is not checked here.",
     )
+
+
+def _cpu(basis: str) -> AssumedDevice:
+    """This machine's processor."""
+    return AssumedDevice(kind="cpu", name="CPU", has_bf16=processor.has_bf16(), basis=basis)
 
 
 def _gpu_names(gpus: Path) -> list[str]:

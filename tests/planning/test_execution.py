@@ -10,7 +10,8 @@ from influencerai.domain import LoraConfig
 from influencerai.planning import DeviceFacts, execution_plan
 from influencerai.planning.execution import execution_warnings
 
-CPU = DeviceFacts(kind="cpu", name="a CPU", has_bf16=False, build="torch 2")
+OLD_CPU = DeviceFacts(kind="cpu", name="an old CPU", has_bf16=False, build="torch 2")
+CPU = DeviceFacts(kind="cpu", name="a CPU", has_bf16=True, build="torch 2")
 OLD_GPU = DeviceFacts(kind="cuda", name="an old GPU", has_bf16=False, build="torch 2, CUDA 12")
 GPU = DeviceFacts(kind="cuda", name="a GPU", has_bf16=True, build="torch 2, CUDA 12")
 
@@ -25,6 +26,8 @@ def make_config(**meta: Any) -> LoraConfig:
         (CPU, "auto", "fp32", None),
         (CPU, "fp32", "fp32", None),
         (CPU, "bf16", "bf16", None),
+        (OLD_CPU, "auto", "fp32", None),
+        (OLD_CPU, "bf16", "bf16", "about 19 times as long as in fp32"),
         (CPU, "fp16", "fp32", "fp16 cannot be trained on a CPU"),
         (OLD_GPU, "auto", "fp16", None),
         (OLD_GPU, "bf16", "bf16", "only emulates bf16"),

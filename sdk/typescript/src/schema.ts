@@ -503,7 +503,7 @@ export interface components {
              */
             count?: number;
             /**
-             * @description Whether a GPU computes in bf16 itself.
+             * @description Whether the device computes in bf16 itself, without emulation.
              * @default true
              */
             hasBf16?: boolean;
