@@ -12,10 +12,10 @@ import jwt
 from starlette.datastructures import Headers
 
 from influencerai.errors import AuthenticationError, ValidationError
-from influencerai.serve.principal import Principal, Scope
+from influencerai.serve.principal import EVERY_SCOPE, Principal
 from influencerai.service import Service
 from influencerai.settings import Settings
-from influencerai.store.api_keys import PREFIX, ApiKey
+from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope
 from influencerai.tenant_folders import is_tenant
 
 _REMEDY = "Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
@@ -24,6 +24,8 @@ _REMEMBERED_SECONDS = 5.0
 """A key that was found is trusted for so long without asking again; so long a revoked one still works."""
 _REMEMBERED_KEYS = 1000
 _SHORTEST_SECRET = 32
+_SCOPE_PREFIX = "influencerai:"
+"""Of our words in a JWT's claim `scope`."""
 _ALGORITHMS = {
     "oct": ["HS256"],
     "RSA": ["RS256", "RS384", "RS512", "PS256"],
@@ -43,7 +45,7 @@ class Authentication:
         self._found: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
 
     async def principal(self, headers: Headers, *, needs_tenant: bool = True) -> Principal:
-        """Who sends a request with these headers; without `needs_tenant` a worker need not name one.
+        """Who sends a request with these headers; without `needs_tenant` it need not name one.
 
         Raises:
             AuthenticationError: it does not say, cannot prove it, or names another tenant than its credential's.
@@ -56,9 +58,11 @@ class Authentication:
         if self._is_open:
             if named is None:
                 raise AuthenticationError(f"The header {_TENANT_HEADER} is missing")
-            return Principal(tenant=named, scopes=frozenset({"tenant", "worker"}), actor=named)
+            return Principal(tenant=named, scopes=EVERY_SCOPE, actor=named)
         tenant, scopes, actor = await self._credential(_secret(headers))
         if tenant is None:
+            if "worker" not in scopes:
+                return Principal(tenant="", scopes=scopes, actor=actor)
             if named is None and needs_tenant:
                 raise AuthenticationError(f"A worker names its tenant by the header {_TENANT_HEADER}, which is missing")
             return Principal(tenant=named or "", scopes=scopes, actor=actor)
@@ -66,7 +70,7 @@ class Authentication:
             raise AuthenticationError(f"The credential is not for the tenant that {_TENANT_HEADER} names")
         return Principal(tenant=tenant, scopes=scopes, actor=actor)
 
-    async def _credential(self, secret: str) -> tuple[str | None, frozenset[Scope], str]:
+    async def _credential(self, secret: str) -> tuple[str | None, frozenset[KeyScope], str]:
         if not secret.startswith(PREFIX):
             return self._tokens.read(secret)
         key = await self._key(secret)
@@ -77,10 +81,11 @@ class Authentication:
         known = self._found.get(digest)
         if known and known[0] > now:
             return known[1]
-        key = await self._service.keys.find(secret)
-        if key is None:
+        try:
+            key = await self._service.keys.authenticate(secret)
+        except AuthenticationError:
             self._found.pop(digest, None)
-            raise AuthenticationError("The API key is unknown or was revoked")
+            raise
         self._found[digest] = now + _REMEMBERED_SECONDS, key
         while len(self._found) > _REMEMBERED_KEYS:
             self._found.popitem(last=False)
@@ -97,7 +102,7 @@ class Tokens:
             raise ValidationError(field_errors={"jwt_secret": [f"It should have {_SHORTEST_SECRET} bytes at least"]})
         self._keys = _read_keys(settings)
 
-    def read(self, token: str) -> tuple[str | None, frozenset[Scope], str]:
+    def read(self, token: str) -> tuple[str | None, frozenset[KeyScope], str]:
         """Tenant (None for a worker's), scopes and subject of a token.
 
         Raises:
@@ -114,11 +119,10 @@ class Tokens:
         tenant = claims.get(self._settings.jwt_tenant_claim)
         if tenant is not None and not (isinstance(tenant, str) and is_tenant(tenant)):
             raise AuthenticationError(f"The token's claim {self._settings.jwt_tenant_claim} is no tenant's id")
-        is_worker = "worker" in str(claims.get("scope", "")).split()
-        if tenant is None and not is_worker:
+        scopes = _scopes(claims.get("scope", ""))
+        if tenant is None and scopes & {"full", "read"}:
             raise AuthenticationError(f"The token has no claim {self._settings.jwt_tenant_claim}")
-        scopes: frozenset[Scope] = frozenset({"worker"} if is_worker else {"tenant"})
-        return tenant, scopes, _printable(str(claims.get("email") or claims.get("sub") or tenant or "worker"))
+        return tenant, scopes, _printable(str(claims.get("email") or claims.get("sub") or tenant or min(scopes)))
 
     def _claims(self, token: str) -> dict[str, Any]:
         key, algorithms = self._key_for(token)
@@ -144,6 +148,18 @@ class Tokens:
         if self._secret is None:
             raise jwt.InvalidKeyError("no API key, and tokens are not set up here")
         return self._secret, _ALGORITHMS["oct"]
+
+
+def _scopes(claim: Any) -> frozenset[KeyScope]:
+    """Scopes of a token by its claim `scope`, words in a text or in a list; other words belong to others.
+
+    `worker` counts as it is; `read` and `admin` mean something else to many issuers, so ours have a prefix.
+    """
+    words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
+    found = {scope for scope in EVERY_SCOPE if f"{_SCOPE_PREFIX}{scope}" in words}
+    if "worker" in words:
+        found.add("worker")
+    return frozenset(found or {"full"})
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ from influencerai.settings import Settings
 
 OPEN_PATHS = ("/healthz", "/readyz")
 METRICS_PATH = "/metrics"
+ADMIN_PATH = "/admin"
 
 
 class Gate:
@@ -30,8 +31,10 @@ class Gate:
             return
         try:
             principal = await self._authentication.principal(
-                Headers(scope=scope), needs_tenant=scope["path"] != METRICS_PATH
+                Headers(scope=scope), needs_tenant=not _is_operation(scope["path"])
             )
+            if not _is_operation(scope["path"]):
+                principal.require("records")  # keys for metrics or administration open no other route
         except InfluencerAIError as error:
             await error_response(error)(scope, receive, send)
             return
@@ -64,3 +67,8 @@ class Gate:
             or path.startswith("/api/")
             or (path == METRICS_PATH and self._is_development)
         )
+
+
+def _is_operation(path: str) -> bool:
+    """Whether the path is about the server and all tenants, not about one."""
+    return path in (METRICS_PATH, ADMIN_PATH) or path.startswith(f"{ADMIN_PATH}/")

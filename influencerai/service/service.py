@@ -36,7 +36,7 @@ class Service:
         self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
         self.keys = KeyService(self.store)
         self.cluster = ClusterService(self.store, settings)
-        self._upkeep = Upkeep(self.store, settings, self.datasets)
+        self._upkeep = Upkeep(self.store, settings, self.datasets, self.keys)
         self.health = HealthService(self.store, settings, needs_worker=needs_worker)
 
     async def open(self) -> None:

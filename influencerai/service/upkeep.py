@@ -12,6 +12,7 @@ from functools import partial
 
 from influencerai.errors import InfluencerAIError
 from influencerai.service.datasets import DatasetService
+from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.returns import RetryRules
@@ -25,10 +26,11 @@ _log = logging.getLogger(__name__)
 class Upkeep:
     """A task of the serving process; several processes do it side by side without harm."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
+    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, keys: KeyService) -> None:
         self._store = store
         self._settings = settings
         self._datasets = datasets
+        self._keys = keys
         self._remains = Remains(store, settings)
         self._task: asyncio.Task[None] | None = None
 
@@ -41,12 +43,14 @@ class Upkeep:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self._guarded(partial(self._keys.write_uses, at_once=True))
 
     async def _run(self) -> None:
         await self._guarded(self._datasets.resume_looking)
         while True:
             await self._guarded(self._once)
             await self._guarded(self._remains.remove)
+            await self._guarded(self._keys.write_uses)
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:

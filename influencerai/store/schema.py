@@ -274,5 +274,7 @@ api_keys = Table(
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
-    CheckConstraint("scope IN ('tenant', 'worker')", name="scope"),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),  # about when; written at most once a minute
+    CheckConstraint("scope IN ('full', 'read', 'worker', 'metrics', 'admin')", name="scope"),
 )

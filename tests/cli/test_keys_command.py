@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,18 @@ def test_the_list_of_one_tenant_has_no_others(keys: Invoke) -> None:
     assert [key["tenantId"] for key in listed] == ["two"]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--tenant", "a", "--worker"), ("--tenant", "a/b"), ("--tenant", "..")])
-def test_a_key_is_for_one_tenant_or_for_a_worker(keys: Invoke, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("arguments", [
+    (),
+    ("--tenant", "a/b"),
+    ("--tenant", ".."),
+    ("--scope", "read"),
+    ("--tenant", "a", "--metrics"),
+    ("--tenant", "a", "--admin"),
+    ("--worker", "--scope", "read"),
+    ("--tenant", "a", "--expires", "soon"),
+    ("--tenant", "a", "--expires", "0d"),
+])  # fmt: skip
+def test_a_key_has_one_scope_and_the_tenant_that_it_needs(keys: Invoke, arguments: tuple[str, ...]) -> None:
     assert keys("create", *arguments).exit_code == 2
     assert json_lines(keys("list", "--json").stdout)[-1]["keys"] == []
 
@@ -62,3 +73,27 @@ def test_keys_are_of_the_database_that_is_named(tmp_path: Path, invoke: Invoke) 
     assert len(json_lines(invoke("keys", "list", "--json", *there).stdout)[-1]["keys"]) == 1
     assert json_lines(invoke("keys", "list", "--json", "--root", tmp_path / "elsewhere").stdout)[-1]["keys"] == []
     assert (tmp_path / "elsewhere" / ".influencerai").is_dir()
+
+
+def test_scope_expiry_and_last_use_are_listed(keys: Invoke) -> None:
+    assert keys("create", "--tenant", "studio", "--scope", "read", "--expires", "30d").exit_code == 0
+    for flag in ("--worker", "--metrics", "--admin"):
+        assert keys("create", flag).exit_code == 0
+    assert keys("create", "--worker", "--tenant", "studio").exit_code == 0
+    listed = json_lines(keys("list", "--json").stdout)[-1]["keys"]
+    assert [(key["scope"], key["tenantId"]) for key in listed] == [
+        ("read", "studio"), ("worker", None), ("metrics", None), ("admin", None), ("worker", "studio"),
+    ]  # fmt: skip
+    lifetime = datetime.fromisoformat(listed[0]["expiresAt"]) - datetime.fromisoformat(listed[0]["createdAt"])
+    assert lifetime == timedelta(days=30)
+    header, first, *_ = keys("list").stdout.splitlines()
+    assert header.split()[:4] == ["id", "key", "scope", "tenant"]
+    assert first.split()[2:5] == ["read", "studio", "active"]
+    assert "never" in first
+
+
+def test_a_key_is_revoked_by_its_first_characters(keys: Invoke) -> None:
+    secret = keys("create", "--tenant", "studio").stdout.strip()
+    assert keys("revoke", secret[:12]).exit_code == 0
+    [key] = json_lines(keys("list", "--json").stdout)[-1]["keys"]
+    assert key["state"] == "revoked"

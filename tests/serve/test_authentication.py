@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +285,84 @@ async def test_a_worker_reports_and_reads_and_no_more(production: Api, kind: str
     assert (await ask(production, bearer(worker), "/metrics")).status_code == 200
     checked_error(await ask(production, bearer(owner), "/metrics"), 403)
     checked_error(await ask(production, mine, f"/jobs/{UNKNOWN_ID}", "PATCH", json={}), 404)
+
+
+READS = ("/datasets", "/datasets/{dataset}", "/lora-configs", "/jobs", "/jobs/{job}", "/jobs/{job}/events", "/cluster")
+FILES = (
+    "/datasets/{dataset}/report",
+    "/datasets/{dataset}/images",
+    "/datasets/{dataset}/images/0.png/thumbnail",
+    "/jobs/{job}/artifacts/lora.safetensors",
+)
+CHANGES = (("POST", "/datasets"), ("DELETE", "/datasets/{dataset}"), ("POST", "/jobs/{job}/cancel"))
+OPENED = {
+    "full": (READS, FILES, CHANGES),
+    "read": (READS, FILES, ()),
+    "worker": ((*READS, "/metrics"), (), ()),
+    "metrics": (("/metrics",), (), ()),
+    "admin": (("/metrics",), (), ()),
+}
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+@pytest.mark.parametrize("scope", OPENED)
+async def test_what_each_scope_opens(production: Api, scope: Any, kind: str) -> None:
+    _, owner = await production.service.keys.create(tenant=ANN)
+    tenant = ANN if scope in ("full", "read") else None
+    if kind == "key":
+        _, secret = await production.service.keys.create(tenant=tenant, scope=scope)
+    else:  # words of others mean nothing, in a text or in a list
+        secret = token(tenant_id=tenant, scope=["openid", f"influencerai:{scope}"])
+    production.pictures(root=production.root / "tenants" / ANN)
+    headers = bearer(owner)
+    body = {"kind": "lora-training", "path": "data/datasets/me"}
+    dataset = (await ask(production, headers, "/datasets", "POST", json=body)).json()["id"]
+    config = {"name": "x", "modelName": "sd15"}
+    config_id = (await ask(production, headers, "/lora-configs", "POST", json=config)).json()["id"]
+    draft = {"type": "lora-training", "payload": {"datasetId": dataset, "loraConfigId": config_id}}
+    job = (await ask(production, headers, "/jobs", "POST", json=draft)).json()["id"]
+
+    own = bearer(secret, **({"x_tenant_id": ANN} if scope == "worker" else {}))
+    reads, files, changes = OPENED[scope]
+    for path in (*READS, *FILES, "/metrics", "/nowhere"):
+        response = await ask(production, own, path.format(dataset=dataset, job=job))
+        if path in reads or path in files:
+            assert response.status_code == (404 if "artifacts/" in path else 200), path
+        elif path == "/nowhere" and READS[0] in reads:
+            checked_error(response, 404)
+        else:
+            message = checked_error(response, 403)["message"]
+            assert f"'{scope}'" in message, message
+    before = await production.rows()
+    for method, path in CHANGES:
+        sent = await ask(
+            production, own, path.format(dataset=dataset, job=job), method, json=body if method == "POST" else None
+        )
+        assert (sent.status_code != 403) == ((method, path) in changes), (method, path)
+    assert (await production.rows() == before) == (scope != "full")
+
+
+async def test_an_expired_key_says_so(production: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authentication, "_REMEMBERED_SECONDS", 0.0)
+    _, secret = await production.service.keys.create(tenant=ANN, lifetime=timedelta(milliseconds=300))
+    assert (await ask(production, bearer(secret))).status_code == 200
+    await asyncio.sleep(0.35)
+    assert "expired on 20" in await refused(production, bearer(secret))
+
+
+async def test_a_used_key_shows_when(production: Api) -> None:
+    _, secret = await production.service.keys.create(tenant=ANN)
+    await ask(production, bearer(secret))
+    deadline = time.monotonic() + 20
+    while (await production.service.keys.list())[0].used_at is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
+async def test_a_workers_key_may_be_for_one_tenant(production: Api) -> None:
+    _, secret = await production.service.keys.create(tenant=ANN, scope="worker")
+    assert (await ask(production, bearer(secret), "/jobs")).status_code == 200
+    assert "not for the tenant" in await refused(production, bearer(secret, x_tenant_id=BOB))
 
 
 async def test_a_workers_token_of_one_tenant_stays_with_it(production: Api) -> None:

@@ -47,7 +47,8 @@ NOT_A_TENANTS = {
     "keys.create",
     "keys.list",
     "keys.revoke",
-    "keys.find",
+    "keys.authenticate",
+    "keys.write_uses",
 }
 """For the process or its operator; no route lends them to a tenant."""
 OF_ITS_OWN = {"datasets.look_again", "datasets.folder"}

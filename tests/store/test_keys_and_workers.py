@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
+from influencerai.errors import NotFoundError, ValidationError
+from influencerai.service.keys import KeyService
 from influencerai.store import Store
 from tests.store.rows import ANN, BOB
 
@@ -14,9 +17,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_a_key_is_found_by_its_secret_until_it_is_revoked(store: Store) -> None:
     async with store.write() as transaction:
-        key, secret = await transaction.api_keys.add(tenant=ANN, scope="tenant", name="laptop")
+        key, secret = await transaction.api_keys.add(tenant=ANN, scope="full", name="laptop")
         worker, worker_secret = await transaction.api_keys.add(tenant=None, scope="worker", name="gpu")
-        await transaction.api_keys.add(tenant=BOB, scope="tenant", name="bob")
+        await transaction.api_keys.add(tenant=BOB, scope="full", name="bob")
     assert secret.startswith(key.prefix)
     assert len(key.prefix) < len(secret) / 3
     async with store.read() as transaction:
@@ -31,15 +34,63 @@ async def test_a_key_is_found_by_its_secret_until_it_is_revoked(store: Store) ->
         await asyncio.sleep(0.002)
         assert await transaction.api_keys.revoke(key.id) == revoked
         assert await transaction.api_keys.revoke("none") is None
-        assert await transaction.api_keys.find(secret) is None
+        assert await transaction.api_keys.find(secret) == revoked
         assert await transaction.api_keys.find(worker_secret) == worker
     assert revoked is not None
     assert revoked.revoked_at is not None
+    assert (key.state, revoked.state) == ("active", "revoked")
+
+
+async def test_a_key_expires_on_the_databases_clock(store: Store) -> None:
+    async with store.write() as transaction:
+        _, secret = await transaction.api_keys.add(
+            tenant=ANN, scope="read", name="", lifetime=timedelta(milliseconds=150)
+        )
+        _, lasting = await transaction.api_keys.add(tenant=ANN, scope="full", name="", lifetime=timedelta(days=30))
+        found = [await transaction.api_keys.find(item) for item in (secret, lasting)]
+    assert [item and item.state for item in found] == ["active", "active"]
+    await asyncio.sleep(0.2)
+    async with store.read() as transaction:
+        found = [await transaction.api_keys.find(item) for item in (secret, lasting)]
+    assert [item and item.state for item in found] == ["expired", "active"]
+
+
+async def test_the_last_use_of_a_key_is_written_once_a_minute(store: Store) -> None:
+    service = KeyService(store)
+    key, secret = await service.create(tenant=ANN)
+    assert key.used_at is None
+    await service.authenticate(secret)
+    await service.write_uses()
+    [first] = await service.list()
+    assert first.used_at is not None
+    await asyncio.sleep(0.005)
+    await service.authenticate(secret)
+    await service.write_uses()
+    assert await service.list() == [first]
+    await service.write_uses(at_once=True)
+    [last] = await service.list()
+    assert last.used_at is not None
+    assert last.used_at > first.used_at
+
+
+async def test_a_key_is_revoked_by_how_its_secret_begins(store: Store) -> None:
+    service = KeyService(store)
+    (key, _), (other, _) = await service.create(tenant=ANN), await service.create(tenant=ANN)
+    for text in ("", "iak_", "iak_%", key.prefix[:7], "x" * 12, key.id[:8]):
+        with pytest.raises(NotFoundError):
+            await service.revoke(text)
+    with pytest.raises(ValidationError):
+        await service.create(tenant=None, scope="read")
+    with pytest.raises(ValidationError):
+        await service.create(tenant=ANN, scope="admin")
+    assert (await service.revoke(f"{key.prefix}...")).id == key.id
+    assert (await service.revoke(other.id)).id == other.id
+    assert {item.state for item in await service.list()} == {"revoked"}
 
 
 async def test_no_secret_lies_in_the_database(store: Store, database_url: str) -> None:
     async with store.write() as transaction:
-        _, secret = await transaction.api_keys.add(tenant=ANN, scope="tenant", name="laptop")
+        _, secret = await transaction.api_keys.add(tenant=ANN, scope="full", name="laptop")
     async with store.database.read() as connection:
         rows = await connection.exec_driver_sql("SELECT * FROM api_keys")
         assert secret.removeprefix("iak_") not in repr(rows.all())

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
 from influencerai.errors import SchemaError, StoreError
+from influencerai.service.keys import KeyService
 from influencerai.store import Store, database
+from influencerai.store.api_keys import hash_of
 from influencerai.store.schema import metadata
 from tests.databases import KINDS, Databases
 from tests.store.rows import add_config, add_dataset, add_job
 
 pytestmark = pytest.mark.anyio
-HEAD = "0001"
+HEAD = database._scripts().get_current_head() or ""
 
 
 @pytest.fixture(params=KINDS)
@@ -163,18 +166,43 @@ async def test_an_older_schema_is_refused_until_it_is_upgraded(
     await bare.database.upgrade()
     await add_config(bare)
     migrations = shutil.copytree(database.MIGRATIONS, tmp_path / "mig%rations")
-    (migrations / "versions" / "0002_next.py").write_text(
+    (migrations / "versions" / "9998_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        f'revision, down_revision, branch_labels, depends_on = "0002", "{HEAD}", None, None\n'
+        f'revision, down_revision, branch_labels, depends_on = "9998", "{HEAD}", None, None\n'
         'def upgrade():\n    op.add_column("lora_configs", sa.Column("colour", sa.String(9)))\n'
     )
     monkeypatch.setattr(database, "MIGRATIONS", migrations)
     with pytest.raises(SchemaError, match=r"older than this version.*Back it up"):
         await bare.database.check()
-    assert await bare.database.upgrade() == (HEAD, "0002")
+    assert await bare.database.upgrade() == (HEAD, "9998")
     await bare.database.check()
     async with bare.database.read() as connection:
         assert (await connection.execute(text("SELECT name, colour FROM lora_configs"))).all() == [("face", None)]
+
+
+async def test_keys_of_the_first_schema_keep_what_they_opened(bare: Store) -> None:
+    def first_schema(connection: Connection) -> None:
+        config = database._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    async with bare.database.write() as connection:
+        await connection.run_sync(first_schema)
+        for number, (scope, tenant) in enumerate((("tenant", "ann"), ("worker", None))):
+            row = {"id": scope, "tenant": tenant, "scope": scope, "hash": hash_of(f"iak_{number}")}
+            await connection.execute(
+                text(
+                    "INSERT INTO api_keys (id, tenant_id, scope, name, prefix, hash, created_at)"
+                    " VALUES (:id, :tenant, :scope, 'old', 'iak_', :hash, 1)"
+                ),
+                row,
+            )
+    await bare.database.upgrade()
+    service = KeyService(bare)
+    found = [await service.authenticate(f"iak_{number}") for number in range(2)]
+    assert [(key.scope, key.tenant_id, key.name, key.state) for key in found] == [
+        ("full", "ann", "old", "active"), ("worker", None, "old", "active"),
+    ]  # fmt: skip
 
 
 async def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(
@@ -182,9 +210,9 @@ async def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(
 ) -> None:
     await bare.database.upgrade()
     migrations = shutil.copytree(database.MIGRATIONS, tmp_path / "migrations")
-    (migrations / "versions" / "0002_next.py").write_text(
+    (migrations / "versions" / "9998_next.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        f'revision, down_revision, branch_labels, depends_on = "0002", "{HEAD}", None, None\n'
+        f'revision, down_revision, branch_labels, depends_on = "9998", "{HEAD}", None, None\n'
         'def upgrade():\n    op.add_column("lora_configs", sa.Column("colour", sa.String(9)))\n    1 / 0\n'
     )
     with monkeypatch.context() as patch:

@@ -12,7 +12,7 @@ from influencerai.domain.page import QueryBoolean
 from influencerai.errors import ValidationError
 from influencerai.serve.bodies import answer, answer_page, strict_route
 from influencerai.serve.documents import ImagePage, Responses, errors, page
-from influencerai.serve.principal import Owner, Reader
+from influencerai.serve.principal import FileReader, Owner
 from influencerai.service import Service
 
 _THUMBNAIL: Responses = {
@@ -54,12 +54,12 @@ def dataset_image_routes(service: Service) -> APIRouter:
         return answer(UploadAnswer(**changed, captions=report.caption_count, status=dataset.status))
 
     @router.get("", responses=page(ImagePage) | errors(400, 404))
-    async def list_images(tenant: Reader, id: str, query: Annotated[ImageQuery, Query()]) -> Response:
+    async def list_images(tenant: FileReader, id: str, query: Annotated[ImageQuery, Query()]) -> Response:
         """The dataset's images with their captions, as its folder was last looked at."""
         return answer_page(await images.list(tenant, id, query))
 
     @router.get("/{image:path}/thumbnail", response_class=Response, responses=_THUMBNAIL | errors(404))
-    async def get_thumbnail(tenant: Reader, id: str, image: str) -> Response:
+    async def get_thumbnail(tenant: FileReader, id: str, image: str) -> Response:
         """A small picture of one image."""
         picture = await images.thumbnail(tenant, id, image)
         return Response(picture, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})

@@ -25,7 +25,7 @@ from influencerai.serve.bodies import (
     strict_route,
 )
 from influencerai.serve.documents import Deleted, WarnedDataset, created, errors, page
-from influencerai.serve.principal import Anyone, Owner, Reader
+from influencerai.serve.principal import Editor, FileReader, Owner, Reader
 from influencerai.service import Service
 from influencerai.service.lora_configs import unknown_field_warnings
 
@@ -61,14 +61,14 @@ def dataset_routes(service: Service) -> APIRouter:
 
     @router.patch("/{id}/status", response_model=WarnedDataset, responses=errors(400, 404, 413))
     async def update_dataset_status(
-        principal: Anyone, id: str, change: DatasetStatusChange, sent: SentBody
+        principal: Editor, id: str, change: DatasetStatusChange, sent: SentBody
     ) -> Response:
         """Set the dataset's status by hand; `meta.lastUpdatedBy` says who did."""
         changed = await datasets.set_status(principal.tenant, id, change.status, actor=principal.actor)
         return answer_warned(changed, unknown_field_warnings(DatasetStatusChange.unknown_fields(sent)))
 
     @router.get("/{id}/report", response_model=ImageSetReport, responses=errors(400, 404))
-    async def get_dataset_report(tenant: Reader, id: str, query: Annotated[ReportQuery, Query()]) -> Response:
+    async def get_dataset_report(tenant: FileReader, id: str, query: Annotated[ReportQuery, Query()]) -> Response:
         """What was seen in the dataset's folder: each image with its size, caption and faults."""
         return answer(await datasets.report(tenant, id, refresh=query.refresh))
 

@@ -34,9 +34,9 @@ def health_routes(service: Service, figures: Figures) -> APIRouter:
 
     @router.get("/metrics", response_class=Response, responses=_METRICS | errors())
     async def get_metrics(principal: MaybePrincipal) -> Response:
-        """Figures for Prometheus; in production for workers' credentials only."""
+        """Figures for Prometheus; in production for credentials with the scope `metrics`, `admin` or `worker`."""
         if principal is not None:
-            principal.require("worker")
+            principal.require("metrics")
         figures.jobs.clear()
         for status, count in (await service.health.jobs_by_status()).items():
             figures.jobs.labels(status).set(count)

@@ -16,7 +16,7 @@ from influencerai.serve import event_source
 from influencerai.serve.bodies import answer, answer_document, strict_route
 from influencerai.serve.documents import Artifacts, EventPage, Metrics, Responses, errors
 from influencerai.serve.errors import SENTENCES, plain_error
-from influencerai.serve.principal import Reader
+from influencerai.serve.principal import FileReader, Reader
 from influencerai.service import Service
 
 _EVENTS: Responses = {
@@ -101,7 +101,7 @@ def job_log_routes(service: Service) -> APIRouter:
     @router.head("/artifacts/{name}", include_in_schema=False)
     @router.get("/artifacts/{name}", response_class=FileResponse, responses=_FILE | errors(400, 404, 416))
     async def download_job_artifact(
-        tenant: Reader,
+        tenant: FileReader,
         id: str,
         name: str,
         if_none_match: Annotated[str | None, Header()] = None,

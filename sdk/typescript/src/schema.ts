@@ -473,7 +473,7 @@ export interface paths {
         };
         /**
          * Get Metrics
-         * @description Figures for Prometheus; in production for workers' credentials only.
+         * @description Figures for Prometheus; in production for credentials with the scope `metrics`, `admin` or `worker`.
          */
         get: operations["get_metrics"];
         put?: never;
