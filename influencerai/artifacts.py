@@ -16,10 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from influencerai.domain.output_path import RUN_MARKER as RUN_MARKER
 from influencerai.errors import ExportError, InfluencerAIError
-
-RUN_MARKER = ".influencerai-run"
-"""File in an output folder that holds the id of the run the folder belongs to."""
 
 _TEMPORARY = ".influencerai-{}.tmp"
 _MAX_HEADER_BYTES = 100_000_000

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from influencerai.domain.lora_config import LoraConfig
 
+RUN_MARKER = ".influencerai-run"
+"""File in an output folder that holds the id of the run the folder belongs to."""
+
 _SUFFIX = ".safetensors"
 _LONGEST_PART = 200
 """Bytes; a file system takes 255, and `-epoch-1000.safetensors` and a temporary file's suffix are added."""

@@ -26,6 +26,7 @@ from influencerai.imageset.folder import read_file
 from influencerai.imageset.report import CaptionSource
 
 TEXT_SUFFIXES = (".txt", ".caption")
+TABLES: tuple[CaptionSource, ...] = ("metadata.jsonl", "captions.json")
 MAX_CAPTION_BYTES = 2**16
 MAX_TABLE_BYTES = 2**26
 
@@ -66,17 +67,31 @@ class _TableError(ValueError):
 
 
 def read_captions(
-    root: Path, *, files: Sequence[str], images: Sequence[str], trigger_word: str | None = None
+    root: Path,
+    *,
+    files: Sequence[str],
+    images: Sequence[str],
+    trigger_word: str | None = None,
+    follow_links: bool = False,
 ) -> Captions:
-    """The caption of each of `images`; `files` is everything in the folder, both relative to `root`."""
+    """The caption of each of `images`; `files` is everything in the folder, both relative to `root`.
+
+    With `follow_links` a file may be a link that leaves the folder.
+    """
     found = Captions()
     texts = _text_files(files)
     tables: dict[CaptionSource, dict[str, str]] = {
-        "metadata.jsonl": _read_tables(root, "metadata.jsonl", files=files, images=images, found=found),
-        "captions.json": _read_tables(root, "captions.json", files=files, images=images, found=found),
+        "metadata.jsonl": _read_tables(
+            root, "metadata.jsonl", files=files, images=images, found=found, follow_links=follow_links
+        ),
+        "captions.json": _read_tables(
+            root, "captions.json", files=files, images=images, found=found, follow_links=follow_links
+        ),
     }
     for image in images:
-        found.by_image[image] = _caption(root, image, texts=texts, tables=tables, trigger_word=trigger_word)
+        found.by_image[image] = _caption(
+            root, image, texts=texts, tables=tables, trigger_word=trigger_word, follow_links=follow_links
+        )
     stems = {_stem(image) for image in images}
     found.warnings += [f"{path}: there is no image of this name." for stem, path in texts.items() if stem not in stems]
     return found
@@ -117,10 +132,11 @@ def _caption(
     texts: Mapping[str, str],
     tables: Mapping[CaptionSource, Mapping[str, str]],
     trigger_word: str | None,
+    follow_links: bool,
 ) -> Caption:
     warnings: list[str] = []
     if path := texts.get(_stem(image)):
-        text, warnings = _read_text(root, path)
+        text, warnings = _read_text(root, path, follow_links=follow_links)
         if text:
             return Caption(text, "txt", tuple(warnings))
     for source, table in tables.items():
@@ -142,10 +158,10 @@ def _text_files(files: Sequence[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _read_text(root: Path, path: str) -> tuple[str, list[str]]:
+def _read_text(root: Path, path: str, *, follow_links: bool) -> tuple[str, list[str]]:
     """A caption file's text, cleaned, with warnings; UTF-16 and Windows-1252 are read too."""
     try:
-        data = read_file(root / path, limit=MAX_CAPTION_BYTES, inside=root)
+        data = read_file(root / path, limit=MAX_CAPTION_BYTES, inside=None if follow_links else root)
     except DatasetError as error:
         return "", [f"{path}: {error}"]
     warnings = []
@@ -166,7 +182,7 @@ def _read_text(root: Path, path: str) -> tuple[str, list[str]]:
 
 
 def _read_tables(
-    root: Path, name: str, *, files: Sequence[str], images: Sequence[str], found: Captions
+    root: Path, name: str, *, files: Sequence[str], images: Sequence[str], found: Captions, follow_links: bool
 ) -> dict[str, str]:
     """{image: caption} from every file called `name`, the outermost first so that the nearest wins."""
     known = {_stem(image): image for image in reversed(images)} | {image: image for image in images}
@@ -174,7 +190,7 @@ def _read_tables(
     paths = [path for path in files if posixpath.basename(path).lower() == name]
     for path in sorted(paths, key=lambda path: (path.count("/"), path)):
         try:
-            data = read_file(root / path, limit=MAX_TABLE_BYTES, inside=root)
+            data = read_file(root / path, limit=MAX_TABLE_BYTES, inside=None if follow_links else root)
             rows = list(_jsonl_rows(data) if name.endswith("jsonl") else _json_rows(data))
         except (DatasetError, _TableError) as error:
             found.errors.append(f"{path}: {error} Repair or remove the file.")

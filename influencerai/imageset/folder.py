@@ -1,42 +1,55 @@
-"""The files of a dataset folder: what is listed, in which order, and how a file is opened safely."""
+"""The files of a dataset folder: which are listed, in which order, and how a file is opened safely."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from influencerai.domain.output_path import RUN_MARKER
+from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.errors import DatasetError
+from influencerai.imageset.classification import SYSTEM_FOLDERS
 
 IGNORED_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
 
 
 @dataclass
 class Listing:
-    """What a folder holds. Paths are relative to it, with forward slashes, sorted by code point."""
+    """The entries of a folder. Paths are relative to it, with forward slashes, sorted by code point."""
 
     files: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     """Entries that are not opened, with the reason."""
     warnings: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    """Hidden entries and the folders of archivers and systems, without those of this program."""
+    output_folders: set[str] = field(default_factory=set)
+    """Folders that carry the marker of a run, "" for the listed one."""
+    followed: list[str] = field(default_factory=list)
+    """Links that leave the folder and were followed."""
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, *, follow_links: bool = False) -> Listing:
     """Every file under `root`, whatever the file system's order or the locale.
 
-    Hidden entries (`.influencerai`, `.cache`, ...) and the folders of archivers and systems are left out.
-    A link to a file of the folder counts as that file; links to folders are not followed.
+    Hidden entries (`.influencerai`, `.cache`, ...) and the folders of archivers and systems are not among the files.
+    A link to a file of the folder counts as that file; a link to a folder of the folder is not followed.
+
+    Args:
+        root: the dataset folder.
+        follow_links: whether links may leave the folder. Only for a path that the user of this machine typed.
 
     Raises:
         DatasetError: `root` itself cannot be listed.
     """
-    listing = Listing()
-    root = root.resolve()
-    folders = [""]
-    while folders:  # Folders may be nested deeper than Python calls.
-        folders += reversed(_list(root, folders.pop(), listing))
+    walk = _Walk(root.resolve(), follow_links=follow_links)
+    walk.run()
+    listing = walk.listing
     listing.files.sort()
+    listing.followed.sort()
     return listing
 
 
@@ -72,46 +85,77 @@ def read_head(path: Path, *, size: int = 16, inside: Path | None = None) -> byte
         raise DatasetError(f"The file cannot be read: {reason or error}.") from error
 
 
-def _list(root: Path, prefix: str, listing: Listing) -> list[str]:
-    """Adds the files of one folder to the listing, and returns its folders."""
-    try:
-        with os.scandir(root / prefix) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        reason = f"The folder cannot be listed: {error.strerror}."
-        if not prefix:
-            raise DatasetError(reason) from error
-        listing.refused[prefix.removesuffix("/")] = reason
-        return []
-    folders = []
-    for entry in found:
-        path = prefix + entry.name
-        if entry.name.startswith(".") or entry.name in IGNORED_FOLDERS:
-            continue
-        if not _is_unicode(entry.name):
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            listing.refused[shown] = "The name is not valid UTF-8. Rename the file."
-        elif entry.is_symlink():
-            _list_link(root, path, listing)
-        elif entry.is_dir(follow_symlinks=False):
-            folders.append(f"{path}/")
-        else:
+class _Walk:
+    """One walk through a folder."""
+
+    def __init__(self, root: Path, *, follow_links: bool) -> None:
+        self.root = root
+        self.follow_links = follow_links
+        self.listing = Listing()
+        self._real_folders = {root}
+        """Folders outside that were entered through a link, and `root`: none is entered twice."""
+
+    def run(self) -> None:
+        folders = [""]
+        while folders:  # Folders may be nested deeper than Python calls.
+            folders += reversed(list(self._enter(folders.pop())))
+
+    def _enter(self, prefix: str) -> Iterator[str]:
+        """Add the files of one folder to the listing, and yield its folders."""
+        try:
+            with os.scandir(self.root / prefix) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"The folder cannot be listed: {error.strerror}."
+            if not prefix:
+                raise DatasetError(reason) from error
+            self.listing.refused[prefix.removesuffix("/")] = reason
+            return
+        for entry in found:
+            path = prefix + entry.name
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FOLDERS:
+                self._pass_over(prefix, entry)
+            elif not _is_unicode(entry.name):
+                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+                self.listing.refused[shown] = "The name is not valid UTF-8. Rename the file."
+            elif entry.is_symlink():
+                yield from self._link(path)
+            elif entry.is_dir(follow_symlinks=False):
+                yield f"{path}/"
+            else:
+                self.listing.files.append(path)
+
+    def _pass_over(self, prefix: str, entry: os.DirEntry[str]) -> None:
+        if entry.name == RUN_MARKER:
+            self.listing.output_folders.add(prefix.removesuffix("/"))
+        if not entry.name.startswith(OWN_FOLDER) and _is_unicode(entry.name):
+            self.listing.passed_over.append(prefix + entry.name)
+
+    def _link(self, path: str) -> Iterator[str]:
+        """Add what a link names, and yield it where it is a folder to be entered."""
+        listing = self.listing
+        try:
+            target = (self.root / path).resolve(strict=True)
+        except (OSError, RuntimeError):
+            listing.refused[path] = "The file is a link to nothing."
+            return
+        is_folder = target.is_dir()
+        leaves = not target.is_relative_to(self.root)
+        if leaves and not self.follow_links:
+            listing.refused[path] = (
+                "The folder is a link that leaves the dataset. Copy its files into the dataset."
+                if is_folder
+                else "The file is a link that leaves the folder. Copy what it names into the folder."
+            )
+        elif not is_folder:
             listing.files.append(path)
-    return folders
-
-
-def _list_link(root: Path, path: str, listing: Listing) -> None:
-    try:
-        target = (root / path).resolve(strict=True)
-    except (OSError, RuntimeError):
-        listing.refused[path] = "The file is a link to nothing."
-        return
-    if not target.is_relative_to(root):
-        listing.refused[path] = "The file is a link that leaves the folder. Copy what it names into the folder."
-    elif target.is_dir():
-        listing.warnings.append(f"{path} is a link to a folder and is not followed.")
-    else:
-        listing.files.append(path)
+            listing.followed += [path] if leaves else []
+        elif not leaves or self.root.is_relative_to(target) or target in self._real_folders:
+            listing.warnings.append(f"{path} is a link to a folder and is not followed.")
+        else:
+            self._real_folders.add(target)
+            listing.followed.append(path)
+            yield f"{path}/"
 
 
 def _is_unicode(name: str) -> bool:

@@ -12,8 +12,8 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
+from influencerai.imageset.formats import FORMATS, sniff
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 8192 * 8192
 """Default cap on width x height. A Python process holds 4 bytes for each while it decodes."""
 MAX_FILE_BYTES = 2**29
@@ -22,18 +22,6 @@ MAX_JPEG_SCANS = 100
 """Each scan of a progressive JPEG passes over all pixels, and takes as little as 200 bytes; cameras use about 10."""
 
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
-_SIGNATURES = {
-    "JPEG": b"\xff\xd8\xff",
-    "PNG": b"\x89PNG\r\n\x1a\n",
-    "GIF": b"GIF8",
-    "BMP": b"BM",
-    "TIFF": b"II*\0",
-    "TIFF (big-endian)": b"MM\0*",
-    "Photoshop": b"8BPS",
-    "JPEG XL": b"\xff\x0a",
-    "JPEG 2000": b"\0\0\0\x0cjP",
-    "PDF": b"%PDF",
-}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -110,15 +98,6 @@ def pixel_count(data: bytes) -> int:
         return image.width * image.height
     except Exception:  # On hostile bytes Pillow's plugins raise almost anything.
         return 0
-
-
-def sniff(head: bytes) -> str | None:
-    """The format that the first bytes of a file show, in Pillow's spelling for those in FORMATS."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[4:8] == b"ftyp":
-        return {b"avif": "AVIF", b"heic": "HEIC", b"mif1": "HEIF"}.get(head[8:12], "video")
-    return next((name for name, signature in _SIGNATURES.items() if head.startswith(signature)), None)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

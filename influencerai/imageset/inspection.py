@@ -9,10 +9,14 @@ from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.captions import Caption, contains_trigger, kohya_folder, read_captions
+from influencerai.imageset.classification import HEAD_BYTES, classify
 from influencerai.imageset.decoding import Decoding
-from influencerai.imageset.folder import list_folder, read_file, read_head
-from influencerai.imageset.image_file import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, sniff
-from influencerai.imageset.report import ImageReport, ImageSetReport
+from influencerai.imageset.file_kinds import PICTURE, FileKind
+from influencerai.imageset.folder import Listing, list_folder, read_file, read_head
+from influencerai.imageset.formats import IMAGE_SUFFIXES
+from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS
+from influencerai.imageset.left_out import left_out_files, left_out_findings, named
+from influencerai.imageset.report import ImageReport, ImageSetReport, LeftOut, listed
 
 FEW_IMAGES = 5
 RECOMMENDED_IMAGES = (15, 30)
@@ -20,24 +24,6 @@ RECOMMENDED_IMAGES = (15, 30)
 LISTED_REASONS = 3
 MAX_SIDE_RATIO = 16
 """A longer side over a shorter one; beyond it nothing that is worth training remains after cropping."""
-
-IMAGE_SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".avif": "AVIF",
-    ".heic": "HEIC",
-    ".heif": "HEIF",
-    ".jxl": "JPEG XL",
-}
-_NO_IMAGES = frozenset({".txt", ".caption", ".json", ".jsonl"})
 
 
 def inspect_imageset(
@@ -47,11 +33,13 @@ def inspect_imageset(
     resolution: int | None = None,
     max_pixels: int = MAX_PIXELS,
     decoding: Decoding | None = None,
+    follow_links: bool = False,
 ) -> ImageSetReport:
     """Read every image and caption of a folder, and say what is wrong with which file.
 
-    Subfolders are included, hidden ones are not. Nothing outside the folder is opened. Images that fail are
-    listed with their errors; the set fails only when nothing is usable or a table of captions is broken.
+    Subfolders are included, hidden ones are not. Images that fail are listed with their errors; the set fails only
+    when nothing is usable or a table of captions is broken. Files that are neither pictures nor captions are listed
+    by kind.
 
     Args:
         folder: the dataset.
@@ -59,6 +47,7 @@ def inspect_imageset(
         resolution: training resolution in pixels; smaller images get a warning.
         max_pixels: cap on width x height of an image.
         decoding: limits that a process with several inspections shares; its check may end the inspection.
+        follow_links: whether links may leave the folder. Only for a path that the user of this machine typed.
     """
     decoding = decoding or Decoding()
     trigger_word = (trigger_word or "").strip() or None
@@ -67,14 +56,19 @@ def inspect_imageset(
             raise DatasetError("The folder does not exist.", remedy="Check the path.")
         if not folder.is_dir():
             raise DatasetError("This is a file.", remedy="Name the folder that holds the images.")
-        listing = list_folder(folder)
+        listing = list_folder(folder, follow_links=follow_links)
     except (DatasetError, OSError) as error:
         return _report(folder, [], errors=[str(error)], warnings=[])
     root = folder.resolve()
-    paths = [path for path in listing.files if _is_candidate(root, path)]
-    captions = read_captions(root, files=listing.files, images=paths, trigger_word=trigger_word)
+    kinds = _kinds(root, listing)
+    paths = [path for path in listing.files if kinds[path] is PICTURE]
+    captions = read_captions(
+        root, files=listing.files, images=paths, trigger_word=trigger_word, follow_links=follow_links
+    )
     trained = [path for path in paths if _repeats(path) > 0]
-    warnings = [*listing.warnings, *captions.warnings]
+    left_out = left_out_files(kinds)
+    left_out_warnings, notes = left_out_findings(left_out)
+    warnings = [*listing.warnings, *left_out_warnings, *captions.warnings]
     if len(trained) < len(paths):
         warnings.append(f"{len(paths) - len(trained)} images are left out: their folder's name asks for 0 repeats.")
     images = [
@@ -84,6 +78,7 @@ def inspect_imageset(
             caption=captions.by_image[path],
             trigger_word=trigger_word,
             max_pixels=max_pixels,
+            inside=None if follow_links else root,
             decoding=decoding,
         )
         for path in trained
@@ -91,7 +86,9 @@ def inspect_imageset(
     images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in _with_first(images)]
     images += [ImageReport(path=path, errors=(reason,)) for path, reason in listing.refused.items()]
     images.sort(key=lambda image: image.path)
-    return _report(folder, images, errors=captions.errors, warnings=warnings)
+    if listing.followed:
+        notes.append(f"Links that leave the folder are followed: {listed(listing.followed)}.")
+    return _report(folder, images, errors=captions.errors, warnings=warnings, notes=notes, left_out=left_out)
 
 
 def count_candidates(folder: Path) -> int | None:
@@ -99,20 +96,23 @@ def count_candidates(folder: Path) -> int | None:
     try:
         if not folder.is_dir():
             return None
-        return sum(_is_candidate(folder.resolve(), path) for path in list_folder(folder).files)
+        listing = list_folder(folder)
+        kinds = _kinds(folder.resolve(), listing)
+        return sum(kinds[path] is PICTURE for path in listing.files)
     except (DatasetError, OSError):
         return 0
 
 
-def _is_candidate(root: Path, path: str) -> bool:
-    """Whether the user means this file as an image, by its name or else by its content."""
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in IMAGE_SUFFIXES or suffix in _NO_IMAGES:
-        return suffix in IMAGE_SUFFIXES
-    try:
-        return sniff(read_head(root / path, inside=root)) in FORMATS
-    except DatasetError:
-        return False
+def _kinds(root: Path, listing: Listing) -> dict[str, FileKind]:
+    """The kind of every entry of a folder."""
+
+    def head(path: str) -> bytes:
+        try:
+            return read_head(root / path, size=HEAD_BYTES)
+        except DatasetError:
+            return b""
+
+    return classify([*listing.files, *listing.passed_over], head=head, output_folders=listing.output_folders)
 
 
 def _repeats(path: str) -> int:
@@ -121,7 +121,14 @@ def _repeats(path: str) -> int:
 
 
 def _inspect(
-    root: Path, path: str, *, caption: Caption, trigger_word: str | None, max_pixels: int, decoding: Decoding
+    root: Path,
+    path: str,
+    *,
+    caption: Caption,
+    trigger_word: str | None,
+    max_pixels: int,
+    inside: Path | None,
+    decoding: Decoding,
 ) -> ImageReport:
     warnings = list(caption.warnings)
     has_trigger = contains_trigger(caption.text, trigger_word) if trigger_word else None
@@ -137,7 +144,7 @@ def _inspect(
     )
     try:
         decoding.check()
-        data = read_file(root / path, limit=MAX_FILE_BYTES, inside=root)
+        data = read_file(root / path, limit=MAX_FILE_BYTES, inside=inside)
         found = found.model_copy(update={"sha256": (sha256 := hashlib.sha256(data).hexdigest())})
         facts = decoding.facts(data, sha256=sha256, max_pixels=max_pixels)
         width, height = facts.width, facts.height
@@ -176,13 +183,19 @@ def _compared(image: ImageReport, *, duplicate_of: str | None, resolution: int |
 
 
 def _report(
-    folder: Path, images: Sequence[ImageReport], *, errors: Sequence[str], warnings: Sequence[str]
+    folder: Path,
+    images: Sequence[ImageReport],
+    *,
+    errors: Sequence[str],
+    warnings: Sequence[str],
+    notes: Sequence[str] = (),
+    left_out: Sequence[LeftOut] = (),
 ) -> ImageSetReport:
-    errors, warnings, notes = list(errors), list(warnings), []
+    errors, warnings, notes = list(errors), list(warnings), list(notes)
     usable = [image for image in images if image.usable]
     few, many = RECOMMENDED_IMAGES
     if not errors and not usable:
-        errors.append(_nothing_usable(images))
+        errors.append(_nothing_usable(images, left_out))
     elif usable and len(usable) < FEW_IMAGES:
         warnings.append(f"A LoRA of {len(usable)} images shows little but these; use {few} to {many}.")
     elif usable and len(usable) < few:
@@ -197,6 +210,7 @@ def _report(
         folder=str(folder),
         status="failed" if errors else "ready",
         images=tuple(images),
+        left_out=tuple(left_out),
         errors=tuple(errors),
         warnings=tuple(warnings),
         notes=tuple(notes),
@@ -208,9 +222,10 @@ def _report(
     )
 
 
-def _nothing_usable(images: Sequence[ImageReport]) -> str:
+def _nothing_usable(images: Sequence[ImageReport], left_out: Sequence[LeftOut]) -> str:
     if not images:
-        return "It holds no images. Put JPEG, PNG or WebP files into it."
+        found = "".join(f" {named(files)} are not used: {files.reason} {files.remedy}" for files in left_out)
+        return f"It holds no images. Put JPEG, PNG or WebP files into it.{found}"
     reasons = " ".join(f"{image.path}: {image.errors[0]}" for image in images[:LISTED_REASONS])
     more = f" And {len(images) - LISTED_REASONS} more." if len(images) > LISTED_REASONS else ""
     return f"None of its {len(images)} images can be used. {reasons}{more}"

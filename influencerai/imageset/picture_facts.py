@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from influencerai.imageset.image_file import decode, sniff, upright_size
+from influencerai.imageset.formats import sniff
+from influencerai.imageset.image_file import decode, upright_size
 from influencerai.imageset.report import ImageFormat
 
 

@@ -41,12 +41,23 @@ class ImageReport(WireModel):
         return not self.errors
 
 
+class LeftOut(WireModel):
+    """Files of one kind that are neither pictures nor captions of the dataset."""
+
+    kind: str = Field(description="Such as `mask` or `cache file`.")
+    paths: tuple[str, ...] = Field(description="Relative to the dataset folder; the first ones of many.")
+    count: int
+    reason: str
+    remedy: str
+
+
 class ImageSetReport(WireModel):
     """A dataset folder. `failed`: it cannot be trained on. One bad image among good ones does not fail it."""
 
     folder: str = Field(description="As the caller named it.")
     status: Literal["ready", "failed"]
     images: tuple[ImageReport, ...] = Field(default=(), description="Sorted by path.")
+    left_out: tuple[LeftOut, ...] = Field(default=(), description="Files that are neither pictures nor captions.")
     errors: tuple[str, ...] = Field(default=(), description="What forbids a training on this folder.")
     warnings: tuple[str, ...] = Field(default=(), description="What is allowed but probably not meant.")
     notes: tuple[str, ...] = Field(default=(), description="What is good to know.")

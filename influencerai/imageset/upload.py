@@ -14,8 +14,8 @@ from influencerai.errors import DatasetError, InfluencerAIError, ValidationError
 from influencerai.imageset.archive import CHUNK_BYTES, TABLES, ArchiveError, flat_name, is_rubbish, members, shown
 from influencerai.imageset.captions import MAX_CAPTION_BYTES, read_captions
 from influencerai.imageset.folder import list_folder, read_file, read_head
-from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS, decode, sniff
-from influencerai.imageset.inspection import IMAGE_SUFFIXES
+from influencerai.imageset.formats import IMAGE_SUFFIXES, sniff
+from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS, decode
 from influencerai.imageset.staging import Staging, locked, recover_locked, refusals
 from influencerai.imageset.uploaded_files import MAX_CAPTION_LENGTH, check_caption, digest_there, is_image
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset.archive import shown
 from influencerai.imageset.folder import list_folder, read_head
-from influencerai.imageset.image_file import FORMATS, sniff
+from influencerai.imageset.formats import FORMATS, sniff
 from influencerai.imageset.staging import (
     MANIFEST,
     Staging,

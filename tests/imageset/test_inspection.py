@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from influencerai import artifacts
 from influencerai.errors import DatasetError
 from influencerai.imageset import ImageSetReport, inspect_imageset, samples
 from tests.png_files import RGB, png
@@ -225,8 +226,9 @@ def test_links_that_leave_the_folder_are_not_opened(tmp_path: Path) -> None:
     (folder / "loop").symlink_to(folder / "loop")
     report = inspect_imageset(folder)
     assert [image.path for image in report.usable] == ["a.png"]
-    for path in ("link.png", "captions.json", "a.txt", "album"):
-        assert "is a link that leaves the folder" in error_of(report, path)
+    for path in ("link.png", "captions.json", "a.txt"):
+        assert "The file is a link that leaves the folder" in error_of(report, path)
+    assert "The folder is a link that leaves the dataset" in error_of(report, "album")
     for path in ("gone.png", "loop"):
         assert error_of(report, path) == "The file is a link to nothing."
     assert "secret text" not in report.model_dump_json()
@@ -321,3 +323,19 @@ def test_what_may_not_be_read_is_an_error() -> None:
         with ordinary_user():
             report = inspect_imageset(folder)
     assert error_of(report, "b.png") == "The file cannot be read: Permission denied."
+
+
+@pytest.mark.parametrize("output", ["out", ".", "data/loras/me"])
+def test_the_files_of_a_run_in_the_dataset_change_nothing(tmp_path: Path, output: str) -> None:
+    add_image(tmp_path, "a.png")
+    add_image(tmp_path, "b/c.png", shade=1)
+    before = samples(inspect_imageset(tmp_path))
+    folder = artifacts.reserve_output(tmp_path / output, "0123456789ab")
+    for name in ("samples/epoch-0001-0-ohwx.png", "samples.png", "loss.png"):
+        add_image(folder, name, shade=9)
+    (folder / "me-final.safetensors").touch()
+    report = inspect_imageset(tmp_path)
+    assert samples(report) == before
+    (left_out,) = report.left_out
+    assert (left_out.kind, left_out.count) == ("file of a run", 4)
+    assert any("4 files of runs" in note for note in report.notes)

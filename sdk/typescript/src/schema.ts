@@ -806,6 +806,11 @@ export interface components {
              */
             images?: components["schemas"]["ImageReport"][];
             /**
+             * @description Files that are neither pictures nor captions.
+             * @default []
+             */
+            leftOut?: components["schemas"]["LeftOut"][];
+            /**
              * @description What forbids a training on this folder.
              * @default []
              */
@@ -1036,6 +1041,16 @@ export interface components {
             seed: number;
             /** @description Folder of the job's files. */
             outputDir: string;
+        };
+        /** @description Files of one kind that are neither pictures nor captions of the dataset. */
+        LeftOut: {
+            /** @description Such as `mask` or `cache file`. */
+            kind: string;
+            /** @description Relative to the dataset folder; the first ones of many. */
+            paths: string[];
+            count: number;
+            reason: string;
+            remedy: string;
         };
         /** @description How to train a LoRA: base model, steps, rank, and, in `meta`, everything of `TrainingOptions`. */
         LoraConfigDraft: {

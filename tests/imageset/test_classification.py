@@ -1,0 +1,184 @@
+"""Classification: what each file of a folder is, from its path, its neighbours and its first bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from influencerai.domain.output_path import RUN_MARKER
+from influencerai.imageset import inspect_imageset
+from influencerai.imageset.classification import HEAD_BYTES, classify
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def kinds(*paths: str, heads: dict[str, bytes] | None = None) -> dict[str, str]:
+    found = classify(paths, head=lambda path: (heads or {}).get(path, b""))
+    return {path: kind.name for path, kind in found.items()}
+
+
+def picture(text: dict[str, str] | None = None) -> bytes:
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(data, "PNG", pnginfo=info)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("name", ["01.png", "IMG_0001.JPG", "x.webp", "mask.png", "girl_mask.png", "sub/depth.jpg"])
+def test_pictures_are_pictures(name: str) -> None:
+    assert kinds(name, "other.png") == {name: "picture", "other.png": "picture"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("01-masklabel.png", "mask"),
+        ("01_mask.png", "mask"),
+        ("01.mask.webp", "mask"),
+        ("mask_01.png", "mask"),
+        ("masks/01.png", "mask"),
+        ("Mask/01.jpg", "mask"),
+        ("01-condlabel.png", "control image"),
+        ("01_openpose.png", "control image"),
+        ("01 depth.jpg", "control image"),
+        ("control/01.png", "control image"),
+        ("conditioning_images/01.png", "control image"),
+        ("01.png.crdownload", "unfinished download"),
+        ("01.jpg.part", "unfinished download"),
+        ("02.jpg.download/02.jpg", "unfinished download"),
+        ("Unconfirmed 1234.crdownload", "unfinished download"),
+        ("01.png~", "backup or temporary file"),
+        ("01.png.bak", "backup or temporary file"),
+        ("01.jpg_original", "backup or temporary file"),
+        ("01.psd", "file of an editor"),
+        ("01.kra", "file of an editor"),
+        ("a.aseprite", "file of an editor"),
+        ("card.pdf", "file of an editor"),
+        ("01_0512x0512_sd.npz", "cache file"),
+        ("01_te.npz", "cache file"),
+        ("01_0512x0768_sdxl.safetensors", "cache file"),
+        ("_latent_cache/01_abc.safetensors", "cache file"),
+        ("character.safetensors", "file of weights"),
+        ("Thumbs.db", "system file"),
+        ("desktop.ini", "system file"),
+        ("__MACOSX/01.png", "system file"),
+        ("._01.png", "system file"),
+        (".DS_Store", "system file"),
+        (".trash/01.png", "hidden file"),
+        ("01.xmp", "sidecar"),
+        ("01.aae", "sidecar"),
+        ("01.mov", "sidecar"),
+        ("01.png.json", "sidecar"),
+        ("01.dng", "camera RAW"),
+        ("clip.mov", "video or sound"),
+        ("more.zip", "archive"),
+        ("dataset.parquet", "data file"),
+        ("dataset.toml", "document or configuration"),
+        ("README.txt", "document or configuration"),
+        ("01.prompt", "text of a picture's name"),
+        ("me_e000010_00_20240131120000_42.png", "sample, grid or plot"),
+        ("sample/me_000500_01_20240131120000.png", "sample, grid or plot"),
+        ("1700000000000__000000500_0.jpg", "sample, grid or plot"),
+        ("samples/epoch-0001-0-ohwx.png", "sample, grid or plot"),
+        ("grid-0001.png", "sample, grid or plot"),
+        ("xyz_grid-0001-42.png", "sample, grid or plot"),
+    ],
+)
+def test_leftovers_beside_a_picture_are_told_apart(name: str, kind: str) -> None:
+    heads = {name: b"smiling" if name.endswith(".prompt") else PNG}
+    assert kinds("01.png", "01.txt", name, heads=heads)[name] == kind
+
+
+@pytest.mark.parametrize("name", ["01_mask.png", "masks/01.png", "grid.png", "me_e000010_00_20240131120000_42.png"])
+def test_a_caption_of_its_own_makes_a_picture_of_it(name: str) -> None:
+    assert kinds("01.png", name, name.replace(".png", ".txt"))[name] == "picture"
+
+
+def test_captions_and_tables_are_used() -> None:
+    captions = {f"01{suffix}": "caption" for suffix in (".txt", ".TXT", ".caption", ".tags")}
+    names = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.csv", "meta_cap.json", "sub/meta_lat.json")
+    tables = dict.fromkeys(names, "table of captions")
+    assert kinds(*captions, *tables) == captions | tables
+
+
+def test_plots_and_our_own_sheets_say_so_in_their_bytes() -> None:
+    heads = {
+        "plot.png": picture({"Software": "Matplotlib version3.10"})[:HEAD_BYTES],
+        "sheet.png": picture({"Software": "InfluencerAI"})[:HEAD_BYTES],
+        "drawn.png": picture({"parameters": "a woman"})[:HEAD_BYTES],
+    }
+    found = kinds(*heads, heads=heads)
+    assert found == {"plot.png": "sample, grid or plot", "sheet.png": "sample, grid or plot", "drawn.png": "picture"}
+
+
+def test_regularisation_pictures_are_not_the_characters() -> None:
+    assert kinds("img/10_ohwx/a.png", "reg/1_woman/b.png")["reg/1_woman/b.png"] == "regularisation picture"
+    assert kinds("reg/1_woman/b.png") == {"reg/1_woman/b.png": "picture"}
+
+
+def test_an_output_folder_below_the_dataset_is_the_runs() -> None:
+    paths = (
+        "a.png",
+        f"out/{RUN_MARKER}",
+        "out/me-final.safetensors",
+        "out/samples/x.png",
+        "out/loss.png",
+        "outer/b.png",
+    )
+    found = kinds(*paths)
+    assert [path for path, kind in found.items() if kind == "picture"] == ["a.png", "outer/b.png"]
+    assert {kind for path, kind in found.items() if path.startswith("out/")} == {"file of a run"}
+
+
+def test_of_a_dataset_that_is_an_output_folder_only_what_runs_write_is_left_out() -> None:
+    paths = (
+        RUN_MARKER,
+        "a.png",
+        "a.txt",
+        "sub/b.png",
+        "samples/epoch-0001-0-x.png",
+        "loss.png",
+        "me-final.safetensors",
+    )
+    found = kinds(*paths)
+    assert [path for path, kind in found.items() if kind == "picture"] == ["a.png", "sub/b.png"]
+    assert found["samples/epoch-0001-0-x.png"] == found["loss.png"] == "file of a run"
+
+
+def test_a_folder_with_everything_trains_on_the_pictures_and_says_the_rest_in_few_sentences(tmp_path: Path) -> None:
+    for index in range(6):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / f"{index:02}.png")
+        (tmp_path / f"{index:02}.txt").write_text("ohwx")
+        Image.new("L", (32, 32)).save(tmp_path / f"{index:02}-masklabel.png")
+        (tmp_path / f"{index:02}_0512x0512_sd.npz").write_bytes(b"PK")
+    for name in ("x.jpg.crdownload", "Thumbs.db", "notes.md"):
+        (tmp_path / name).write_bytes(picture())
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    assert [image.path for image in report.images] == [f"{index:02}.png" for index in range(6)]
+    masks, download = report.warnings
+    assert masks.startswith("6 masks left out: 00-masklabel.png, 01-masklabel.png, 02-masklabel.png and 3 more. Masks ")
+    assert download.startswith("1 unfinished download left out: x.jpg.crdownload. A browser has not finished ")
+    (note,) = (note for note in report.notes if note.startswith("Not part of the dataset"))
+    assert "6 cache files (00_0512x0512_sd.npz, " in note
+    assert {group.kind: group.count for group in report.left_out} == {
+        "cache file": 6,
+        "document or configuration": 1,
+        "mask": 6,
+        "system file": 1,
+        "unfinished download": 1,
+    }
+    assert report.summary == (masks, download)
+
+
+def test_a_folder_of_nothing_but_leftovers_says_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a.psd").write_bytes(b"8BPS")
+    (error,) = inspect_imageset(tmp_path).errors
+    assert error.startswith("It holds no images.")
+    assert "1 file of an editor" in error
+    assert "Convert them to PNG, JPEG or WebP." in error
