@@ -8,7 +8,7 @@ from pydantic import Field
 
 from influencerai.domain.page import PageQuery, QueryBoolean
 from influencerai.domain.relative_path import RelativePath
-from influencerai.domain.wire import Timestamp, WireModel
+from influencerai.domain.wire import Document, Timestamp, WireModel
 
 DatasetKind = Literal["lora-training", "fine-tuning"]
 DatasetStatus = Literal["pending", "processing", "ready", "failed"]
@@ -22,7 +22,7 @@ class DatasetDraft(WireModel):
 
     kind: DatasetKind = Field(description="What the dataset is for.")
     path: RelativePath = Field(description="Folder with the images, relative to the root.")
-    meta: dict[str, Any] = Field(default_factory=dict, description="Free; `triggerWord` goes into training.")
+    meta: Document = Field(default_factory=dict, description="Free; `triggerWord` goes into training.")
 
 
 class DatasetChange(WireModel):
@@ -30,7 +30,7 @@ class DatasetChange(WireModel):
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS | {"kind", "path"}
 
-    meta: dict[str, Any] | None = Field(default=None, description="Replaces the whole meta.")
+    meta: Document | None = Field(default=None, description="Replaces the whole meta.")
 
 
 class DatasetStatusChange(WireModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, StrictInt
 
 from influencerai.domain.page import PageQuery, QueryBoolean, QueryText, query_integer
-from influencerai.domain.wire import Timestamp, WireModel
+from influencerai.domain.wire import BOUNDED, Document, Timestamp, WireModel
 
 JobStatus = Literal["pending", "running", "completed", "failed"]
 TERMINAL: frozenset[JobStatus] = frozenset({"completed", "failed"})
@@ -58,7 +58,7 @@ class JobDraft(WireModel):
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS
 
     type: Literal["lora-training"] = Field(description="Kind of job.")
-    payload: JobPayload
+    payload: Annotated[JobPayload, BOUNDED]
 
     @classmethod
     def refusal_of(cls, name: str) -> str | None:
@@ -80,7 +80,7 @@ class JobChange(WireModel):
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS - {"status", "result", "costTok"} | {"type", "payload"}
 
     status: JobStatus | None = Field(default=None, description="The job's next state.")
-    result: dict[str, Any] | None = Field(default=None, description="Replaces the whole result.")
+    result: Document | None = Field(default=None, description="Replaces the whole result.")
     cost_tok: StrictInt | None = Field(default=None, ge=0, le=2**63 - 1, description="Cost in tokens.")
 
 

@@ -6,13 +6,21 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, StrictBool, StrictInt, StringConstraints, field_validator
+from pydantic import (
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from influencerai.domain.keyword_model import KeywordModel
 from influencerai.domain.output_path import check_output_path
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import NO_NUL, Number, check_plain
+from influencerai.domain.wire import NO_NUL, STORED, Document, Number, check_plain
 from influencerai.errors import ValidationError
 
 
@@ -49,7 +57,7 @@ class LoraConfig(KeywordModel):
     output_path: Annotated[str, StringConstraints(max_length=255)] | None = Field(
         default=None, description="Folder for the trained files; default data/loras/<slug of the name>."
     )
-    meta: dict[str, Any] = Field(default_factory=dict, description="Further options, see TrainingOptions.")
+    meta: Document = Field(default_factory=dict, description="Further options, see TrainingOptions.")
     is_default: StrictBool = Field(default=False, description="Whether this is the tenant's default configuration.")
 
     if TYPE_CHECKING:  # for completion and type checkers; the fields above decide
@@ -132,10 +140,11 @@ class LoraConfig(KeywordModel):
             check_output_path(path)
         return path
 
-    @field_validator("meta")
+    @field_validator("meta", mode="wrap")
     @classmethod
-    def _check_options(cls, meta: dict[str, Any]) -> dict[str, Any]:
-        TrainingOptions.model_validate(meta)
+    def _check_options(cls, sent: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> dict[str, Any]:
+        meta: dict[str, Any] = handler(sent)
+        TrainingOptions.model_validate(sent, context=info.context)
         check_plain(meta)
         return meta
 
@@ -151,7 +160,7 @@ class LoraConfig(KeywordModel):
     @property
     def options(self) -> TrainingOptions:
         """The typed view of `meta`, absent keys at their defaults."""
-        return TrainingOptions.model_validate(self.meta)
+        return TrainingOptions.model_validate(self.meta, context=STORED)
 
     @property
     def warnings(self) -> list[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from types import NoneType
+from itertools import islice
+from types import MappingProxyType, NoneType
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 import pydantic
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     ModelWrapValidatorHandler,
     PlainSerializer,
     StrictFloat,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
@@ -61,8 +65,36 @@ NO_NUL = AfterValidator(_without_nul)
 """Of texts that a database compares: Postgres knows none with NUL."""
 
 
+STORED: Mapping[str, Any] = MappingProxyType({"stored": True})
+"""Context of validating what was validated before: near misses are not searched again."""
+MOST_UNKNOWN = 100
+"""Unknown names of one object in a request; elsewhere so many are compared, since each comparison costs time."""
+_LONGEST_NAME = 64
+"""Characters; no field's name is longer, so a longer name is no near miss."""
+LARGEST_DOCUMENT = 64 * 1024
+"""Bytes of a free document as JSON: a page of a list holds 100 of them."""
+
+
+class WireObject(dict[str, Any]):
+    """An object in a request's JSON: a field has its wire name alone, and few names may be unknown."""
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, WireObject):
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        if (size := len(text.encode())) > LARGEST_DOCUMENT:
+            raise ValueError(f"As JSON it has {-(-size // 1024)} KiB, and may have {LARGEST_DOCUMENT // 1024}")
+    return value
+
+
+BOUNDED = BeforeValidator(_bounded)
+"""Of an object that is kept as it was sent: in a request its size is bounded."""
+Document = Annotated[dict[str, Any], BOUNDED]
+"""Free JSON, kept as it was sent; in a request its size is bounded."""
+
+
 class WireModel(BaseModel):
-    """A frozen model that reads camelCase or snake_case and writes camelCase.
+    """A frozen model that reads camelCase or snake_case and writes camelCase; a `WireObject` is camelCase alone.
 
     Unknown fields are ignored, and reported by `unknown_fields`; a near miss of a known field (`learningrate`)
     is an error with the suggestion, since a silently ignored typo costs a user days. A null where a field has a
@@ -77,10 +109,17 @@ class WireModel(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_near_misses(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _refuse_near_misses(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         """Report near misses beside every other error, but not that the fields which they stand for are missing."""
-        unknown = cls.unknown_fields(data) if isinstance(data, Mapping) else []
-        refused = {name: text for name in unknown if (text := cls.refusal_of(name))}
+        if not isinstance(data, Mapping) or info.context is STORED:
+            return handler(data)
+        unknown = cls.unknown_fields(data)
+        if isinstance(data, WireObject) and len(unknown) > MOST_UNKNOWN:
+            excess = f"{len(unknown)} fields are unknown here, and at most {MOST_UNKNOWN} may be"
+            raise pydantic.ValidationError.from_exception_data(
+                cls.__name__, [_error("too_many_unknown", excess, loc=("_",))]
+            )
+        refused = {name: text for name in islice(unknown, MOST_UNKNOWN) if (text := cls.refusal_of(name))}
         if not refused:
             return handler(data)
         missing = {("missing", (cls.nearest_field(name),)) for name in refused}
@@ -101,7 +140,8 @@ class WireModel(BaseModel):
         if not isinstance(data, Mapping):
             return data
         absent = _fields_without_null(cls)
-        return {key: value for key, value in data.items() if value is not None or key not in absent}
+        kept = {key: value for key, value in data.items() if value is not None or key not in absent}
+        return WireObject(kept) if isinstance(data, WireObject) else kept
 
     @classmethod
     def wire_names(cls) -> list[str]:
@@ -128,12 +168,14 @@ class WireModel(BaseModel):
     @classmethod
     def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:
         """Names in `data` that are no field of this model, in order."""
-        known = _known_fields(cls)
+        known = _wire_fields(cls) if isinstance(data, WireObject) else _known_fields(cls)
         return [str(name) for name in data if name not in known]
 
     @classmethod
     def nearest_field(cls, name: str) -> str | None:
         """The wire name that `name` is a near miss of, or None."""
+        if len(name) > _LONGEST_NAME:
+            return None
         folded = {known.lower(): known for known in cls.wire_names()}
         key = name.replace("_", "").replace("-", "").lower()
         return folded[key] if key in folded else folded.get(nearest(key, folded) or "")
@@ -165,6 +207,11 @@ class WireModel(BaseModel):
 @cache
 def _known_fields(model: type[WireModel]) -> frozenset[str]:
     return frozenset({*model.model_fields, *model.wire_names(), *model.server_fields})
+
+
+@cache
+def _wire_fields(model: type[WireModel]) -> frozenset[str]:
+    return frozenset({*model.wire_names(), *model.server_fields})
 
 
 @cache
@@ -203,11 +250,15 @@ def check_plain(value: Any, *, levels: int = 32) -> None:
             check_plain(item, levels=levels - 1)
 
 
+MOST_ERRORS = 100
+"""Errors of one document that are named."""
+
+
 def field_errors(error: pydantic.ValidationError, *, prefix: str = "") -> dict[str, list[str]]:
     """pydantic's report as {wire name: messages}; an error of the whole document stands under `_`."""
     found: dict[str, list[str]] = {}
-    for item in error.errors():
+    for item in error.errors(include_url=False, include_input=False)[:MOST_ERRORS]:
         name = prefix + ".".join(str(part) for part in item["loc"])
         text = item["msg"].removeprefix("Value error, ")
-        found.setdefault(name.rstrip(".") or "_", []).append(text)
+        found.setdefault(name.rstrip(".").removesuffix("._") or "_", []).append(text)
     return found

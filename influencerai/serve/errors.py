@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from influencerai.domain.wire import WireModel
+from influencerai.domain.wire import MOST_ERRORS, WireModel
 from influencerai.errors import (
     AuthenticationError,
     ConflictError,
@@ -154,7 +155,7 @@ def _allowed(routes: Iterable[BaseRoute], path: str) -> str:
 def _field_errors(errors: Iterable[Any]) -> dict[str, list[str]]:
     """FastAPI's report as {wire name: messages}; an error of the whole body stands under `_`."""
     found: dict[str, list[str]] = {}
-    for item in errors:
+    for item in islice(errors, MOST_ERRORS):
         if item["type"] == "json_invalid":
             found["_"] = [f"The body is no JSON: {item['ctx']['error']}"]
             continue
@@ -162,5 +163,5 @@ def _field_errors(errors: Iterable[Any]) -> dict[str, list[str]]:
             found["_"] = [_NO_OBJECT]
             continue
         name = ".".join(str(part) for part in item["loc"][1:])
-        found.setdefault(name or "_", []).append(item["msg"].removeprefix("Value error, "))
+        found.setdefault(name.removesuffix("._") or "_", []).append(item["msg"].removeprefix("Value error, "))
     return found

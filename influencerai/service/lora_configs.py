@@ -16,6 +16,8 @@ from influencerai.service.answer import Answer, answer_once
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
 
+_LONGEST_SHOWN = 100
+"""Characters of a name that a request has made up."""
 _DEFAULT_DELETED = "Deleted the default LoRA configuration. Consider setting a new default."
 
 
@@ -108,7 +110,7 @@ def users(count: int) -> str:
 
 def unknown_field_warnings(names: list[str]) -> list[str]:
     """What a request said that nothing reads."""
-    return [f"Unknown field '{name}' is ignored." for name in names]
+    return [f"Unknown field '{name[:_LONGEST_SHOWN]}' is ignored." for name in names]
 
 
 def _not_found(id: str) -> NotFoundError:

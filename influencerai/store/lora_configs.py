@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.lora_config_record import LoraConfigQuery, LoraConfigRecord
 from influencerai.domain.page import Page
+from influencerai.domain.wire import STORED
 from influencerai.errors import ConflictError
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
@@ -151,5 +152,6 @@ def _record(row: Row[Any]) -> LoraConfigRecord:
             "tenantId": row.tenant_id,
             "createdAt": to_datetime(row.created_at),
             "updatedAt": to_datetime(row.updated_at),
-        }
+        },
+        context=STORED,
     )

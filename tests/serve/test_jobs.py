@@ -42,13 +42,6 @@ async def test_create(api: Api) -> None:
     assert training["outputDir"] == "data/loras/portrait"
 
 
-async def test_snake_case_is_read_and_camel_case_shown(api: Api) -> None:
-    dataset, config = await api.dataset(), await api.config()
-    payload = {"dataset_id": dataset["id"], "lora_config_id": config["id"]}
-    answer = await api.post("/jobs", {"type": "lora-training", "payload": payload})
-    assert answer.json()["payload"] == {"datasetId": dataset["id"], "loraConfigId": config["id"]}
-
-
 async def test_the_default_configuration_is_written_into_the_payload(api: Api) -> None:
     dataset = await api.dataset()
     body = {"type": "lora-training", "payload": {"datasetId": dataset["id"]}}
