@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from influencerai.serve.app import create_app
+from influencerai.serve.connections import BACKLOG, ConnectionLimits, connection_class
 from influencerai.service import Service
 
 _GRACE_SECONDS = 10
@@ -17,11 +18,14 @@ _GRACE_SECONDS = 10
 class LocalServer(uvicorn.Server):
     """uvicorn's server, which ends event streams before it waits for connections to close."""
 
-    def __init__(self, service: Service, *, host: str, port: int) -> None:
+    def __init__(self, service: Service, *, host: str, port: int, limits: ConnectionLimits | None = None) -> None:
         config = uvicorn.Config(
             create_app(service),
             host=host,
             port=port,
+            http=connection_class(limits or ConnectionLimits.of_process()),
+            ws="none",
+            backlog=BACKLOG,
             lifespan="on",
             log_config=None,
             access_log=False,

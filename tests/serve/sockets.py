@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from influencerai.serve.connections import ConnectionLimits
 from influencerai.serve.local_server import LocalServer
 from influencerai.service import Service
 from influencerai.settings import Settings
@@ -37,10 +38,10 @@ class Served:
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[Served]:
+def served(settings: Settings, *, limits: ConnectionLimits | None = None) -> Iterator[Served]:
     """A server until the end of the block."""
     service = Service(settings, needs_worker=False)
-    server = LocalServer(service, host="127.0.0.1", port=0)
+    server = LocalServer(service, host="127.0.0.1", port=0, limits=limits)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     try:
