@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from influencerai.live.view import LiveView
     from influencerai.settings import Settings
+    from influencerai.train.comparison import compare, runs
     from influencerai.train.run import Run
     from influencerai.train.trainer import Trainer
 
@@ -82,6 +83,8 @@ __all__ = [
     "UnreachableError",
     "ValidationError",
     "__version__",
+    "compare",
+    "runs",
 ]
 
 _HOMES = {
@@ -95,6 +98,8 @@ _HOMES = {
     "TrainingOptions": "influencerai.domain",
     "TrainingResult": "influencerai.domain",
     "TrainingSpec": "influencerai.domain",
+    "compare": "influencerai.train.comparison",
+    "runs": "influencerai.train.comparison",
 }
 """Where the public names are defined that are not errors."""
 
@@ -123,4 +128,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names alone, for completion."""
+    return sorted(__all__)

@@ -118,6 +118,10 @@ class StoppedError(TrainingError):
     code = "stopped"
     advice = "Nothing is lost: go on with `--resume`, or retry the job."
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython prints this instead of a traceback: whoever pressed Stop needs none."""
+        return [f"Stopped: {self}"]
+
 
 class CheckpointError(InfluencerAIError):
     """A resumable state cannot be read or does not belong to this run."""

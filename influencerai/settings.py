@@ -5,6 +5,7 @@ Nothing is global and nothing is read at import: `Settings.load()` reads, and ha
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import tomllib
@@ -322,3 +323,21 @@ def _messages(error: pydantic.ValidationError, origins: dict[str, str]) -> dict[
         label = {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
         found.setdefault(label, []).append(item["msg"].removeprefix("Value error, "))
     return found
+
+
+def _load_signature() -> inspect.Signature:
+    """Every setting as a keyword of `Settings.load`, for help and completion."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY),
+            *(
+                inspect.Parameter(name, keyword, default=None, annotation=field.annotation)
+                for name, field in Settings.model_fields.items()
+            ),
+        ],
+        return_annotation=Settings,
+    )
+
+
+Settings.load.__func__.__signature__ = _load_signature()  # type: ignore[attr-defined]

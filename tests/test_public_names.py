@@ -51,7 +51,7 @@ def test_type_checkers_see_what_is_loaded_lazily() -> None:
 @pytest.mark.parametrize("name", influencerai.__all__)
 def test_every_name_loads_and_is_listed(name: str) -> None:
     assert getattr(influencerai, name) is not None
-    assert name in dir(influencerai)
+    assert dir(influencerai) == influencerai.__all__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

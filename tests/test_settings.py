@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
@@ -216,3 +217,9 @@ def test_the_variables_of_the_client_are_known(monkeypatch: pytest.MonkeyPatch) 
     for name in CLIENT_VARIABLES:
         monkeypatch.setenv(name, "x")
     assert Settings.load().warnings == ()
+
+
+def test_load_names_every_setting_for_completion() -> None:
+    parameters = inspect.signature(Settings.load).parameters
+    assert set(parameters) == set(Settings.model_fields)
+    assert parameters["root"].default is None

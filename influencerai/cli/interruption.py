@@ -8,71 +8,41 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
 
+from influencerai import interruption
 from influencerai.cli.outcome import InterruptedRun
-from influencerai.domain import Event, StageEvent
 from influencerai.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _KEY = "--api-key"
 
 
-class Interruption:
-    """Turns signals into a request to stop while steps are trained, and into KeyboardInterrupt at other times.
-
-    Aborting at any moment is safe, since files appear whole or not at all; stopping at a step boundary keeps
-    also the steps since the last saved state.
-    """
+class Interruption(interruption.Interruption):
+    """An interruption of a command, which ends it with the command that resumes the run."""
 
     def __init__(self, *, announce: Callable[[], None]) -> None:
-        self._announce = announce
-        self._signal: signal.Signals | None = None
-        self._stage = ""
-        self._previous: dict[signal.Signals, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether the run should end at the next step boundary."""
-        return self._signal is not None
-
-    def watch(self, event: Event) -> None:
-        """Keep track of what the run is doing."""
-        if isinstance(event, StageEvent):
-            self._stage = event.stage
-
-    def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        return self
+        super().__init__(announce=announce, signals=SIGNALS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if isinstance(error, KeyboardInterrupt | StoppedError) and self._signal is not None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt | StoppedError) and self.signal is not None:
             raise self._explain(error) from error
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        again = self.requested
-        self._signal = signal.Signals(number)
-        if again or self._stage != "training":
-            raise KeyboardInterrupt
-        self._announce()
-
     def _explain(self, error: BaseException) -> InterruptedRun:
-        assert self._signal is not None
-        if self._stage in ("", "checking"):
+        assert self.signal is not None
+        if self.stage in ("", "checking"):
             text = "Interrupted before the run began; run the same command again."
-            return InterruptedRun(text, signal_number=self._signal)
+            return InterruptedRun(text, signal_number=self.signal)
         if isinstance(error, StoppedError):
             text = error.message
-        elif self._stage == "training":
+        elif self.stage == "training":
             text = "Aborted; the run goes on from its last saved state."
         else:
-            text = f"Interrupted while {self._stage}; what was done so far is kept."
-        return InterruptedRun(text, signal_number=self._signal, resume_command=resume_command())
+            text = f"Interrupted while {self.stage}; what was done so far is kept."
+        return InterruptedRun(text, signal_number=self.signal, resume_command=resume_command())
 
 
 def resume_command(arguments: Sequence[str] | None = None) -> str:

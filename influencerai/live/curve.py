@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from influencerai.live.figure import ShownFigure
 
 SMOOTHING = 0.95
 """Share of the running mean that one report leaves of the shown loss."""
@@ -48,17 +48,17 @@ class RunningMean:
 
 def plot_loss(
     steps: Sequence[Point], validations: Sequence[Point], *, title: str, path: str | Path | None = None
-) -> Figure:
+) -> ShownFigure:
     """Loss per step, its mean over a twentieth of the run, and the validation loss; saved to `path` if given."""
-    from matplotlib.figure import Figure
+    from influencerai.live.figure import ShownFigure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = ShownFigure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     numbers, losses = [step for step, _ in steps], [loss for _, loss in steps]
-    window = max(1, len(losses) // 20)
-    means = [sum(losses[max(0, end - window) : end]) / min(end, window) for end in range(1, len(losses) + 1)]
-    axes.plot(numbers, losses, color="tab:blue", alpha=0.3, linewidth=0.8, label="loss")
-    axes.plot(numbers, means, color="tab:blue", label=f"mean of {window} steps")
+    window = _window(steps)
+    axes.plot(numbers, losses, color="tab:blue", alpha=0.3 if window > 1 else 1, linewidth=0.8, label="loss")
+    if window > 1:
+        axes.plot(numbers, _means(steps, window=window), color="tab:blue", label=f"mean of {window} steps")
     if validations:
         axes.plot(*zip(*validations, strict=True), color="tab:orange", marker="o", label="validation")
     axes.set_title(title, parse_math=False)
@@ -67,6 +67,41 @@ def plot_loss(
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure
+
+
+def plot_losses(
+    losses: Mapping[str, tuple[Sequence[Point], Sequence[Point]]], *, path: str | Path | None = None
+) -> ShownFigure:
+    """The mean losses of several runs over each other; their validation losses are dashed.
+
+    Args:
+        losses: {label: (points of the training loss, points of the validation loss)}
+        path: a file to write the figure to.
+    """
+    from influencerai.live.figure import ShownFigure
+
+    figure = ShownFigure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    for label, (steps, validations) in losses.items():
+        [line] = axes.plot([step for step, _ in steps], _means(steps, window=_window(steps)), label=label)
+        if validations:
+            axes.plot(*zip(*validations, strict=True), color=line.get_color(), linestyle="--", marker="o", markersize=3)
+    axes.set(xlabel="step", ylabel="loss (mean of a twentieth of the run)")
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def _window(steps: Sequence[Point]) -> int:
+    """Steps in a running mean: a twentieth of the run."""
+    return max(1, len(steps) // 20)
+
+
+def _means(steps: Sequence[Point], *, window: int) -> list[float]:
+    losses = [loss for _, loss in steps]
+    return [sum(losses[max(0, end - window) : end]) / min(end, window) for end in range(1, len(losses) + 1)]
 
 
 def _append(points: list[Point], point: Point) -> None:

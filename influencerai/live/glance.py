@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from influencerai.domain import Event, StepEvent
+from influencerai.domain import Event, SampleEvent, StepEvent
 from influencerai.domain.job_log import JobEvent
 from influencerai.live.curve import Point
 
@@ -29,6 +29,10 @@ class Glance:
     validation: Point | None = None
     remark: str | None = None
     is_warning: bool = False
+    file: str | None = None
+    """Name of the LoRA file that was written."""
+    pictures: tuple[str, ...] = ()
+    """Paths on this machine of sample pictures that were drawn."""
 
 
 def glance_of(event: Event | JobEvent) -> Glance:
@@ -54,9 +58,11 @@ def glance_of(event: Event | JobEvent) -> Glance:
             text = f"Epoch {data.get('epoch')}: validation loss {point[1]:.4f}" if point else None
             return Glance(validation=point, remark=text)
         case "checkpoint":
-            return Glance(remark=f"Epoch {data.get('epoch')}: wrote {_name(data.get('path'))}")
+            name = _name(data.get("path"))
+            return Glance(remark=f"Epoch {data.get('epoch')}: wrote {name}", file=name)
         case "sample":
-            return Glance(remark=f"Epoch {data.get('epoch')}: drew {', '.join(map(_name, data.get('paths') or ()))}")
+            text = f"Epoch {data.get('epoch')}: drew {', '.join(map(_name, data.get('paths') or ()))}"
+            return Glance(remark=text, pictures=event.paths if isinstance(event, SampleEvent) else ())
         case "warning":
             return Glance(remark=str(data.get("message")), is_warning=True)
         case "status":

@@ -6,8 +6,10 @@ import html
 import io
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -19,6 +21,8 @@ from influencerai.live.text import duration, visible
 
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_PLOTS = 1.0
+_SHOWN_PICTURES = 4
+_MAX_PICTURE_BYTES = 2**21
 _PLOTTING_SHARE = 0.03
 """Of the time, at most, goes into drawing plots: in a process that trains it is the trainer's."""
 
@@ -37,10 +41,18 @@ class Scene:
     seconds_left: float | None = None
     epochs: tuple[int, int] | None = None
     """The current one, and how many there are."""
+    file: str | None = None
+    """Name of the newest LoRA file."""
+    outcome: str | None = None
+    """How the training ended, once it has."""
+    pictures: tuple[str, ...] = ()
+    """Paths of the newest sample pictures on this machine."""
 
     @property
     def text(self) -> str:
         """In one line."""
+        if self.outcome:
+            return visible(f"{self.title}: {self.outcome}")
         parts = [f"{self.title}: {self.stage}" + (f" {self.done}/{self.total}" if self.total else ""), *self.figures]
         return visible(", ".join(parts))
 
@@ -87,7 +99,8 @@ class Lines:
         sys.stderr.write(f"{'Warning: ' if is_warning else ''}{visible(text)}\n")
 
     def close(self, scene: Scene) -> None:
-        pass
+        if scene.outcome:
+            sys.stderr.write(f"{scene.text}\n")
 
 
 class Terminal:
@@ -103,7 +116,7 @@ class Terminal:
     def show(self, scene: Scene) -> None:
         self._progress.update(
             self._task,
-            description=escape(visible(f"{scene.title}: {scene.stage}")),
+            description=escape(visible(f"{scene.title}: {scene.outcome or scene.stage}")),
             completed=scene.done,
             total=scene.total or None,
             figures="  ".join(scene.figures),
@@ -114,6 +127,7 @@ class Terminal:
         self._progress.console.print(escape(visible(text)), style=style, highlight=False)
 
     def close(self, scene: Scene) -> None:
+        self.show(scene)
         self._progress.stop()
 
 
@@ -161,13 +175,25 @@ class Notebook:
             except ModuleNotFoundError:
                 picture = ""
         lines = "".join(f"<div>{html.escape(text)}</div>" for text in self._remarks)
-        return HTML(f"<div>{html.escape(scene.text)}</div>{picture}{lines}")
+        samples = "".join(map(_sample, scene.pictures[:_SHOWN_PICTURES]))
+        return HTML(f"<div>{html.escape(scene.text)}</div>{picture}{lines}{samples}")
+
+
+def _sample(path: str) -> str:
+    """A sample picture as it was drawn; one that is gone or is large is left out."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return ""
+    return _embedded(data, alternative=Path(path).name) if len(data) <= _MAX_PICTURE_BYTES else ""
 
 
 def _picture(scene: Scene) -> str:
-    from base64 import b64encode
-
     file = io.BytesIO()
     plot_loss(scene.curve.steps, scene.curve.validations, title=scene.title).savefig(file, format="png", dpi=80)
-    alternative = html.escape(f"Loss of {scene.title} over its steps", quote=True)
-    return f'<img alt="{alternative}" src="data:image/png;base64,{b64encode(file.getvalue()).decode()}">'
+    return _embedded(file.getvalue(), alternative=f"Loss of {scene.title} over its steps")
+
+
+def _embedded(png: bytes, *, alternative: str) -> str:
+    text = html.escape(visible(alternative), quote=True)
+    return f'<img alt="{text}" src="data:image/png;base64,{b64encode(png).decode()}">'

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from influencerai.domain import Event
 from influencerai.domain.job_log import JobEvent
+from influencerai.errors import InfluencerAIError, StoppedError
 from influencerai.live.curve import LossCurve, RunningMean
 from influencerai.live.glance import Glance, glance_of
 from influencerai.live.surfaces import Lines, Notebook, Scene, Surface, Terminal
 from influencerai.live.text import visible
+
+_LAST_STAGE: Final = "exporting"
+"""Of a `Trainer`; the job of a server ends with a status."""
 
 
 class LiveView:
@@ -36,6 +41,8 @@ class LiveView:
         self._scene = Scene(title=title, curve=LossCurve())
         self._loss = RunningMean()
         self._has_failed = False
+        self._clock = time.monotonic
+        self._begun = time.monotonic()
 
     def __enter__(self) -> Self:
         with self._drawing():
@@ -46,6 +53,7 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._drawing():
+            self._scene = replace(self._scene, outcome=self._outcome(error))
             self._surface.close(self._scene)
 
     def __call__(self, event: Event | JobEvent) -> None:
@@ -56,6 +64,11 @@ class LiveView:
             if glance.remark is not None:
                 self._surface.remark(glance.remark, is_warning=glance.is_warning)
             self._surface.show(self._scene)
+
+    def remark(self, text: str) -> None:
+        """Show a line of the program that trains."""
+        with self._drawing():
+            self._surface.remark(text, is_warning=False)
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -68,8 +81,21 @@ class LiveView:
                     text = f"The view cannot be drawn, and the training goes on: {type(error).__name__}: {error}"
                     sys.stderr.write(f"{visible(text)}\n")
 
+    def _outcome(self, error: BaseException | None) -> str | None:
+        """How the training ended; None where a server's job goes on or has said so itself."""
+        if isinstance(error, StoppedError):
+            return "stopped, and can be resumed"
+        if isinstance(error, InfluencerAIError):
+            return f"ended with an error: {error.message}"
+        if error is not None or self._scene.stage != _LAST_STAGE:
+            return None
+        minutes = (time.monotonic() - self._begun) / 60
+        return f"completed in {minutes:.1f} minutes" + (f": {self._scene.file}" if self._scene.file else "")
+
     def _seen(self, glance: Glance) -> Scene:
-        scene = self._scene
+        scene = replace(
+            self._scene, file=glance.file or self._scene.file, pictures=glance.pictures or self._scene.pictures
+        )
         if glance.validation is not None:
             scene.curve.add_validation(*glance.validation)
         if glance.loss is not None:

@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
+import html
+from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL.Image import Image
+import pydantic
 
 from influencerai.domain import TrainingResult, TrainingSpec
+from influencerai.errors import CheckpointError
 from influencerai.live.curve import plot_loss
 from influencerai.settings import Settings
 from influencerai.train.history import Record, read_history
+from influencerai.train.pictures import Pictures
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.recorder import HISTORY_FILE
+from influencerai.train.run_folder import find_run
 from influencerai.train.sampler import Sampler
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from influencerai.live.figure import ShownFigure
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
-    """What `Trainer.train` returns."""
+    """A finished training: what `Trainer.train` returns, and `Run.open` finds again.
+
+    A notebook shows it as a card with the loss curve.
+    """
 
     spec: TrainingSpec
     result: TrainingResult
     output_dir: Path
     run_dir: Path
     settings: Settings
+
+    @classmethod
+    def open(cls, path: str | Path, *, settings: Settings | None = None) -> Run:
+        """The finished run in `path`: its run folder, its output folder, or one of its LoRA files.
+
+        The root is the folder whose `.influencerai/runs` holds the run, unless `settings` name another.
+
+        Raises:
+            CheckpointError: there is no finished run of our own.
+        """
+        folder = find_run(Path(path))
+        root = folder.path.parents[2]
+        if not folder.is_finished:
+            raise CheckpointError(
+                f"The run in {folder.path} is not finished.",
+                remedy="Resume it: train(..., resume=True), or --resume on the command line.",
+            )
+        try:
+            result = TrainingResult.model_validate(folder.result)
+        except pydantic.ValidationError as error:
+            raise CheckpointError(f"The result of the run in {folder.path} cannot be read.") from error
+        settings = settings or Settings.load(root=root)
+        output_dir = (settings.root / result.lora_path).parent
+        return cls(spec=folder.spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=settings)
+
+    @property
+    def name(self) -> str:
+        """Name of the configuration."""
+        return self.spec.config.name
 
     @property
     def lora_path(self) -> Path:
@@ -48,7 +86,7 @@ class Run:
         """One record per validation: step, epoch, loss."""
         return [record for record in self._records if record["type"] == "validation"]
 
-    def plot(self, path: str | Path | None = None) -> Figure:
+    def plot(self, path: str | Path | None = None) -> ShownFigure:
         """Loss over the steps, its running mean, and validation loss where there is one; saved to `path` if given."""
         steps, validations = (
             [(int(record["step"]), float(record["loss"])) for record in records]
@@ -66,11 +104,15 @@ class Run:
         steps: int = DEFAULT_STEPS,
         guidance: float = DEFAULT_GUIDANCE,
         negative_prompt: str = "",
-    ) -> list[Image]:
-        """`count` pictures of every prompt, drawn with the LoRA at `strength`; see `Sampler.draw`."""
+    ) -> Pictures:
+        """`count` pictures of every prompt, drawn with the LoRA at `strength`; see `Sampler.draw`.
+
+        They are a list of Pillow's images, prompt by prompt, which a notebook shows as one grid.
+        """
         quiet_libraries()
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = self._sampler.draw(
-            [prompt] if isinstance(prompt, str) else prompt,
+            prompts,
             lora=self.lora_path,
             strength=strength,
             count=count,
@@ -80,7 +122,34 @@ class Run:
             guidance=guidance,
             negative_prompt=negative_prompt,
         )
-        return [image for row in rows for image in row]
+        columns = [f"seed {seed + index}" for index in range(count)]
+        return Pictures(list(zip(prompts, rows, strict=True)), columns=columns)
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {', '.join(f'{key} {value}' for key, value in self._facts.items())})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in self._facts.items()
+        )
+        picture = ""
+        with suppress(ModuleNotFoundError, CheckpointError):
+            data = b64encode(self.plot()._repr_png_()).decode()
+            picture = f'<img alt="Loss over the steps" src="data:image/png;base64,{data}">'
+        return f"<b>{html.escape(self.name)}</b><table>{rows}</table>{picture}"
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        """What a reader wants to know first."""
+        result = self.result
+        validation = {} if result.validation_loss is None else {"validation loss": f"{result.validation_loss:.4f}"}
+        return {
+            "mean loss of the last epoch": f"{result.final_loss:.4f}",
+            **validation,
+            "minutes": f"{result.training_time_minutes:g}",
+            "files": f"{len(result.checkpoints)} in {self.output_dir}",
+            "LoRA": self.lora_path.name,
+        }
 
     @cached_property
     def _records(self) -> list[Record]:

@@ -59,9 +59,17 @@ class RunFolder:
             ExportError: `output_path` leads nowhere.
         """
         requested = str(_resolve(output_path))
+        return [folder for folder in cls.all(runs_dir) if folder._origin.get("requested") == requested]
+
+    @classmethod
+    def all(cls, runs_dir: Path) -> list[RunFolder]:
+        """Every run, newest first.
+
+        Raises:
+            CheckpointError: the folder cannot be listed.
+        """
         with file_errors(runs_dir):
-            folders = [cls(path.parent) for path in sorted(runs_dir.glob(f"*/{SPEC_FILE}"), reverse=True)]
-        return [folder for folder in folders if folder._origin.get("requested") == requested]
+            return [cls(path.parent) for path in sorted(runs_dir.glob(f"*/{SPEC_FILE}"), reverse=True)]
 
     @classmethod
     def find_unfinished(cls, runs_dir: Path, *, output_path: Path, backend: str) -> RunFolder | None:
@@ -125,6 +133,31 @@ class RunFolder:
     def _write(self, name: str, document: object) -> None:
         data = json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
         artifacts.write_atomic(self.path / name, data)
+
+
+def find_run(path: Path) -> RunFolder:
+    """The run that `path` belongs to: its run folder, its output folder, or a file in the latter.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = path.resolve()
+    if (path / SPEC_FILE).is_file():
+        return RunFolder(path)
+    folder = path if path.is_dir() else path.parent
+    marker = folder / artifacts.RUN_MARKER
+    if marker.is_file():
+        with file_errors(marker):
+            run_id = marker.read_bytes().decode("utf-8", "replace").strip()
+        for root in folder.parents:
+            for run in RunFolder.all(root / ".influencerai" / "runs"):
+                with suppress(CheckpointError):
+                    if run_id[:8] in run.path.name and run.spec.id == run_id:
+                        return run
+    raise CheckpointError(
+        f"{path} belongs to no run.",
+        remedy="Name a run's folder in .influencerai/runs, its output folder, or a LoRA file in the latter.",
+    )
 
 
 def _read_document(path: Path) -> dict[str, Any]:

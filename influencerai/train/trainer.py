@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from warnings import warn
 
 import pydantic
 
@@ -22,6 +21,7 @@ from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
+from influencerai.train.watch import Watch, watched
 
 
 class Trainer:
@@ -30,8 +30,16 @@ class Trainer:
         run = Trainer(LoraConfig(name="me", model_name="sd15")).train("data/datasets/me")
         run.lora_path
 
-    `on_event` hears what happens; without it, warnings are issued as Python's. `should_stop` is asked at every step
-    and ends the run resumably. Nothing is touched before `train` or `prepare` is called.
+    Without `on_event`, `train` shows its progress: a plot in a notebook, a bar in a terminal, else a line now and then.
+    Without `should_stop`, Ctrl-C (in a notebook, the Stop button) ends the run after the current step, resumably.
+    Nothing is touched before `train` or `prepare` is called.
+
+    Args:
+        config: the configuration of the training.
+        settings: default: those of `Settings.load()`.
+        backend: `diffusers` trains, `dry-run` checks everything and trains nothing.
+        on_event: called with every event of the run.
+        should_stop: asked at every step; where it is true, the run ends resumably.
     """
 
     def __init__(
@@ -46,8 +54,8 @@ class Trainer:
         self.config = config
         self.settings = settings or Settings.load()
         self._backend = backend
-        self._on_event = on_event or _issue_warning
-        self._should_stop = should_stop or (lambda: False)
+        self._on_event = on_event
+        self._should_stop = should_stop
 
     def prepare(self, dataset: str | Path) -> Preparation:
         """Check everything and resolve the run's spec; nothing is trained or written.
@@ -62,21 +70,28 @@ class Trainer:
             texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
             raise ValidationError(field_errors={"outputPath": texts}) from error
 
-    def train(self, dataset: str | Path, *, resume: bool = False) -> Run:
+    def train(self, dataset: str | Path, *, resume: bool = False, progress: bool | None = None) -> Run:
         """Train on the images and captions in `dataset`, a folder relative to the settings' root.
 
         With `resume`, go on with the newest unfinished run for the same output path, which ends with the same bytes
-        as if it had never been interrupted.
+        as if it had never been interrupted. `progress` shows the training while it goes on (default: unless there is an
+        `on_event`); without it, warnings are issued as Python's.
 
         Raises:
-            StoppedError: `should_stop` said so; the state is saved.
+            StoppedError: Ctrl-C or `should_stop` ended the run; the state is saved.
             CheckpointError: there is nothing to resume, or the dataset or a setting has changed since.
             InfluencerAIError: the run failed; `failure` holds the contract's result of a failed job.
         """
+        with watched(
+            self.config.name, on_event=self._on_event, should_stop=self._should_stop, progress=progress
+        ) as watch:
+            return self._train(dataset, resume=resume, watch=watch)
+
+    def _train(self, dataset: str | Path, *, resume: bool, watch: Watch) -> Run:
         quiet_libraries()
         backend = load_backend(self._backend)
         dataset_dir = self._dataset_dir(dataset)
-        self._on_event(StageEvent(stage="checking"))
+        watch.emit(StageEvent(stage="checking"))
         preparation = self.prepare(dataset)
         requested = self.settings.root / output_path(self.config)
         runs_dir = self.settings.root / ".influencerai" / "runs"
@@ -106,7 +121,7 @@ class Trainer:
                     "delete that folder or choose another outputPath."
                 )
             for message in warnings:
-                self._on_event(WarningEvent(message=message))
+                watch.emit(WarningEvent(message=message))
             context = RunContext(
                 dataset_dir=dataset_dir,
                 run_dir=folder.path,
@@ -116,8 +131,8 @@ class Trainer:
                 cache_dir=self.settings.cache_dir,
                 cache_max_bytes=int(self.settings.cache_max_gib * 2**30),
                 max_image_pixels=self.settings.max_image_pixels,
-                emit=self._on_event,
-                should_stop=self._should_stop,
+                emit=watch.emit,
+                should_stop=watch.should_stop,
             )
             result = self._execute(backend, spec, context)
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
@@ -167,9 +182,3 @@ def _nothing_to_resume(runs: list[RunFolder], requested: Path, *, backend: str) 
         f"The run in {newest.path} was started with the backend '{newest.backend}', not with '{backend}'.",
         remedy="Resume with the backend that it was started with, or start a new run.",
     )
-
-
-def _issue_warning(event: Event) -> None:
-    """What hears a run that nobody listens to: a notebook shows warnings by itself."""
-    if isinstance(event, WarningEvent):
-        warn(event.message, UserWarning, stacklevel=3)

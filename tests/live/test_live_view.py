@@ -16,11 +16,20 @@ from PIL import Image
 from rich.console import Console
 
 from influencerai import LiveView
-from influencerai.domain import Event, StageEvent, StepEvent, ValidationEvent, WarningEvent
+from influencerai.domain import (
+    CheckpointEvent,
+    Event,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+    WarningEvent,
+)
 from influencerai.domain.job_log import JobEvent, JobEventType
+from influencerai.errors import DatasetError
 from influencerai.live.curve import LossCurve, RunningMean, plot_loss
 from influencerai.live.glance import glance_of
-from influencerai.live.surfaces import Lines, Scene, Terminal
+from influencerai.live.surfaces import Lines, Notebook, Scene, Terminal
 
 CELL = """
 from influencerai import LiveView
@@ -184,3 +193,25 @@ def test_a_running_mean_starts_at_the_first_value_and_follows() -> None:
     for _ in range(200):
         last = mean.add(1.0)
     assert last == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_last_line_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveView("ava", surface=Lines()) as view:
+        view(StageEvent(stage="exporting"))
+        view(CheckpointEvent(step=12, epoch=1, path="/x/ava-final.safetensors", sha256="0"))
+    assert capsys.readouterr().err.splitlines()[-1] == "ava: completed in 0.0 minutes: ava-final.safetensors"
+    with pytest.raises(DatasetError), LiveView("ava", surface=Lines()) as view:
+        raise DatasetError("It holds no images.")
+    assert capsys.readouterr().err.splitlines()[-1] == "ava: ended with an error: It holds no images."
+    with LiveView("job", surface=Lines()) as view:
+        view(step(3))
+    assert "completed" not in capsys.readouterr().err
+
+
+def test_a_notebook_shows_the_newest_sample_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "epoch-1.png")
+    view = LiveView("ava", surface=(surface := Notebook()))
+    view(SampleEvent(step=1, epoch=1, paths=(str(tmp_path / "epoch-1.png"), str(tmp_path / "gone.png"))))
+    shown = surface._document(view._scene).data
+    assert shown.count("data:image/png;base64,") == 1
+    assert 'alt="epoch-1.png"' in shown

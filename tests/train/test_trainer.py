@@ -416,6 +416,7 @@ def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) ->
 
 
 def test_warnings_that_nobody_listens_to_are_pythons(root: Path, sd15: Path) -> None:
-    dry_trainer(root, sd15).train("data/datasets/me")
-    with pytest.warns(UserWarning, match="delete that folder or choose another outputPath"):
-        dry_trainer(root, sd15, learningRate=0.01).train("data/datasets/me")
+    dry_trainer(root, sd15).train("data/datasets/me", progress=False)
+    with pytest.warns(UserWarning, match="delete that folder or choose another outputPath") as found:
+        dry_trainer(root, sd15, learningRate=0.01).train("data/datasets/me", progress=False)
+    assert {warning.filename for warning in found} == {__file__}
