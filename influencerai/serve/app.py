@@ -95,7 +95,7 @@ def create_app(service: Service) -> FastAPI:
     describe(app, settings)
     # The last one added is the first that a request meets.
     app.add_middleware(UnexpectedErrors)
-    app.add_middleware(Gate, authentication=authentication, settings=settings)
+    app.add_middleware(Gate, authentication=authentication, service=service)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(settings.cors_origins),

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 
 from influencerai.errors import AuthenticationError, ValidationError
 from influencerai.serve.principal import EVERY_SCOPE, Principal
+from influencerai.serve.rate_limits import WrongCredentials
 from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope
@@ -43,14 +44,25 @@ class Authentication:
         self._is_open = settings.auth == "development"
         self._tokens = Tokens(settings)
         self._found: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
+        self._wrong = WrongCredentials() if settings.limits_requests and not self._is_open else None
 
-    async def principal(self, headers: Headers, *, needs_tenant: bool = True) -> Principal:
+    async def principal(self, headers: Headers, *, peer: str = "", needs_tenant: bool = True) -> Principal:
         """Who sends a request with these headers; without `needs_tenant` it need not name one.
 
         Raises:
             AuthenticationError: it does not say, cannot prove it, or names another tenant than its credential's.
+            TooManyError: that, and so did too many others from the address `peer` within a minute.
         """
-        named = headers.get(_TENANT_HEADER)
+        try:
+            return await self._principal(headers, peer, needs_tenant=needs_tenant)
+        except AuthenticationError:
+            if self._wrong is not None:
+                self._wrong.note(peer)
+                self._wrong.check(peer)
+            raise
+
+    async def _principal(self, headers: Headers, peer: str, *, needs_tenant: bool) -> Principal:
+        named = _only(headers, _TENANT_HEADER)
         if named is not None and not is_tenant(named):
             raise AuthenticationError(
                 f"The header {_TENANT_HEADER} is no tenant's id", remedy="Use 1 to 64 letters, digits and _-."
@@ -59,7 +71,7 @@ class Authentication:
             if named is None:
                 raise AuthenticationError(f"The header {_TENANT_HEADER} is missing")
             return Principal(tenant=named, scopes=EVERY_SCOPE, actor=named)
-        tenant, scopes, actor = await self._credential(_secret(headers))
+        tenant, scopes, actor = await self._credential(_secret(headers), peer)
         if tenant is None:
             if "worker" not in scopes:
                 return Principal(tenant="", scopes=scopes, actor=actor)
@@ -70,17 +82,19 @@ class Authentication:
             raise AuthenticationError(f"The credential is not for the tenant that {_TENANT_HEADER} names")
         return Principal(tenant=tenant, scopes=scopes, actor=actor)
 
-    async def _credential(self, secret: str) -> tuple[str | None, frozenset[KeyScope], str]:
+    async def _credential(self, secret: str, peer: str) -> tuple[str | None, frozenset[KeyScope], str]:
         if not secret.startswith(PREFIX):
             return self._tokens.read(secret)
-        key = await self._key(secret)
+        key = await self._key(secret, peer)
         return key.tenant_id, frozenset({key.scope}), key.name or key.prefix
 
-    async def _key(self, secret: str) -> ApiKey:
+    async def _key(self, secret: str, peer: str) -> ApiKey:
         digest, now = hashlib.sha256(secret.encode()).digest(), time.monotonic()
         known = self._found.get(digest)
         if known and known[0] > now:
             return known[1]
+        if known is None and self._wrong is not None:
+            self._wrong.check(peer)  # before the database is asked; a key that was right before is asked for
         try:
             key = await self._service.keys.authenticate(secret)
         except AuthenticationError:
@@ -167,10 +181,21 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:200])
 
 
+def _only(headers: Headers, name: str) -> str | None:
+    """The header's value; servers and proxies would choose differently among several."""
+    values = headers.getlist(name)
+    if len(values) > 1:
+        raise AuthenticationError(f"The header {name} is there {len(values)} times", remedy="Send it once.")
+    return values[0] if values else None
+
+
 def _secret(headers: Headers) -> str:
-    if key := headers.get("x-api-key"):
+    key, bearer = _only(headers, "x-api-key"), _only(headers, "authorization")
+    if key and bearer:
+        raise AuthenticationError("There are two credentials: x-api-key and authorization", remedy="Send one of them.")
+    if key:
         return key
-    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    scheme, _, credential = (bearer or "").partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         raise AuthenticationError("There is no credential", remedy=_REMEDY)
     return credential.strip()

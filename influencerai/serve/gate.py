@@ -8,8 +8,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from influencerai.errors import InfluencerAIError, TooManyError
 from influencerai.serve.authentication import Authentication
 from influencerai.serve.errors import SENTENCES, error_response, plain_error
+from influencerai.serve.principal import Principal
 from influencerai.serve.rate_limits import RateLimits
-from influencerai.settings import Settings
+from influencerai.service import Service
+from influencerai.store.fair_turns import acting_for
 
 OPEN_PATHS = ("/healthz", "/readyz")
 METRICS_PATH = "/metrics"
@@ -19,20 +21,23 @@ ADMIN_PATH = "/admin"
 class Gate:
     """ASGI middleware: puts the principal into the request's state, or answers 401 or 429 itself."""
 
-    def __init__(self, app: ASGIApp, *, authentication: Authentication, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, *, authentication: Authentication, service: Service) -> None:
+        settings = service.settings
         self._app = app
         self._authentication = authentication
-        self._limits = RateLimits(settings) if settings.limits_requests else None
+        self._limits = RateLimits(settings, service.store) if settings.limits_requests else None
         self._is_development = settings.auth == "development"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._is_open(scope):
             await self._app(scope, receive, send)
             return
+        peer = (scope.get("client") or ("",))[0]
         try:
-            principal = await self._authentication.principal(
-                Headers(scope=scope), needs_tenant=not _is_operation(scope["path"])
-            )
+            with acting_for(f"@{peer}"):  # which no tenant is called
+                principal = await self._authentication.principal(
+                    Headers(scope=scope), peer=peer, needs_tenant=not _is_operation(scope["path"])
+                )
             if not _is_operation(scope["path"]):
                 principal.require("records")  # keys for metrics or administration open no other route
         except InfluencerAIError as error:
@@ -42,6 +47,10 @@ class Gate:
         if "\0" in scope["path"]:  # which no id can hold, and not every database takes
             await plain_error(404, SENTENCES[404])(scope, receive, send)
             return
+        with acting_for(principal.tenant or principal.actor):
+            await self._pass(principal, scope, receive, send)
+
+    async def _pass(self, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
         if self._limits is None or not principal.is_limited:
             await self._app(scope, receive, send)
             return

@@ -14,6 +14,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.service.job_log import event_of
 from influencerai.service.jobs import not_found
 from influencerai.store import Store
+from influencerai.store.fair_turns import OURS, acting_for
 
 _PAGE = 500
 _LONGEST_QUEUE = 2000
@@ -122,7 +123,8 @@ class EventStreams:
         """Ask for news of all jobs at once, while there are readers."""
         while self._topics and not self._closed:
             try:
-                await self._look()
+                with acting_for(OURS):  # not for the tenant whose stream was the first
+                    await self._look()
             except InfluencerAIError as error:
                 _log.warning("Event streams wait for the database: %s", error)
             except Exception:

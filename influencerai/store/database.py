@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,40 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.errors import InfluencerAIError, SchemaError, StoreError, ValidationError
-from influencerai.store.dialect import is_sqlite, make_engine, reading, sqlite_file, take_turn, writing
+from influencerai.store.dialect import (
+    POSTGRES_READERS,
+    POSTGRES_WRITERS,
+    is_sqlite,
+    make_engine,
+    reading,
+    sqlite_file,
+    take_turn,
+    writing,
+)
+from influencerai.store.fair_turns import FairTurns
 
+_READS_EACH = 4
+_WRITES_EACH = 2
+"""Transactions of one tenant at once: one more works while the first waits for the database."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Database:
-    """One database, by URL. Reading transactions run side by side; on SQLite one writes at a time."""
+    """One database, by URL. Reading transactions run side by side; on SQLite one writes at a time.
+
+    Whom a transaction is for, `acting_for` says: nobody's transactions keep others waiting for more than a turn. One
+    is never opened inside of another.
+    """
 
     def __init__(self, url: str) -> None:
         self.is_sqlite = is_sqlite(url)
         self._file = sqlite_file(url)
         self._engine = make_engine(url)
-        self._turn = asyncio.Lock()
-        """Writers of this process queue up here: SQLite's own waiting is a poll, and unfair."""
+        self._reads = FairTurns(turns=POSTGRES_READERS, each=_READS_EACH)
+        self._writes = (
+            FairTurns(turns=1, each=1) if self.is_sqlite else FairTurns(turns=POSTGRES_WRITERS, each=_WRITES_EACH)
+        )
+        """Who waits has no connection yet. SQLite's own waiting for its one writer is a poll, and unfair."""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -40,7 +60,7 @@ class Database:
         Raises:
             StoreError: the database does not answer.
         """
-        async with self._connected() as connection:
+        async with self._reads.turn(), self._connected() as connection:
             await connection.execution_options(**reading(connection))
             async with connection.begin() as transaction:
                 yield connection
@@ -53,13 +73,10 @@ class Database:
         Raises:
             StoreError: the database does not answer, or has no room.
         """
-        async with AsyncExitStack() as stack:
-            if self.is_sqlite:
-                await stack.enter_async_context(self._turn)
-            connection = await stack.enter_async_context(self._connected())
+        async with self._writes.turn(), self._connected() as connection:
             await connection.execution_options(**writing(connection))
-            await stack.enter_async_context(connection.begin())
-            yield connection
+            async with connection.begin():
+                yield connection
 
     async def ping(self) -> None:
         """Ask the database for nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ BUSY_SECONDS = 30
 """How long a writer waits for another one."""
 _CONNECT_SECONDS = 10
 _WAL_PAUSE_SECONDS = 0.1
+POSTGRES_READERS = 12
+POSTGRES_WRITERS = 8
+"""Connections of one process: reads have theirs, however many writers wait for each other."""
 
 
 class now(FunctionElement[int]):  # noqa: N801  # reads as the SQL function that it is
@@ -149,6 +152,12 @@ def insert_or_add(connection: AsyncConnection, table: Table, column: str) -> Any
     return statement.on_conflict_do_update(index_elements=_key(table), set_={column: total})
 
 
+def insert_or_change(connection: AsyncConnection, table: Table, change: Callable[[Any], Mapping[str, Any]]) -> Any:
+    """INSERT that, where there is a row of the same primary key, sets what `change` makes of the new row's columns."""
+    statement = _insert(connection, table)
+    return statement.on_conflict_do_update(index_elements=_key(table), set_=change(statement.excluded))
+
+
 def _insert(connection: AsyncConnection, table: Table) -> Any:
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
@@ -190,7 +199,12 @@ def _postgres_engine(url: URL) -> AsyncEngine:
 
     # Without `hide_parameters` an error that is logged would name the values of a row.
     return create_async_engine(
-        url, async_creator=connect, hide_parameters=True, pool_pre_ping=True, pool_size=10, max_overflow=10
+        url,
+        async_creator=connect,
+        hide_parameters=True,
+        pool_pre_ping=True,
+        pool_size=POSTGRES_READERS + POSTGRES_WRITERS,
+        max_overflow=0,
     )
 
 

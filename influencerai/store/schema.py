@@ -278,3 +278,13 @@ api_keys = Table(
     Column("used_at", BigInteger),  # about when; written at most once a minute
     CheckConstraint("scope IN ('full', 'read', 'worker', 'metrics', 'admin')", name="scope"),
 )
+
+request_counts = Table(
+    "request_counts",
+    metadata,
+    Column("tenant_id", String(64), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("started_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+)
+"""Requests of the running minute; a crash may lose them."""

@@ -18,6 +18,7 @@ from influencerai.store.jobs import Jobs
 from influencerai.store.lora_configs import LoraConfigs
 from influencerai.store.nodes import Nodes
 from influencerai.store.queue import Queue
+from influencerai.store.request_counts import RequestCounts
 from influencerai.store.tenants import lock_tenant
 from influencerai.store.turns import Turns
 from influencerai.store.workers import Workers
@@ -39,6 +40,7 @@ class Transaction:
         self.api_keys = ApiKeys(connection)
         self.workers = Workers(connection)
         self.nodes = Nodes(connection)
+        self.request_counts = RequestCounts(connection)
         self.attempts = Attempts(connection, self.counts)
 
     async def lock_tenant(self, tenant: str) -> None:

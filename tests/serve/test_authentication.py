@@ -384,3 +384,30 @@ async def test_what_is_no_credential_at_all_is_said_in_words(production: Api) ->
     assert answer.status_code == 401
     assert answer.json()["message"] == "This is neither an API key of this server nor a JWT."
     assert "Bearer KEY" in answer.json()["remedy"]
+
+
+async def test_what_is_named_twice_is_refused(api: Api, production: Api) -> None:
+    """Servers and proxies would choose differently."""
+    assert "x-tenant-id" in await refused_twice(api, [("x-tenant-id", ANN), ("x-tenant-id", BOB)])
+    assert "x-tenant-id" in await refused_twice(api, [("x-tenant-id", ANN), ("x-tenant-id", ANN)])
+    _, ann = await production.service.keys.create(tenant=ANN)
+    _, bob = await production.service.keys.create(tenant=BOB)
+    own, other = ("authorization", f"Bearer {ann}"), ("authorization", f"Bearer {bob}")
+    assert "authorization" in await refused_twice(production, [own, other])
+    assert "authorization" in await refused_twice(production, [own, own])
+    assert "x-api-key" in await refused_twice(production, [("x-api-key", ann), ("x-api-key", bob)])
+    assert "two credentials" in await refused_twice(production, [own, ("x-api-key", bob)])
+    assert "x-tenant-id" in await refused_twice(production, [own, ("x-tenant-id", ANN), ("x-tenant-id", BOB)])
+    assert (await ask(production, dict([own]))).status_code == 200
+
+
+async def refused_twice(api: Api, headers: list[tuple[str, str]]) -> str:
+    return str(checked_error(await api.client.get("/datasets", headers=headers), 401)["message"])
+
+
+@pytest.mark.parametrize("scope", ["worker", ["worker"], ["other", "worker"], "other worker"])
+async def test_a_scope_may_be_a_list(production: Api, scope: Any) -> None:
+    """Some issuers write one; a worker's token must not be taken for its tenant's own."""
+    headers = bearer(token(scope=scope))
+    assert (await ask(production, headers)).status_code == 200
+    checked_error(await ask(production, headers, method="POST", json={"kind": "lora-training", "path": "x"}), 403)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from httpx2 import Response
 
+from influencerai.serve import rate_limits
 from influencerai.settings import Settings
+from influencerai.store import request_counts
 from tests.serve.running import ANN, BOB, Api, checked_error, picture, running
 
 pytestmark = pytest.mark.anyio
@@ -78,12 +80,67 @@ async def test_off_in_development_and_for_workers(api: Api, tmp_path: Path, sqli
 
 
 async def test_the_window_passes(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_counts, "WINDOW_MS", 500)
     settings = Settings(root=tmp_path, database_url=sqlite_url, rate_limits=True, reads_per_minute=1)
     async with running(settings) as api:
         assert [(await api.get("/datasets")).status_code for _ in range(2)] == [200, 429]
-        later = time.time() + 61
-        monkeypatch.setattr(time, "time", lambda: later)
+        await asyncio.sleep(0.6)
         assert (await api.get("/datasets")).status_code == 200
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+async def test_two_servers_of_one_database_share_a_limit(tmp_path: Path, database_url: str, limit: int) -> None:
+    settings = Settings(root=tmp_path, database_url=database_url, rate_limits=True, reads_per_minute=limit)
+    async with running(settings) as first, running(settings) as second:
+        asked = [api.get("/datasets") for _ in range(limit) for api in (first, second)]
+        statuses = Counter([(await answer).status_code for answer in asked])
+        assert limit - limit // 20 <= statuses[200] <= limit  # the other server may have kept a few
+        assert statuses[429] == 2 * limit - statuses[200]
+        left = allowance(await second.get("/datasets"))
+        assert left == (limit, 0)
+        assert allowance(await first.get("/datasets", tenant=BOB)) == (limit, limit - 1)
+
+
+async def test_many_at_once_are_counted_each(tmp_path: Path, database_url: str) -> None:
+    settings = Settings(root=tmp_path, database_url=database_url, rate_limits=True, reads_per_minute=40)
+    async with running(settings) as first, running(settings) as second:
+        answers = await asyncio.gather(*(api.get("/datasets") for _ in range(40) for api in (first, second)))
+        assert 36 <= Counter(answer.status_code for answer in answers)[200] <= 40
+
+
+async def test_wrong_credentials_are_limited_by_address(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "_WRONG_PER_MINUTE", 5)
+    settings = Settings(root=tmp_path, database_url=sqlite_url, auth="production")
+    async with running(settings) as api:
+        _, known = await api.service.keys.create(tenant=ANN)
+        _, new = await api.service.keys.create(tenant=BOB)
+
+        async def ask(key: str | None) -> Response:
+            headers = {} if key is None else {"x-api-key": key}
+            return await api.client.get("/datasets", headers=headers)
+
+        assert (await ask(known)).status_code == 200
+        statuses = [(await ask(f"iak_{'x' * 40}{number}")).status_code for number in range(7)]
+        assert statuses == [401] * 5 + [429] * 2
+        asked = 0
+        authenticate = api.service.keys.authenticate
+
+        async def counted(secret: str) -> object:
+            nonlocal asked
+            asked += 1
+            return await authenticate(secret)
+
+        monkeypatch.setattr(api.service.keys, "authenticate", counted)
+        for wrong in ("iak_x", "a.b.c", None):
+            refusal = await ask(wrong)
+            assert "address" in checked_error(refusal, 429)["message"]
+            assert 1 <= int(refusal.headers["retry-after"]) <= 61
+        assert asked == 0  # the database is not asked for them
+        assert (await ask(known)).status_code == 200  # the key was right before
+        assert (await ask(new)).status_code == 429
+        assert (await api.client.get("/healthz")).status_code == 200
 
 
 async def test_only_so_many_active_jobs_even_at_once(tmp_path: Path, database_url: str) -> None:

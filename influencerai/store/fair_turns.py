@@ -1,0 +1,103 @@
+"""Fair turns: who of those that wait goes next, so that nobody's hundred requests stand before another's one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+from influencerai.errors import TooManyError
+
+OURS = ""
+"""What the server does of its own accord."""
+_MOST_WAITING = 1000
+_acting_for: ContextVar[str] = ContextVar("acting_for", default=OURS)
+
+
+@contextmanager
+def acting_for(who: str) -> Iterator[None]:
+    """Count what is done in this block, and in tasks that it begins, to `who`: a tenant or a peer's address."""
+    token = _acting_for.set(who)
+    try:
+        yield
+    finally:
+        _acting_for.reset(token)
+
+
+class FairTurns:
+    """`turns` at once; who waits is served round robin, and none but the server itself has more than `each`."""
+
+    def __init__(self, *, turns: int, each: int) -> None:
+        self._free = turns
+        self._each = each
+        self._held: Counter[str] = Counter()
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it until the end of the block.
+
+        Raises:
+            TooManyError: a thousand of the same wait already.
+        """
+        who = _acting_for.get()
+        await self._take(who)
+        try:
+            yield
+        finally:
+            self._give_back(who)
+
+    async def _take(self, who: str) -> None:
+        if self._free and self._may_have(who):
+            self._grant(who)
+            return
+        line = self._waiting.setdefault(who, deque())
+        if len(line) >= _MOST_WAITING:
+            raise TooManyError("Too many requests of this tenant wait", retry_after=1)
+        turn = asyncio.get_running_loop().create_future()
+        line.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._leave(who, turn)
+            else:  # it was granted in the same moment
+                self._give_back(who)
+            raise
+
+    def _may_have(self, who: str) -> bool:
+        return who == OURS or self._held[who] < self._each
+
+    def _grant(self, who: str) -> None:
+        self._free -= 1
+        self._held[who] += 1
+
+    def _give_back(self, who: str) -> None:
+        self._free += 1
+        self._held[who] -= 1
+        if not self._held[who]:
+            del self._held[who]
+        self._serve_next()
+
+    def _serve_next(self) -> None:
+        for who in list(self._waiting):
+            if not self._free:
+                return
+            if not self._may_have(who):
+                continue
+            line = self._waiting.pop(who)
+            turn = line.popleft()
+            if line:
+                self._waiting[who] = line  # at the end
+            if not turn.done():
+                self._grant(who)
+                turn.set_result(None)
+
+    def _leave(self, who: str, turn: asyncio.Future[None]) -> None:
+        line = self._waiting.get(who)
+        if line is not None and turn in line:
+            line.remove(turn)
+            if not line:
+                del self._waiting[who]

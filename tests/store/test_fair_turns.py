@@ -1,0 +1,70 @@
+"""Fair turns: who waits is served in turn, whatever others have in line."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from influencerai.errors import TooManyError
+from influencerai.store import fair_turns
+from influencerai.store.fair_turns import FairTurns, acting_for
+
+pytestmark = pytest.mark.anyio
+
+
+class Work:
+    """Takes turns, notes who had them, and how many at once."""
+
+    def __init__(self, turns: FairTurns) -> None:
+        self._turns = turns
+        self.order: list[str] = []
+        self.most: dict[str, int] = {}
+        self._now: dict[str, int] = {}
+
+    async def do(self, who: str) -> None:
+        with acting_for(who):
+            async with self._turns.turn():
+                self.order.append(who)
+                self._now[who] = self._now.get(who, 0) + 1
+                self.most[who] = max(self.most.get(who, 0), self._now[who])
+                await asyncio.sleep(0.001)
+                self._now[who] -= 1
+
+
+async def test_one_comes_between_many_of_another() -> None:
+    work = Work(FairTurns(turns=1, each=1))
+    await asyncio.gather(*(work.do("ann") for _ in range(50)), work.do("bob"), work.do("bob"), work.do("cleo"))
+    assert work.order[:6] == ["ann", "ann", "bob", "cleo", "ann", "bob"]
+    assert len(work.order) == 53
+
+
+async def test_none_has_more_than_its_share_but_the_server_itself() -> None:
+    work = Work(FairTurns(turns=6, each=2))
+    await asyncio.gather(*(work.do(who) for who in ["ann", "bob", ""] for _ in range(20)))
+    assert (work.most["ann"], work.most["bob"]) == (2, 2)
+    await asyncio.gather(*(work.do("") for _ in range(20)))
+    assert work.most[""] == 6
+
+
+async def test_who_leaves_the_line_takes_no_turn() -> None:
+    turns = FairTurns(turns=2, each=2)
+    work = Work(turns)
+    tasks = [asyncio.create_task(work.do(who)) for who in ["ann"] * 20 + ["bob"] * 20]
+    await asyncio.sleep(0)
+    for number, task in enumerate(tasks):
+        if number % 3:
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait_for(asyncio.gather(*(work.do("cleo") for _ in range(10))), 5)
+    assert turns._free == 2
+    assert not turns._waiting
+    assert not turns._held
+
+
+async def test_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "_MOST_WAITING", 5)
+    work = Work(FairTurns(turns=1, each=1))
+    found = await asyncio.gather(*(work.do("ann") for _ in range(10)), work.do("bob"), return_exceptions=True)
+    assert [type(error) for error in found if error] == [TooManyError] * 4
+    assert found[-1] is None
