@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     running_jobs_per_tenant: int = Field(5, ge=1, le=10**6, description="Jobs of a tenant that run at once.")
     max_body_kib: int = Field(1024, ge=1, le=2**20, description="KiB that a request's JSON may have.")
     max_upload_mib: int = Field(2048, ge=1, le=2**20, description="MiB that one upload of images may have.")
+    max_upload_megapixels: int = Field(
+        12_000, ge=1, le=10**7, description="Megapixels that the images of one upload may have together."
+    )
     max_upload_files: int = Field(500, ge=1, le=10**5, description="Images in one upload.")
     workers: int = Field(1, ge=1, le=64, description="Jobs that this machine trains at once.")
     lease_seconds: float = Field(30, ge=1, le=3600, description="A worker silent for so long is taken for lost.")

@@ -8,13 +8,16 @@ from pathlib import Path
 from PIL import Image
 
 from influencerai.errors import DatasetError
+from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.folder import read_file
 from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS, load_rgb
 
 QUALITY = 80
 
 
-def thumbnail(path: Path, *, inside: Path, side: int = 256, max_pixels: int = MAX_PIXELS) -> bytes:
+def thumbnail(
+    path: Path, *, inside: Path, side: int = 256, max_pixels: int = MAX_PIXELS, decoding: Decoding | None = None
+) -> bytes:
     """A WebP whose longer side is `side` pixels, upright, in sRGB and without metadata; never enlarged.
 
     The same file gives the same bytes.
@@ -24,6 +27,7 @@ def thumbnail(path: Path, *, inside: Path, side: int = 256, max_pixels: int = MA
         inside: folder that a link must not leave.
         side: pixels.
         max_pixels: cap on width x height of the image.
+        decoding: limits that a process shares.
 
     Raises:
         DatasetError: no usable image, or outside of `inside`; names the file without its folder.
@@ -32,8 +36,9 @@ def thumbnail(path: Path, *, inside: Path, side: int = 256, max_pixels: int = MA
         data = read_file(path, limit=MAX_FILE_BYTES, inside=inside)
     except DatasetError as error:
         raise DatasetError(f"{path.name}: {error.message}", remedy=error.remedy) from error
-    image = load_rgb(io.BytesIO(data), name=path.name, max_pixels=max_pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    with (decoding or Decoding()).hold(data):
+        image = load_rgb(io.BytesIO(data), name=path.name, max_pixels=max_pixels)
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=QUALITY, method=4)
     return buffer.getvalue()

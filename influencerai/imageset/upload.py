@@ -13,9 +13,10 @@ from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError, InfluencerAIError, ValidationError
 from influencerai.imageset.archive import CHUNK_BYTES, TABLES, ArchiveError, flat_name, is_rubbish, members, shown
 from influencerai.imageset.captions import MAX_CAPTION_BYTES, read_captions
+from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.folder import list_folder, read_file, read_head
 from influencerai.imageset.formats import IMAGE_SUFFIXES, sniff
-from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS, decode
+from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS, pixel_count
 from influencerai.imageset.staging import Staging, locked, recover_locked, refusals
 from influencerai.imageset.uploaded_files import MAX_CAPTION_LENGTH, check_caption, digest_there, is_image
 
@@ -35,6 +36,9 @@ class UploadLimits:
     max_ratio: float = 100
     """Unpacked over packed bytes, of each file of an archive and of the whole."""
     max_pixels: int = MAX_PIXELS
+    """Of one image."""
+    max_total_pixels: int = 12 * 10**9
+    """Of all images: 500 photos of 24 megapixels."""
     max_caption_length: int = MAX_CAPTION_LENGTH
     max_folder_files: int = 10_000
     """Files in the dataset folder when the upload is in it."""
@@ -76,20 +80,23 @@ class Upload:
     Args:
         folder: the dataset folder, resolved; made where it is missing.
         limits: how much is accepted.
+        decoding: limits that a process with several uploads shares; its check may end the upload before its commit.
 
     Raises:
         InfluencerAIError: the file system refuses, from any method; nothing has changed then.
     """
 
-    def __init__(self, folder: Path, *, limits: UploadLimits | None = None) -> None:
+    def __init__(self, folder: Path, *, limits: UploadLimits | None = None, decoding: Decoding | None = None) -> None:
         self._folder = folder
         self._limits = limits or UploadLimits()
+        self._decoding = decoding or Decoding()
         self._staging = Staging(folder)
         self._files: dict[str, _File] = {}  # by the name as systems compare it that know no case
         self._stems: set[str] = set()  # of all images that came, good or bad
         self._errors: dict[str, list[str]] = {}
         self._count = 0
         self._bytes = 0
+        self._pixels = 0
         self._is_full = False
 
     def __enter__(self) -> Self:
@@ -167,7 +174,7 @@ class Upload:
             elif not name.endswith(".txt"):
                 self._stems.add(_image_stem(name))
             digest = self._staging.receive(name, self._limited(chunks))
-            stored = self._checked(name)
+            stored = self._checked(name, digest)
             self._claim(_File(stored, source, field, digest))
             self._staging.keep(name, stored)
         except ArchiveError:
@@ -187,6 +194,7 @@ class Upload:
     def _limited(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         size = 0
         for chunk in chunks:
+            self._decoding.check()
             size += len(chunk)
             self._bytes += len(chunk)
             if self._bytes > self._limits.max_total_bytes:
@@ -195,7 +203,7 @@ class Upload:
                 raise DatasetError(f"The file is larger than {self._limits.max_file_bytes:,} bytes.")
             yield chunk
 
-    def _checked(self, name: str) -> str:
+    def _checked(self, name: str, digest: str) -> str:
         """The name under which a good file of `incoming` is stored."""
         path = self._staging.incoming / name
         if name in TABLES:
@@ -214,7 +222,11 @@ class Upload:
                 "This is no image by content.",
                 remedy=f"Images (JPEG, PNG, WebP), their captions (.txt), {' and '.join(TABLES)} are accepted.",
             )
-        decode(read_file(path, limit=self._limits.max_file_bytes), max_pixels=self._limits.max_pixels)
+        data = read_file(path, limit=self._limits.max_file_bytes)
+        self._pixels += min(pixel_count(data), self._limits.max_pixels)
+        if self._pixels > (most := self._limits.max_total_pixels):
+            raise _LimitError(f"The images have more than {most:,} pixels together.", remedy="Send fewer at a time.")
+        self._decoding.facts(data, sha256=digest, max_pixels=self._limits.max_pixels)
         is_named = PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
         return name if is_named else flat_name(name + _SUFFIX_OF[str(sniff(head))])
 

@@ -19,6 +19,7 @@ from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import InfluencerAIError, ModelError
 from influencerai.imageset import inspect_imageset, samples
+from influencerai.imageset.decoding import Decoding
 from influencerai.planning import BatchPlan, Outline, estimate, execution_plan, spec_warnings
 from influencerai.planning.execution import OPTIMIZER_MODULES
 from influencerai.preflight.device import AssumedDevice, assumed_device
@@ -34,6 +35,7 @@ def preflight(
     as_path: bool,
     device: AssumedDevice | None = None,
     throughput: float | None = None,
+    decoding: Decoding | None = None,
 ) -> Preflight:
     """What a job with this config on that folder would do, need and fail on. Nothing is downloaded or written.
 
@@ -48,6 +50,7 @@ def preflight(
         as_path: whether the model's name may be a path; not for a name that a stranger chose.
         device: what the job will run on; by default this machine's, as far as it shows without torch.
         throughput: images per second of earlier jobs of the same family and resolution.
+        decoding: limits that a process with several inspections shares.
     """
     device = device or assumed_device(settings.device)
     errors: list[str] = []
@@ -63,6 +66,7 @@ def preflight(
         trigger_word=config.options.trigger_word,
         resolution=config.resolution,
         max_pixels=settings.max_image_pixels,
+        decoding=decoding,
     )
     with _noted(errors):
         images = samples(report)

@@ -29,6 +29,7 @@ from influencerai.errors import (
     TooManyError,
     ValidationError,
 )
+from influencerai.serve.disconnection import DisconnectedError
 from influencerai.tenant_folders import TenantFolders
 
 STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
@@ -54,6 +55,8 @@ SENTENCES = {
 }
 _NO_OBJECT = "The body should be a JSON object, sent as content-type: application/json"
 _RETRY_SECONDS = 5
+_CLIENT_CLOSED_REQUEST = 499
+"""nginx's code; HTTP has none."""
 _log = logging.getLogger(__name__)
 
 
@@ -105,6 +108,10 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, folders: Te
         if response.status_code >= 500:  # which its sender cannot mend
             _log.error("The request failed: %s", error)
         return response
+
+    @app.exception_handler(DisconnectedError)
+    async def answer_nobody(request: Request, error: DisconnectedError) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log; nobody receives it
 
     @app.exception_handler(RequestValidationError)
     async def answer_validation(request: Request, error: RequestValidationError) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -13,10 +12,12 @@ from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset import ImageReport
+from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.thumbnail import thumbnail
 from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
 from influencerai.imageset.uploaded_files import write_caption
 from influencerai.service.datasets import DatasetService
+from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 
 _ZIP = b"PK\x03\x04"
@@ -25,13 +26,15 @@ _ZIP = b"PK\x03\x04"
 class DatasetImageService:
     """Images of one tenant's datasets, per call."""
 
-    def __init__(self, settings: Settings, datasets: DatasetService) -> None:
+    def __init__(self, settings: Settings, datasets: DatasetService, work: PictureWork) -> None:
         self._datasets = datasets
+        self._work = work
         self._max_pixels = settings.max_image_pixels
         self._limits = UploadLimits(
             max_files=settings.max_upload_files,
             max_total_bytes=settings.max_upload_mib * 2**20,
             max_pixels=settings.max_image_pixels,
+            max_total_pixels=settings.max_upload_megapixels * 10**6,
         )
 
     async def upload(
@@ -52,8 +55,8 @@ class DatasetImageService:
         dataset = await self._datasets.get(tenant, id)
         folder = self._datasets.folder(tenant, dataset)
 
-        def put() -> UploadReport:
-            with Upload(folder, limits=self._limits) as upload:
+        def put(decoding: Decoding) -> UploadReport:
+            with Upload(folder, limits=self._limits, decoding=decoding) as upload:
                 for name, file in files:
                     head = file.read(len(_ZIP))
                     file.seek(0)
@@ -65,7 +68,7 @@ class DatasetImageService:
                     upload.caption(name, text)
                 return upload.commit(replace=replace)
 
-        report = await asyncio.to_thread(put)
+        report = await self._work.long(tenant, put)
         return report, await self._datasets.look_again(tenant, dataset, always=True)
 
     async def list(self, tenant: str, id: str, query: ImageQuery) -> Page[DatasetImage]:
@@ -89,7 +92,12 @@ class DatasetImageService:
         """
         folder, path = await self._place(tenant, id, image)
         try:
-            return await asyncio.to_thread(thumbnail, folder / path, inside=folder, max_pixels=self._max_pixels)
+            return await self._work.small(
+                tenant,
+                lambda decoding: thumbnail(
+                    folder / path, inside=folder, max_pixels=self._max_pixels, decoding=decoding
+                ),
+            )
         except DatasetError as error:
             raise NotFoundError(f"Image {path} has no thumbnail: {error.message}") from error
 
@@ -102,7 +110,7 @@ class DatasetImageService:
         """
         folder, path = await self._place(tenant, id, image)
         try:
-            await asyncio.to_thread(write_caption, folder, path, text)
+            await self._work.small(tenant, lambda _: write_caption(folder, path, text))
         except ValidationError as error:
             texts = [text for texts in error.field_errors.values() for text in texts]
             raise ValidationError(field_errors={"caption": texts}) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -13,12 +13,22 @@ from typing import Any
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetQuery, DatasetStatus
 from influencerai.domain.page import Page
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.errors import DatasetError, InUseError, NotFoundError, RefusedError, ValidationError
+from influencerai.errors import (
+    DatasetError,
+    InfluencerAIError,
+    InUseError,
+    NotFoundError,
+    RefusedError,
+    ValidationError,
+)
 from influencerai.imageset import ImageReport, ImageSetReport, count_candidates, inspect_imageset
+from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.report import CaptionSource
 from influencerai.imageset.uploaded_files import remove_uploaded
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.lora_configs import users
+from influencerai.service.picture_work import PictureWork
+from influencerai.service.shared_work import SharedWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
@@ -34,12 +44,15 @@ _log = logging.getLogger(__name__)
 class DatasetService:
     """One tenant's datasets per call."""
 
-    def __init__(self, store: Store, settings: Settings, folders: TenantFolders) -> None:
+    def __init__(self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork) -> None:
         self._store = store
         self._settings = settings
         self._folders = folders
+        self._work = work
+        self._looks = SharedWork[tuple[Dataset, ImageSetReport]]()
         self._looking: dict[str, asyncio.Task[None]] = {}
-        """Large folders that are being looked at, by dataset."""
+        """Looks that nobody waits for, by dataset."""
+        self._is_closed = False
 
     async def create(
         self, tenant: str, draft: DatasetDraft, *, unknown: tuple[str, ...] = (), request: RequestKey | None = None
@@ -50,7 +63,7 @@ class DatasetService:
             ValidationError: the path leaves the tenant's root.
         """
         folder = self._folders.resolve(tenant, draft.path)
-        status, report = await self._look(folder, draft.meta)
+        status, report = await self._first_look(tenant, folder, draft.meta)
         warnings = (*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft))
 
         async def make(transaction: Transaction) -> Answer[Dataset]:
@@ -61,7 +74,7 @@ class DatasetService:
 
         answer = await answer_once(self._store, tenant, request, Dataset, make)
         if answer.value.status == "processing":
-            self._look_later(tenant, answer.value)
+            self._look_later(answer.value)
         return answer
 
     async def list(self, tenant: str, query: DatasetQuery) -> Page[Dataset]:
@@ -112,10 +125,9 @@ class DatasetService:
                 if document := await transaction.datasets.report(tenant, id):
                     return ImageSetReport.model_validate(document)
         folder = self._folders.resolve(tenant, dataset.path)
-        if not await asyncio.to_thread(folder.is_dir):
+        if not await self._work.small(tenant, lambda _: folder.is_dir()):
             raise DatasetError(f"There is no folder {dataset.path}.", remedy="Make it, or upload images.")
-        report = await asyncio.to_thread(self._inspect, folder, dataset.meta)
-        await self._keep(tenant, dataset, status=report.status, report=report)
+        _, report = await self._look(dataset)
         return report
 
     async def delete(self, tenant: str, id: str) -> None:
@@ -138,7 +150,8 @@ class DatasetService:
             task.cancel()
         if not is_shared:
             with suppress(ValidationError):  # a link that leads out of the root by now: nothing there is ours
-                await asyncio.to_thread(remove_uploaded, self._folders.resolve(tenant, dataset.path))
+                folder = self._folders.resolve(tenant, dataset.path)
+                await self._work.small(tenant, lambda _: remove_uploaded(folder))
 
     async def look_again(self, tenant: str, dataset: Dataset, *, always: bool = False) -> Dataset:
         """The dataset with the status that its folder has now; what somebody set in between stays.
@@ -147,16 +160,27 @@ class DatasetService:
         """
         try:
             folder = self._folders.resolve(tenant, dataset.path)
-            status, report = await self._look(folder, dataset.meta)
+            if status := await self._status_before_look(tenant, folder):
+                if status == dataset.status and not always:
+                    return dataset
+                changed = await self._keep(dataset, status=status, report=None)
+                if changed.status == "processing":
+                    self._look_later(changed)
+                return changed
+            changed, _ = await self._look(dataset)
         except (DatasetError, ValidationError) as error:
             _log.warning("The dataset cannot be looked at: %s", error, extra={"dataset_id": dataset.id})
-            status, report = "failed", None
-        if status == dataset.status and not always:
-            return dataset
-        changed = await self._keep(tenant, dataset, status=status, report=report)
-        if changed.status == "processing":
-            self._look_later(tenant, changed)
+            return await self._keep(dataset, status="failed", report=None)
         return changed
+
+    def look_soon(self, tenant: str, id: str) -> None:
+        """Look again at a dataset while nobody waits for it."""
+
+        async def look() -> None:
+            with suppress(NotFoundError):
+                await self.get(tenant, id)
+
+        self._in_background(id, look)
 
     async def note_caption(self, tenant: str, id: str, image: str, text: str) -> ImageReport:
         """Write into the report that an image has this caption now.
@@ -182,10 +206,11 @@ class DatasetService:
         async with self._store.read() as transaction:
             found = await transaction.datasets.unseen()
         for dataset in found:
-            self._look_later(dataset.tenant_id, dataset)
+            self._look_later(dataset)
 
     async def close(self) -> None:
         """Stop looking at large folders; they are looked at again when the service starts."""
+        self._is_closed = True
         for task in self._looking.values():
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
@@ -194,44 +219,74 @@ class DatasetService:
         """Where the dataset's images lie."""
         return self._folders.resolve(tenant, dataset.path)
 
-    async def _look(self, folder: Path, meta: Mapping[str, Any]) -> tuple[DatasetStatus, ImageSetReport | None]:
+    async def _first_look(
+        self, tenant: str, folder: Path, meta: Mapping[str, Any]
+    ) -> tuple[DatasetStatus, ImageSetReport | None]:
         """The status that a folder deserves; a large one is left for later."""
-        count = await asyncio.to_thread(count_candidates, folder)
-        if count is None:
-            return "pending", None
-        if count > LOOKED_AT_ONCE:
-            return "processing", None
-        report = await asyncio.to_thread(self._inspect, folder, meta)
+        if status := await self._status_before_look(tenant, folder):
+            return status, None
+        report = await self._inspect(tenant, folder, meta)
         return report.status, report
 
-    def _look_later(self, tenant: str, dataset: Dataset) -> None:
+    async def _status_before_look(self, tenant: str, folder: Path) -> DatasetStatus | None:
+        """The status of a folder that is missing, or too large to be inspected while its user waits."""
+        count = await self._work.small(tenant, lambda _: count_candidates(folder))
+        if count is None:
+            return "pending"
+        return "processing" if count > LOOKED_AT_ONCE else None
+
+    async def _look(self, dataset: Dataset) -> tuple[Dataset, ImageSetReport]:
+        """Inspect the folder and keep what was found, together with all who want that now."""
+
+        async def look() -> tuple[Dataset, ImageSetReport]:
+            async with self._store.read() as transaction:
+                now = await transaction.datasets.get(dataset.tenant_id, dataset.id)
+            if now is None:
+                raise _not_found(dataset.id)
+            folder = self._folders.resolve(now.tenant_id, now.path)
+            report = await self._inspect(now.tenant_id, folder, now.meta)
+            return await self._keep(now, status=report.status, report=report), report
+
+        return await self._looks.run(dataset.id, look)
+
+    def _look_later(self, dataset: Dataset) -> None:
         async def look() -> None:
+            with suppress(NotFoundError):  # deleted in the meantime
+                await self._look(dataset)
+
+        self._in_background(dataset.id, look)
+
+    def _in_background(self, id: str, work: Callable[[], Awaitable[None]]) -> None:
+        async def guarded() -> None:
             try:
-                folder = self._folders.resolve(tenant, dataset.path)
-                report = await asyncio.to_thread(self._inspect, folder, dataset.meta)
-                await self._keep(tenant, dataset, status=report.status, report=report)
-            except NotFoundError:
-                pass  # deleted in the meantime
+                await work()
+            except InfluencerAIError as error:
+                _log.warning("The dataset cannot be looked at: %s", error, extra={"dataset_id": id})
             except Exception:
-                _log.exception("The dataset could not be looked at.", extra={"dataset_id": dataset.id})
+                _log.exception("The dataset could not be looked at.", extra={"dataset_id": id})
             finally:
-                self._looking.pop(dataset.id, None)
+                self._looking.pop(id, None)
 
-        if dataset.id not in self._looking:
-            self._looking[dataset.id] = asyncio.create_task(look())
+        if id not in self._looking and not self._is_closed:
+            self._looking[id] = asyncio.create_task(guarded())
 
-    def _inspect(self, folder: Path, meta: Mapping[str, Any]) -> ImageSetReport:
-        return inspect_imageset(
-            folder, trigger_word=trigger_word(meta), max_pixels=self._settings.max_image_pixels
-        ).model_copy(update={"folder": ""})
+    async def _inspect(self, tenant: str, folder: Path, meta: Mapping[str, Any]) -> ImageSetReport:
+        def inspect(decoding: Decoding) -> ImageSetReport:
+            found = inspect_imageset(
+                folder,
+                trigger_word=trigger_word(meta),
+                max_pixels=self._settings.max_image_pixels,
+                decoding=decoding,
+            )
+            return found.model_copy(update={"folder": ""})
 
-    async def _keep(
-        self, tenant: str, dataset: Dataset, *, status: DatasetStatus, report: ImageSetReport | None
-    ) -> Dataset:
+        return await self._work.long(tenant, inspect)
+
+    async def _keep(self, dataset: Dataset, *, status: DatasetStatus, report: ImageSetReport | None) -> Dataset:
         """Write what was seen; a status that was set by hand in between stays."""
         document = None if report is None else report.to_wire()
         return await self._edit(
-            tenant,
+            dataset.tenant_id,
             dataset.id,
             lambda now: {"report": document, **({"status": status} if now.status == dataset.status else {})},
         )

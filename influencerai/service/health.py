@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pydantic import Field
@@ -41,6 +42,12 @@ class HealthService:
         self._store = store
         self._settings = settings
         self._needs_worker = needs_worker
+        self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="disk-check")
+        """The default threads may all be at work for others; a file system that hangs holds this one only."""
+
+    async def close(self) -> None:
+        """Let go of the thread."""
+        self._disk_thread.shutdown(wait=False, cancel_futures=True)
 
     async def readiness(self) -> Readiness:
         """Ask database, disk and runner, each with a deadline."""
@@ -66,7 +73,8 @@ class HealthService:
 
     async def _disk(self) -> str:
         root = self._settings.root
-        free = (await asyncio.to_thread(shutil.disk_usage, root)).free // _MIB
+        usage = await asyncio.get_running_loop().run_in_executor(self._disk_thread, shutil.disk_usage, root)
+        free = usage.free // _MIB
         if free < self._settings.min_free_mib:
             raise InfluencerAIError(f"{free} MiB are free.", remedy="Free space on the root's disk.")
         return f"{free} MiB are free."

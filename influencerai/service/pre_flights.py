@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from influencerai.domain import LoraConfig
@@ -11,6 +10,7 @@ from influencerai.domain.job import JobDraft
 from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
 from influencerai.service.datasets import DatasetService
 from influencerai.service.jobs import resolve_draft, with_trigger_word
+from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.tenant_folders import TenantFolders
@@ -19,11 +19,14 @@ from influencerai.tenant_folders import TenantFolders
 class PreFlightService:
     """Checks of one tenant's drafts, per call."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, folders: TenantFolders) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, datasets: DatasetService, folders: TenantFolders, work: PictureWork
+    ) -> None:
         self._store = store
         self._settings = settings.model_copy(update={"allow_downloads": settings.serves_downloads})
         self._datasets = datasets
         self._folders = folders
+        self._work = work
 
     async def check(self, tenant: str, draft: JobDraft) -> Preflight:
         """The report on a draft.
@@ -37,14 +40,17 @@ class PreFlightService:
             speed = await self._speed(transaction, tenant, config)
             device = await self._device(transaction)
         folder = self._datasets.folder(tenant, dataset)
-        found = await asyncio.to_thread(
-            preflight,
-            with_trigger_word(config, dataset),
-            folder,
-            settings=self._settings,
-            as_path=False,
-            device=device,
-            throughput=speed,
+        found = await self._work.long(
+            tenant,
+            lambda decoding: preflight(
+                with_trigger_word(config, dataset),
+                folder,
+                settings=self._settings,
+                as_path=False,
+                device=device,
+                throughput=speed,
+                decoding=decoding,
+            ),
         )
         return found.model_copy(
             update={

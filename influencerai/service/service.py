@@ -12,6 +12,7 @@ from influencerai.service.job_runs import JobRunService
 from influencerai.service.jobs import JobService
 from influencerai.service.keys import KeyService
 from influencerai.service.lora_configs import LoraConfigService
+from influencerai.service.picture_work import PictureWork
 from influencerai.service.pre_flights import PreFlightService
 from influencerai.service.upkeep import Upkeep
 from influencerai.settings import Settings
@@ -27,12 +28,13 @@ class Service:
         self.store = Store(settings.database_url)
         self.folders = TenantFolders(settings)
         self.lora_configs = LoraConfigService(self.store)
-        self.datasets = DatasetService(self.store, settings, self.folders)
-        self.dataset_images = DatasetImageService(settings, self.datasets)
+        self._picture_work = PictureWork(settings)
+        self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work)
+        self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work)
         self.jobs = JobService(self.store, settings, self.datasets)
         self.job_runs = JobRunService(self.store, settings, self.folders)
         self.job_log = JobLogService(self.store, self.folders)
-        self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders)
+        self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders, self._picture_work)
         self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
         self.keys = KeyService(self.store)
         self.cluster = ClusterService(self.store, settings)
@@ -54,4 +56,6 @@ class Service:
         await self.event_streams.close()
         await self._upkeep.stop()
         await self.datasets.close()
+        await self._picture_work.close()
+        await self.health.close()
         await self.store.database.close()

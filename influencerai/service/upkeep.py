@@ -62,8 +62,7 @@ class Upkeep:
             await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)
             await transaction.nodes.forget(unseen_seconds=_UNSEEN_SECONDS)
         for tenant, dataset_id in waited_for:
-            # One that cannot be looked at must not keep the others from it.
-            await self._guarded(partial(self._datasets.get, tenant, dataset_id))
+            self._datasets.look_soon(tenant, dataset_id)
 
     @staticmethod
     async def _guarded(work: Callable[[], Awaitable[object]]) -> None:

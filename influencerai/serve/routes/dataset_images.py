@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 from influencerai.domain.dataset import CaptionChange, DatasetImage, ImageQuery, UploadAnswer
 from influencerai.domain.page import QueryBoolean
 from influencerai.errors import ValidationError
 from influencerai.serve.bodies import answer, answer_page, strict_route
+from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import ImagePage, Responses, errors, page
 from influencerai.serve.principal import FileReader, Owner
 from influencerai.service import Service
@@ -38,6 +39,7 @@ def dataset_image_routes(service: Service) -> APIRouter:
         },
     )
     async def upload_images(
+        request: Request,
         tenant: Owner,
         id: str,
         files: Annotated[
@@ -49,19 +51,22 @@ def dataset_image_routes(service: Service) -> APIRouter:
     ) -> Response:
         """Put images into the dataset's folder: all of them, or none if anything is wrong with one."""
         named = [(file.filename or "", file.file) for file in files]
-        report, dataset = await images.upload(tenant, id, named, captions=_captions(captions), replace=replace)
+        uploading = images.upload(tenant, id, named, captions=_captions(captions), replace=replace)
+        report, dataset = await while_connected(request, uploading)
         changed = {name: getattr(report, name) for name in ("added", "replaced", "unchanged")}
         return answer(UploadAnswer(**changed, captions=report.caption_count, status=dataset.status))
 
     @router.get("", responses=page(ImagePage) | errors(400, 404))
-    async def list_images(tenant: FileReader, id: str, query: Annotated[ImageQuery, Query()]) -> Response:
+    async def list_images(
+        request: Request, tenant: FileReader, id: str, query: Annotated[ImageQuery, Query()]
+    ) -> Response:
         """The dataset's images with their captions, as its folder was last looked at."""
-        return answer_page(await images.list(tenant, id, query))
+        return answer_page(await while_connected(request, images.list(tenant, id, query)))
 
     @router.get("/{image:path}/thumbnail", response_class=Response, responses=_THUMBNAIL | errors(404))
-    async def get_thumbnail(tenant: FileReader, id: str, image: str) -> Response:
+    async def get_thumbnail(request: Request, tenant: FileReader, id: str, image: str) -> Response:
         """A small picture of one image."""
-        picture = await images.thumbnail(tenant, id, image)
+        picture = await while_connected(request, images.thumbnail(tenant, id, image))
         return Response(picture, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
 
     @router.put("/{image:path}/caption", response_model=DatasetImage, responses=errors(400, 404, 413))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from influencerai.domain.dataset import (
     Dataset,
@@ -24,6 +24,7 @@ from influencerai.serve.bodies import (
     answer_warned,
     strict_route,
 )
+from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import Deleted, WarnedDataset, created, errors, page
 from influencerai.serve.principal import Editor, FileReader, Owner, Reader
 from influencerai.service import Service
@@ -37,10 +38,12 @@ def dataset_routes(service: Service) -> APIRouter:
     datasets = service.datasets
 
     @router.post("", responses=created(WarnedDataset) | errors(400, 409, 413), status_code=201)
-    async def create_dataset(tenant: Owner, draft: DatasetDraft, sent: SentBody, key: MaybeKey) -> Response:
+    async def create_dataset(
+        request: Request, tenant: Owner, draft: DatasetDraft, sent: SentBody, key: MaybeKey
+    ) -> Response:
         """Register a folder of images and captions; `status` says what was found there."""
         unknown = tuple(unknown_field_warnings(DatasetDraft.unknown_fields(sent)))
-        made = await datasets.create(tenant, draft, unknown=unknown, request=key)
+        made = await while_connected(request, datasets.create(tenant, draft, unknown=unknown, request=key))
         return answer_document(made.to_wire(), status=201, headers={"location": f"/datasets/{made.value.id}"})
 
     @router.get("", responses=page(list[Dataset]) | errors(400))
@@ -49,9 +52,9 @@ def dataset_routes(service: Service) -> APIRouter:
         return answer_page(await datasets.list(tenant, query), bare=True)
 
     @router.get("/{id}", response_model=Dataset, responses=errors(404))
-    async def get_dataset(tenant: Reader, id: str) -> Response:
+    async def get_dataset(request: Request, tenant: Reader, id: str) -> Response:
         """One dataset; a pending one is looked at again."""
-        return answer(await datasets.get(tenant, id))
+        return answer(await while_connected(request, datasets.get(tenant, id)))
 
     @router.patch("/{id}", response_model=WarnedDataset, responses=errors(400, 404, 413))
     async def update_dataset(tenant: Owner, id: str, change: DatasetChange, sent: SentBody) -> Response:
@@ -68,9 +71,11 @@ def dataset_routes(service: Service) -> APIRouter:
         return answer_warned(changed, unknown_field_warnings(DatasetStatusChange.unknown_fields(sent)))
 
     @router.get("/{id}/report", response_model=ImageSetReport, responses=errors(400, 404))
-    async def get_dataset_report(tenant: FileReader, id: str, query: Annotated[ReportQuery, Query()]) -> Response:
+    async def get_dataset_report(
+        request: Request, tenant: FileReader, id: str, query: Annotated[ReportQuery, Query()]
+    ) -> Response:
         """What was seen in the dataset's folder: each image with its size, caption and faults."""
-        return answer(await datasets.report(tenant, id, refresh=query.refresh))
+        return answer(await while_connected(request, datasets.report(tenant, id, refresh=query.refresh)))
 
     @router.delete("/{id}", response_model=Deleted, responses=errors(400, 404))
     async def delete_dataset(tenant: Owner, id: str) -> Response:

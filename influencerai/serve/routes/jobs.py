@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from influencerai.domain.job import Job, JobChange, JobDetail, JobDraft, JobQuery, JobSeries, SeriesQuery, SubmitQuery
 from influencerai.preflight import Preflight
@@ -17,6 +17,7 @@ from influencerai.serve.bodies import (
     answer_warned,
     strict_route,
 )
+from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import Deleted, JobPage, WarnedJob, created, errors, page
 from influencerai.serve.principal import Owner, Reader, Reporter
 from influencerai.service import Service
@@ -33,6 +34,7 @@ def job_routes(service: Service) -> APIRouter:
 
     @router.post("", responses=_DRY_RUN | created(WarnedJob) | errors(400, 404, 409, 413), status_code=201)
     async def create_job(
+        request: Request,
         tenant: Owner,
         draft: JobDraft,
         sent: SentBody,
@@ -41,7 +43,7 @@ def job_routes(service: Service) -> APIRouter:
     ) -> Response:
         """Submit a training; with `dryRun=true` check everything and store nothing."""
         if query.dry_run:
-            return answer(await service.pre_flights.check(tenant, draft))
+            return answer(await while_connected(request, service.pre_flights.check(tenant, draft)))
         made = await jobs.create(tenant, draft, sent["payload"], request=key)
         unknown = unknown_field_warnings(JobDraft.unknown_fields(sent))
         document = {**made.to_wire(), "warnings": [*unknown, *made.warnings]}
