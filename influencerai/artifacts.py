@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from influencerai import file_system
 from influencerai.domain.output_path import RUN_MARKER as RUN_MARKER
 from influencerai.errors import ExportError, InfluencerAIError
 
@@ -68,13 +69,13 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
             file.write(data)
             if sync:
                 file.flush()
-                os.fsync(file.fileno())
+                file_system.sync(file.fileno())
         temporary.replace(path)
         if sync:
-            _sync_folder(path.parent)
+            file_system.sync_folder(path.parent)
     except OSError as error:
         raise InfluencerAIError(
-            f"{path} cannot be written: {error.strerror or error}.",
+            f"{path} cannot be written: {file_system.refusal(error, path.parent)}.",
             remedy="Free space on that disk, or choose a folder that you may write to.",
         ) from error
     finally:
@@ -197,7 +198,7 @@ def reserve_output(folder: Path, run_id: str, *, suffix: str | None = None) -> P
                 return candidate
         except OSError as failure:
             raise ExportError(
-                f"The output folder {candidate} cannot be made: {failure.strerror or failure}.",
+                f"The output folder {candidate} cannot be made: {file_system.refusal(failure, folder.parent)}.",
                 remedy="Choose another outputPath.",
             ) from failure
     raise ExportError(
@@ -218,15 +219,10 @@ def _claim(folder: Path, run_id: str) -> bool:
     marker = folder / RUN_MARKER
     if not marker.exists() and any(folder.glob("*.safetensors")):
         return False
-    complete = folder / _TEMPORARY.format(secrets.token_hex(8))
-    write_atomic(complete, run_id.encode())
     try:
-        os.link(complete, marker)  # exclusive, and never seen half-written
+        file_system.create_exclusively(marker, run_id.encode())
     except FileExistsError:
         return marker.read_bytes() == run_id.encode()
-    finally:
-        complete.unlink()
-    _sync_folder(folder)
     return True
 
 
@@ -262,18 +258,3 @@ def _check_extent(
         raise error(f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are there.", remedy=remedy)
     if position < data_bytes:
         raise error(f"{path} is damaged: {data_bytes - position:,} bytes follow its last tensor.", remedy=remedy)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` durable, where the system can (Windows cannot open a folder)."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as failure:
-        if failure.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pydantic
 from pydantic import Field
 
-from influencerai import artifacts
+from influencerai import artifacts, file_system
 from influencerai.domain import TrainingSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import RefusedError
@@ -118,12 +117,13 @@ class BatchState:
             RefusedError: another process runs the batch.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("ab") as file:
+        path = self._path.with_suffix(".lock")
+        with path.open("ab") as file, ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(file_system.file_lock(file.fileno(), path))
             except BlockingIOError as error:
                 raise RefusedError(
-                    f"Another process is running the batch {self._document.file}.",
+                    f"Another process is running the batch {self._document.file}: {error.strerror}.",
                     remedy="Wait until it has ended, or end it.",
                 ) from error
             self._document = self._read() or self._document

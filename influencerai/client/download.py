@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 
+from influencerai import file_system
 from influencerai.client.answers import error_of
 from influencerai.client.connection import Connection, segment
 from influencerai.client.part import claimed_part
@@ -120,7 +121,7 @@ class Download:
                     if left < 0:
                         break  # more than was announced: the hash will tell
                 file.flush()
-                await self._connection.transport.aside(lambda: os.fsync(file.fileno()))
+                await self._connection.transport.aside(lambda: file_system.sync(file.fileno()))
 
     async def _is_there(self, path: Path) -> bool:
         """Whether a file has the announced bytes; a link has none."""

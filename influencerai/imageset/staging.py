@@ -7,17 +7,17 @@ everything else in it is complete, turns it from something to throw away into so
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Self
 
+from influencerai import file_system
 from influencerai.errors import InfluencerAIError
 
 MANIFEST = ".influencerai-uploads.json"
@@ -43,6 +43,7 @@ class Staging:
         self._folder = folder
         self._path = folder / f"{_PREFIX}{secrets.token_hex(8)}"
         self._owner: IO[bytes] | None = None
+        self._held = ExitStack()
         self._made: list[Path] = []
 
     def __enter__(self) -> Self:
@@ -52,7 +53,8 @@ class Staging:
                 with locked(self._folder, make=True):
                     self._path.mkdir(mode=0o700)
                     self._owner = (self._path / _OWNER).open("xb")
-                    fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    owner = self._path / _OWNER
+                    self._held.enter_context(file_system.file_lock(self._owner.fileno(), owner))
                     for name in (_FILES, _OLD, _INCOMING):
                         (self._path / name).mkdir()
         except BaseException:
@@ -76,7 +78,7 @@ class Staging:
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            file_system.sync(file.fileno())
         return digest.hexdigest()
 
     def discard(self, name: str) -> None:
@@ -113,9 +115,9 @@ class Staging:
             for name in (*placed, *remove):
                 _link(inside(self._folder, name), self._path / _OLD / name)
             for folder in {(self._path / _FILES / name).parent for name in placed}:
-                _sync(folder)
+                file_system.sync_folder(folder)
             _write(self._path / _JOURNAL, _document({"place": placed, "remove": sorted(remove)}))
-            _sync(self._path)
+            file_system.sync_folder(self._path)
             try:
                 _finish(self._folder, self._path)
             except OSError:
@@ -138,6 +140,7 @@ class Staging:
         with contextlib.suppress(OSError):
             if not (self._path / _JOURNAL).exists():
                 shutil.rmtree(self._path, ignore_errors=True)
+            self._held.close()
             if self._owner:
                 self._owner.close()
             with locked(self._folder):
@@ -164,10 +167,10 @@ def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
                 continue
             raise
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_open_at(descriptor, path):  # Else its last holder has removed it.
-                yield
-                return
+            with file_system.file_lock(descriptor, path, wait=True):
+                if _is_open_at(descriptor, path):  # Else its last holder has removed it.
+                    yield
+                    return
         finally:
             os.close(descriptor)
 
@@ -273,10 +276,10 @@ def _finish(folder: Path, staging: Path) -> list[str]:
     for target in remove.values():
         target.unlink(missing_ok=True)
     for parent in {target.parent for target in (*place.values(), *remove.values())}:
-        _sync(parent)
+        file_system.sync_folder(parent)
     (staging / _JOURNAL).unlink()
     with contextlib.suppress(OSError):  # It is done; `recover` can still clear this up.
-        _sync(staging)
+        file_system.sync_folder(staging)
         shutil.rmtree(staging)
     return [name for name in (*place, *remove) if name != MANIFEST]
 
@@ -284,13 +287,13 @@ def _finish(folder: Path, staging: Path) -> list[str]:
 def _is_owned(staging: Path) -> bool:
     """Whether the process that fills a staging folder lives. It locks the owner file before it gives up the folder."""
     try:
-        with (staging / _OWNER).open("rb+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        owner = staging / _OWNER
+        with owner.open("rb+") as file, file_system.file_lock(file.fileno(), owner):
+            return False
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
-    return False
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:
@@ -305,10 +308,7 @@ def _link(file: Path, keep: Path) -> None:
     if not file.exists():
         return
     keep.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file, keep)
-    except OSError:
-        shutil.copy2(file, keep)
+    file_system.link_or_copy(file, keep)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -317,17 +317,9 @@ def _write(path: Path, data: bytes) -> None:
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        file_system.sync(file.fileno())
     temporary.replace(path)
 
 
 def _document(content: object) -> bytes:
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import glob
-import os
 import shutil
 from pathlib import Path
 
+from influencerai import file_system
 from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
@@ -134,12 +134,14 @@ def copy_run(source: Path, target: Path) -> bool:
     try:
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(source.glob("state-*.safetensors")):
-            os.link(file, target / file.name)
+            file_system.link_or_copy(file, target / file.name)
             has_state = True
         if (history := source / _APPENDED).is_file():
             shutil.copyfile(history, target / _APPENDED)
-        if (images := source / "dataset").is_dir():
-            shutil.copytree(images, target / "dataset", copy_function=os.link)
+        for image in sorted(path for path in (source / "dataset").rglob("*") if path.is_file()):
+            place = target / image.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file_system.link_or_copy(image, place)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise InfluencerAIError(f"The checkpoint of {source.name} cannot be taken over: {error.strerror}.") from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from influencerai import artifacts
+from influencerai import artifacts, file_system
 from influencerai.domain import StepEvent, ValidationEvent
 from influencerai.errors import CheckpointError
 
@@ -73,6 +73,6 @@ def file_errors(path: Path, *, but: type[OSError] | None = None) -> Iterator[Non
         if but and isinstance(error, but):
             raise
         raise CheckpointError(
-            f"{path} cannot be read or written: {error.strerror or error}.",
+            f"{path} cannot be read or written: {file_system.refusal(error, path.parent)}.",
             remedy="Free space on that disk, or choose a root that you may write to and a shorter outputPath.",
         ) from error

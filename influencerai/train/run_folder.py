@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from influencerai import artifacts
+from influencerai import artifacts, file_system
 from influencerai.domain import TrainingSpec
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
@@ -117,12 +116,14 @@ class RunFolder:
         path = self.path / "lock"
         with file_errors(path):
             file = path.open("ab")
-        with file:
+        with file, ExitStack() as held:
             try:
                 with file_errors(path, but=BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held.enter_context(file_system.file_lock(file.fileno(), path))
             except BlockingIOError as error:
-                raise CheckpointError(f"Another process is training the run in {self.path}.") from error
+                raise CheckpointError(
+                    f"Another process is training the run in {self.path}: {error.strerror}."
+                ) from error
             yield
 
     @property

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from influencerai import artifacts
+from influencerai import artifacts, file_system
 from influencerai.domain import SampleSpec, TrainingSpec
 from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
@@ -47,7 +46,7 @@ def take_snapshot(
                 artifacts.write_atomic(blob, _inspected(source, sample))
             with suppress(FileNotFoundError):  # another job has just released the blob
                 if blob.stat().st_mode & 0o222:
-                    blob.chmod(0o444)
+                    file_system.set_mode(blob, 0o444)
                 _link(blob, run_dir / DATASET_FOLDER / sample.path)
                 break
         else:
@@ -134,12 +133,8 @@ def _link(blob: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        os.link(blob, temporary)
+        file_system.link_or_copy(blob, temporary)
         temporary.replace(target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        artifacts.write_atomic(target, blob.read_bytes())
     finally:
         temporary.unlink(missing_ok=True)  # it is still there when `target` was that very link before
 

@@ -1,6 +1,5 @@
 """Trainer and Run: what a notebook sees."""
 
-import fcntl
 import json
 import math
 from pathlib import Path
@@ -27,6 +26,7 @@ from influencerai.errors import (
 from influencerai.train.device import memory_errors, smaller_setting
 from influencerai.train.history import History, read_history
 from influencerai.train.model_components import damage_errors
+from influencerai.train.run_folder import RunFolder
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -130,10 +130,8 @@ def test_two_processes_do_not_train_one_run(root: Path, sd15: Path) -> None:
     with pytest.raises(StoppedError):
         Trainer(make_config(sd15), settings=settings, should_stop=stop_after(1)).train("data/datasets/me")
     [lock] = (root / ".influencerai/runs").glob("*/lock")
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(CheckpointError, match="Another process"):
-            Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
+    with RunFolder(lock.parent).lock(), pytest.raises(CheckpointError, match="Another process"):
+        Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
 
 
 def test_another_runs_files_are_not_overwritten(root: Path, sd15: Path) -> None:
