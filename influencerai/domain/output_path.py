@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,13 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def output_path(config: LoraConfig) -> str:
     """The config's output folder, or the default that its name gives."""
-    path = (config.output_path or f"data/loras/{slug(config.name, default='lora')}").rstrip("/")
+    path = (config.output_path or f"data/loras/{name_slug(config.name)}").rstrip("/")
     return path.removesuffix(_SUFFIX)
 
 
 def output_name(config: LoraConfig) -> str:
     """The stem of the run's files: the last part of the output path."""
-    return last_part(output_path(config)) or slug(config.name, default="lora")
+    return last_part(output_path(config)) or name_slug(config.name)
 
 
 def last_part(path: str) -> str:
@@ -49,6 +51,28 @@ def check_output_path(path: str) -> None:
         )
 
 
+def name_slug(name: str) -> str:
+    """The slug of a config's name; `lora` for one without letters and digits, with its hash unless it is ASCII."""
+    number = "" if name.isascii() else f"-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
+    return slug(name, default=f"lora{number}")
+
+
 def slug(text: str, *, default: str, longest: int = 200) -> str:
-    """Lower-case letters, digits and dashes; `default` where nothing is left."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:longest] or default
+    """Lower-case letters and digits of any script, and dashes, in at most `longest` bytes of UTF-8.
+
+    Latin letters lose their accents; other scripts keep their marks, without which their letters are others.
+    `default` stands for a text without letters and digits.
+    """
+    kept: list[str] = []
+    base = ""
+    for character in unicodedata.normalize("NFKD", text.lower()):
+        kind = unicodedata.category(character)[0]
+        if kind == "M":
+            if base.isascii():
+                continue
+        else:
+            base = character
+        kept.append(character if kind in "LNM" else "-")
+    composed = unicodedata.normalize("NFC", "".join(kept))
+    found = re.sub(r"-+", "-", composed).strip("-")
+    return found.encode()[:longest].decode(errors="ignore") or default
