@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from influencerai import __version__
-from influencerai.cli.outcome import DONE, FAILED, exit_code_of, report_error, silence_broken_pipe
+from influencerai.cli.outcome import DONE, FAILED, escape_unshowable, exit_code_of, report_error, silence_broken_pipe
 
 COMMANDS = {
     "train": "Train a LoRA on a folder of pictures.",
@@ -49,6 +49,7 @@ class Program(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command and leave with its exit code; errors are reported, never raised."""
+        escape_unshowable()
         given = list(sys.argv[1:] if args is None else args)
         debug, as_json = "--debug" in given, "--json" in given
         extra["standalone_mode"] = False

@@ -43,8 +43,9 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on one line of standard output."""
-    click.echo(json.dumps(document, ensure_ascii=False))
+    """One JSON document on one line of standard output; in ASCII where that cannot show every character."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+    click.echo(json.dumps(document, ensure_ascii=not encoding.startswith("utf")))
 
 
 def print_result(document: Mapping[str, Any]) -> None:
@@ -61,6 +62,13 @@ def report_error(error: BaseException, *, as_json: bool, debug: bool) -> None:
         click.echo(visible("".join(traceback.format_exception(error))), err=True)
     if not as_json:
         _print_error(known)
+
+
+def escape_unshowable() -> None:
+    """Let standard output and error write characters that their encoding lacks as escapes, where they would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence_broken_pipe() -> None:

@@ -29,7 +29,7 @@ def config(name: str) -> LoraConfig:
         ("Ёлка 2", "ёлка-2"),
         ("देवी", "देवी"),
         ("が", "が"),
-        ("Ａｂ", "ab"),
+        ("①", "1"),
     ],
 )
 def test_a_name_in_any_script_names_its_folder_and_its_files(name: str, stem: str) -> None:
