@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from influencerai.domain import LoraConfig, TrainingOptions
 from tests.databases import Databases
 from tests.documents import LANGUAGES, execute, read_blocks
 from tools.write_docs import MODELS, TABLES, error_classes, render
@@ -68,6 +69,15 @@ def test_tables_are_current(path: Path) -> None:
 def test_every_table_has_its_place_in_the_docs() -> None:
     text = "".join(path.read_text("utf-8") for path in DOCUMENTS)
     assert set(re.findall(r"^<!-- table: (\w+) -->$", text, re.MULTILINE)) == {*MODELS, *TABLES}
+
+
+def test_the_names_of_other_trainers_lead_to_names_of_ours() -> None:
+    text = (ROOT / "docs/from-other-trainers.md").read_text("utf-8")
+    named = {
+        name for row in re.findall(r"^\| `[^|]+\|([^|]+)\|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert len(named) > 30
+    assert named - {"train"} <= {*LoraConfig.wire_names(), *TrainingOptions.wire_names()}
 
 
 def test_every_error_has_a_code_and_an_advice_of_its_own() -> None:

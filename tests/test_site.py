@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.site_links import on_page_markdown
+from tools.site_notebooks import page_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,19 +25,33 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert "WARNING" not in done.stderr
     pages = {path.parent.name for path in tmp_path.glob("*/index.html")}
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index", "notes"} <= pages
+    assert {path.parent.name for path in tmp_path.glob("notebooks/*/index.html")} == {
+        path.stem for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
+    options = (tmp_path / "training-options/index.html").read_text("utf-8")
+    assert "data/loras/&lt;slug of the name&gt;" in options
     reference = (tmp_path / "reference/index.html").read_text("utf-8")
     for name in ("Trainer", "LiveView", "wait_for_completion", "download"):
         assert name in reference
+    for internal in ("settings_customise_sources", "worker_document", "job_threads"):
+        assert internal not in reference
     assert not re.search(r'href="[^"]*\.\./\.\./\.\./', reference)
     unread = [path.parent.name for path in tmp_path.glob("**/index.html") if "<p>```" in path.read_text("utf-8")]
     assert unread == [], "a fenced block is shown as running text"
 
 
 def test_what_lies_outside_of_the_docs_is_named() -> None:
-    text = "See [a notebook](../notebooks/04_sweep.ipynb), [compose.yaml](../compose.yaml) and [settings](settings.md)."
+    text = "See [the units](../deploy/systemd), [compose.yaml](../compose.yaml) and [settings](settings.md)."
     assert on_page_markdown(text) == (
-        "See a notebook (`notebooks/04_sweep.ipynb` in the repository), `compose.yaml` and [settings](settings.md)."
+        "See the units (`deploy/systemd` in the repository), `compose.yaml` and [settings](settings.md)."
     )
+
+
+def test_notebooks_are_pages() -> None:
+    assert on_page_markdown("[a sweep](../notebooks/04_sweep.ipynb)") == "[a sweep](notebooks/04_sweep.md)"
+    page = page_of(ROOT / "notebooks/01_first_lora.ipynb")
+    assert "```python" in page
+    assert "data:image/png;base64," in page
 
 
 def test_what_a_block_says_beside_its_language_is_its_title() -> None:

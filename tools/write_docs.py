@@ -161,7 +161,7 @@ def _default(field: FieldInfo) -> str:
 def _escape(cell: str) -> str:
     """Markdown that shows `|` and, outside of code, `<` as they are."""
     parts = cell.replace("|", "\\|").split("`")
-    return "`".join(part.replace("<", "\\<") if index % 2 == 0 else part for index, part in enumerate(parts))
+    return "`".join(part.replace("<", "&lt;") if index % 2 == 0 else part for index, part in enumerate(parts))
 
 
 TABLES: dict[str, Callable[[], str]] = {
