@@ -39,4 +39,10 @@ def normalized(path: str) -> str:
     return "/".join(parts)
 
 
+def is_image_path(path: str) -> bool:
+    """Whether this can be the path of an image in a dataset folder, of which no part is hidden."""
+    parts = path.split("/")
+    return "\0" not in path and not any(part == "" or part.startswith(".") for part in parts)
+
+
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST), AfterValidator(normalized)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.errors import DatasetError
+from influencerai.imageset import beneath
 from influencerai.imageset.classification import SYSTEM_FOLDERS
 
 IGNORED_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
@@ -45,7 +46,7 @@ def list_folder(root: Path, *, follow_links: bool = False) -> Listing:
     Raises:
         DatasetError: `root` itself cannot be listed.
     """
-    walk = _Walk(root.resolve(), follow_links=follow_links)
+    walk = _Walk(root, follow_links=follow_links)
     walk.run()
     listing = walk.listing
     listing.files.sort()
@@ -56,7 +57,7 @@ def list_folder(root: Path, *, follow_links: bool = False) -> Listing:
 def read_file(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
     """The bytes of a regular file.
 
-    The path is resolved first and opened without following a link, so that what was checked is what is read.
+    With `inside` each part of the path is opened below the part before, so that what was checked is what is read.
 
     Raises:
         DatasetError: no regular file, longer than `limit` bytes, unreadable, or outside the folder `inside`.
@@ -71,28 +72,42 @@ def read_file(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
 def read_head(path: Path, *, size: int = 16, inside: Path | None = None) -> bytes:
     """The first `size` bytes of a regular file; raises as `read_file`."""
     try:
-        target = path.resolve(strict=True)
-        if inside is not None and not target.is_relative_to(inside.resolve()):
-            raise DatasetError("The file is a link that leaves the folder.", remedy="Copy the file into the folder.")
-        # Non-blocking, since opening a named pipe would wait for a writer for ever.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(target, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise DatasetError("This is no regular file.")
+        with os.fdopen(_open(path, inside=inside), "rb") as file:
             return file.read(size)
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:
+            raise DatasetError("This is no regular file.") from error
         raise DatasetError(f"The file cannot be read: {reason or error}.") from error
+
+
+def _open(path: Path, *, inside: Path | None) -> int:
+    """A descriptor of a regular file; raises OSError, or DatasetError for a link that leaves `inside`."""
+    if inside is None:
+        target = path.resolve(strict=True)
+        return beneath.open_file(target.parent, target.name)
+    if path.is_relative_to(inside):
+        try:
+            return beneath.open_file(inside, path.relative_to(inside).as_posix())
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
+                raise
+    # A part of the path is a link. Where that leads is opened below the folder again, without following any link.
+    target, root = path.resolve(strict=True), inside.resolve()
+    if not target.is_relative_to(root):
+        raise DatasetError("The file is a link that leaves the folder.", remedy="Copy the file into the folder.")
+    return beneath.open_file(inside, target.relative_to(root).as_posix())
 
 
 class _Walk:
     """One walk through a folder."""
 
     def __init__(self, root: Path, *, follow_links: bool) -> None:
-        self.root = root
+        self.root = root.resolve()
         self.follow_links = follow_links
         self.listing = Listing()
-        self._real_folders = {root}
+        self._pinned = root
+        self._real_folders = {self.root}
         """Folders outside that were entered through a link, and `root`: none is entered twice."""
 
     def run(self) -> None:
@@ -103,8 +118,7 @@ class _Walk:
     def _enter(self, prefix: str) -> Iterator[str]:
         """Add the files of one folder to the listing, and yield its folders."""
         try:
-            with os.scandir(self.root / prefix) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            found = self._entries(prefix)
         except OSError as error:
             reason = f"The folder cannot be listed: {error.strerror}."
             if not prefix:
@@ -124,6 +138,12 @@ class _Walk:
                 yield f"{path}/"
             else:
                 self.listing.files.append(path)
+
+    def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
+        if not self.follow_links:
+            return beneath.entries(self._pinned, prefix)
+        with os.scandir(self.root / prefix) as found:
+            return sorted(found, key=lambda entry: entry.name)
 
     def _pass_over(self, prefix: str, entry: os.DirEntry[str]) -> None:
         if entry.name == RUN_MARKER:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError
+from influencerai.imageset.beneath import shown_path
 from influencerai.imageset.captions import Caption, contains_trigger, kohya_folder, read_captions
 from influencerai.imageset.classification import HEAD_BYTES, classify
 from influencerai.imageset.decoding import Decoding
@@ -59,8 +60,9 @@ def inspect_imageset(
         listing = list_folder(folder, follow_links=follow_links)
     except (DatasetError, OSError) as error:
         return _report(folder, [], errors=[str(error)], warnings=[])
-    root = folder.resolve()
-    kinds = _kinds(root, listing)
+    root = folder.resolve() if follow_links else folder
+    inside = None if follow_links else root
+    kinds = _kinds(root, listing, inside=inside)
     paths = [path for path in listing.files if kinds[path] is PICTURE]
     captions = read_captions(
         root, files=listing.files, images=paths, trigger_word=trigger_word, follow_links=follow_links
@@ -78,7 +80,7 @@ def inspect_imageset(
             caption=captions.by_image[path],
             trigger_word=trigger_word,
             max_pixels=max_pixels,
-            inside=None if follow_links else root,
+            inside=inside,
             decoding=decoding,
         )
         for path in trained
@@ -97,18 +99,18 @@ def count_candidates(folder: Path) -> int | None:
         if not folder.is_dir():
             return None
         listing = list_folder(folder)
-        kinds = _kinds(folder.resolve(), listing)
+        kinds = _kinds(folder, listing, inside=folder)
         return sum(kinds[path] is PICTURE for path in listing.files)
     except (DatasetError, OSError):
         return 0
 
 
-def _kinds(root: Path, listing: Listing) -> dict[str, FileKind]:
+def _kinds(root: Path, listing: Listing, *, inside: Path | None) -> dict[str, FileKind]:
     """The kind of every entry of a folder."""
 
     def head(path: str) -> bytes:
         try:
-            return read_head(root / path, size=HEAD_BYTES)
+            return read_head(root / path, size=HEAD_BYTES, inside=inside)
         except DatasetError:
             return b""
 
@@ -207,7 +209,7 @@ def _report(
     if substituted := sum(image.caption_source == "trigger word" for image in usable):
         notes.append(f"{substituted} images have no caption and get the trigger word as theirs.")
     return ImageSetReport(
-        folder=str(folder),
+        folder=str(shown_path(folder)),
         status="failed" if errors else "ready",
         images=tuple(images),
         left_out=tuple(left_out),

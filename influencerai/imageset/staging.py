@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Self
+from typing import BinaryIO, Self
 
 from influencerai import file_system
 from influencerai.errors import InfluencerAIError
+from influencerai.imageset import beneath
+from influencerai.imageset.beneath import shown_name
 
 MANIFEST = ".influencerai-uploads.json"
 """{name: SHA-256} of the files that came through the server."""
@@ -27,6 +28,7 @@ _LOCK = ".influencerai-uploads.lock"
 _PREFIX = ".influencerai-upload-"
 _OWNER, _JOURNAL = "owner", "journal.json"
 _FILES, _OLD, _INCOMING = "files", "old", "incoming"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class Staging:
@@ -41,8 +43,7 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / f"{_PREFIX}{secrets.token_hex(8)}"
-        self._owner: IO[bytes] | None = None
+        self._name = f"{_PREFIX}{secrets.token_hex(8)}"
         self._held = ExitStack()
         self._made: list[Path] = []
 
@@ -51,12 +52,12 @@ class Staging:
             with refusals(self._folder):
                 self._made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
                 with locked(self._folder, make=True):
-                    self._path.mkdir(mode=0o700)
-                    self._owner = (self._path / _OWNER).open("xb")
-                    owner = self._path / _OWNER
-                    self._held.enter_context(file_system.file_lock(self._owner.fileno(), owner))
+                    beneath.make_folder(self._folder, self._name, mode=0o700)
+                    owner = beneath.open_file(self._folder, self._at(_OWNER), _NEW)
+                    self._held.callback(os.close, owner)
+                    self._held.enter_context(file_system.file_lock(owner, self._folder / self._at(_OWNER)))
                     for name in (_FILES, _OLD, _INCOMING):
-                        (self._path / name).mkdir()
+                        beneath.make_folder(self._folder, self._at(name))
         except BaseException:
             self._close()
             raise
@@ -68,12 +69,12 @@ class Staging:
     @property
     def incoming(self) -> Path:
         """Folder for files that are not known to be good yet."""
-        return self._path / _INCOMING
+        return self._folder / self._name / _INCOMING
 
     def receive(self, name: str, chunks: Iterable[bytes]) -> str:
-        """Write a file into `incoming`, to the disk; returns its SHA-256, in hexadecimal."""
+        """Write the file `name` that is not known to be good yet, to the disk; returns its SHA-256, in hexadecimal."""
         digest = hashlib.sha256()
-        with refusals(self._folder), (self.incoming / name).open("wb") as file:
+        with refusals(self._folder), self._opened(name, _NEW) as file:
             for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)
@@ -81,17 +82,20 @@ class Staging:
             file_system.sync(file.fileno())
         return digest.hexdigest()
 
+    def read(self, name: str, *, limit: int) -> bytes:
+        """At most the first `limit` bytes of a received file."""
+        with refusals(self._folder), self._opened(name, os.O_RDONLY) as file:
+            return file.read(limit)
+
     def discard(self, name: str) -> None:
-        """Remove the file `name` of `incoming`, where there is one."""
+        """Remove a received file, where there is one."""
         with contextlib.suppress(OSError):
-            (self.incoming / name).unlink()
+            beneath.unlink(self._folder, self._at(_INCOMING, name))
 
     def keep(self, name: str, path: str) -> None:
-        """Take the file `name` of `incoming` as what goes to `path` in the dataset folder."""
-        target = self._path / _FILES / path
+        """Take a received file as what goes to `path` in the dataset folder."""
         with refusals(self._folder):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self.incoming / name).replace(target)
+            beneath.replace(self._folder, self._at(_INCOMING, name), self._at(_FILES, path))
 
     def commit(self, place: Mapping[str, str], *, remove: Collection[str] = ()) -> None:
         """Put the files of `place` into the dataset folder, and remove those of `remove`.
@@ -110,16 +114,18 @@ class Staging:
         placed = sorted(place)
         with refusals(self._folder):
             if manifest != known:
-                _write(self._path / _FILES / MANIFEST, _document(manifest))
+                _write(self._folder, self._at(_FILES, MANIFEST), _document(manifest))
                 placed.append(MANIFEST)
             for name in (*placed, *remove):
-                _link(inside(self._folder, name), self._path / _OLD / name)
-            for folder in {(self._path / _FILES / name).parent for name in placed}:
-                file_system.sync_folder(folder)
-            _write(self._path / _JOURNAL, _document({"place": placed, "remove": sorted(remove)}))
-            file_system.sync_folder(self._path)
+                if beneath.status(self._folder, name):
+                    beneath.link(self._folder, name, self._at(_OLD, name))
+            for parent in {str(PurePosixPath(self._at(_FILES, name)).parent) for name in placed}:
+                beneath.sync_folder(self._folder, parent)
+            journal = _document({"place": placed, "remove": sorted(remove)})
+            _write(self._folder, self._at(_JOURNAL), journal)
+            beneath.sync_folder(self._folder, self._name)
             try:
-                _finish(self._folder, self._path)
+                _finish(self._folder, self._name)
             except OSError:
                 self._undo(placed, remove)
                 raise
@@ -127,26 +133,32 @@ class Staging:
     def _undo(self, placed: Collection[str], removed: Collection[str]) -> None:
         """Every step leaves what `_finish` can go on from, should the process end here."""
         for name in placed:
-            staged, target = self._path / _FILES / name, self._folder / name
-            if not staged.exists():
-                target.replace(staged)
+            if not beneath.status(self._folder, self._at(_FILES, name)):
+                beneath.replace(self._folder, name, self._at(_FILES, name))
         for name in (*placed, *removed):
-            old = self._path / _OLD / name
-            if old.exists() and not (self._folder / name).exists():
-                old.replace(self._folder / name)
-        (self._path / _JOURNAL).unlink()
+            old = self._at(_OLD, name)
+            if beneath.status(self._folder, old) and not beneath.status(self._folder, name):
+                beneath.replace(self._folder, old, name)
+        beneath.unlink(self._folder, self._at(_JOURNAL))
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
-            if not (self._path / _JOURNAL).exists():
-                shutil.rmtree(self._path, ignore_errors=True)
+            if not beneath.status(self._folder, self._at(_JOURNAL)):
+                beneath.remove_tree(self._folder, self._name, ignore_errors=True)
             self._held.close()
-            if self._owner:
-                self._owner.close()
             with locked(self._folder):
                 remove_traces(self._folder)
             for path in self._made:
                 path.rmdir()
+
+    def _at(self, *parts: str) -> str:
+        return "/".join((self._name, *parts))
+
+    @contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[BinaryIO]:
+        descriptor = beneath.open_file(self._folder, self._at(_INCOMING, name), flags)
+        with os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "wb") as file:
+            yield file
 
 
 @contextmanager
@@ -158,7 +170,7 @@ def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
     """
     path = folder / _LOCK
     while True:
-        if make:
+        if make and not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -184,7 +196,7 @@ def recover(folder: Path) -> tuple[str, ...]:
         InfluencerAIError: the file system refuses.
     """
     with refusals(folder):
-        if not any(folder.glob(f"{_PREFIX}*")):
+        if not _stagings(folder):
             return ()
         with locked(folder):
             found = recover_locked(folder)
@@ -195,25 +207,25 @@ def recover(folder: Path) -> tuple[str, ...]:
 def recover_locked(folder: Path) -> tuple[str, ...]:
     """`recover`, for who holds the lock; raises OSError."""
     found: list[str] = []
-    for path in sorted(folder.glob(f"{_PREFIX}*")):
-        if path.is_symlink() or _is_owned(path):
+    for staging in _stagings(folder):
+        if _is_owned(folder, staging):
             continue
-        if (path / _JOURNAL).exists():
-            found += _finish(folder, path)
+        if beneath.status(folder, f"{staging}/{_JOURNAL}"):
+            found += _finish(folder, staging)
         else:
-            shutil.rmtree(path)
+            beneath.remove_tree(folder, staging)
     return tuple(found)
 
 
 def remove_traces(folder: Path) -> None:
     """Remove the lock, which the caller holds, from a folder in which nothing of ours is left."""
-    if not (folder / MANIFEST).exists() and not any(folder.glob(f"{_PREFIX}*")):
+    if not has_traces(folder):
         (folder / _LOCK).unlink()
 
 
 def has_traces(folder: Path) -> bool:
     """Whether anything came through the server, or is about to."""
-    return (folder / MANIFEST).exists() or any(folder.glob(f"{_PREFIX}*"))
+    return folder.is_dir() and bool(beneath.status(folder, MANIFEST) or _stagings(folder))
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -223,32 +235,21 @@ def read_manifest(folder: Path) -> dict[str, str]:
         InfluencerAIError: somebody else wrote it.
     """
     try:
-        document = json.loads((folder / MANIFEST).read_bytes())
+        with os.fdopen(beneath.open_file(folder, MANIFEST), "rb") as file:
+            document = json.loads(file.read())
         return {str(name): str(digest) for name, digest in document.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise InfluencerAIError(
-            f"The list of uploaded files, {MANIFEST} in the dataset folder '{folder.name}', cannot be read.",
+            f"The list of uploaded files, {MANIFEST} in the dataset folder '{shown_name(folder)}', cannot be read.",
             remedy="Restore it, or remove it: its files then count as put there by hand.",
         ) from error
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The path of a file of the dataset folder; its own last part may be a link, which nobody follows.
-
-    Raises:
-        InfluencerAIError: a journal or manifest that we did not write names a file elsewhere.
-    """
-    path = folder / name
-    if ".." in PurePosixPath(name).parts or not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise InfluencerAIError(f"'{name}' does not lie in the dataset folder '{folder.name}'.")
-    return path
-
-
-def sha256(path: Path) -> str:
+def sha256(folder: Path, name: str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; no link is followed."""
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+    with os.fdopen(beneath.open_file(folder, name), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -259,36 +260,62 @@ def refusals(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InfluencerAIError(
-            f"The dataset folder '{folder.name}' cannot be written: {error.strerror or error}.",
+            f"The dataset folder '{shown_name(folder)}' cannot be written: {error.strerror or error}.",
             remedy="Free space on its disk, and let the server's user write to it.",
         ) from error
 
 
-def _finish(folder: Path, staging: Path) -> list[str]:
-    """Do what the journal says and is not done yet. Needs no space on the disk but for names."""
-    journal = json.loads((staging / _JOURNAL).read_bytes())
-    place = {name: inside(folder, name) for name in journal["place"]}
-    remove = {name: inside(folder, name) for name in journal["remove"]}
-    for name, target in place.items():
-        staged = inside(folder, f"{staging.name}/{_FILES}/{name}")
-        if staged.exists():
-            staged.replace(target)
-    for target in remove.values():
-        target.unlink(missing_ok=True)
-    for parent in {target.parent for target in (*place.values(), *remove.values())}:
-        file_system.sync_folder(parent)
-    (staging / _JOURNAL).unlink()
+def _finish(folder: Path, staging: str) -> list[str]:
+    """Do what the journal says and is not done yet. Needs no space on the disk but for names.
+
+    Raises:
+        InfluencerAIError: a journal that we did not write names a file elsewhere.
+    """
+    with os.fdopen(beneath.open_file(folder, f"{staging}/{_JOURNAL}"), "rb") as file:
+        journal = json.loads(file.read())
+    place, remove = list(journal["place"]), list(journal["remove"])
+    for name in (*place, *remove):
+        check_beneath(folder, name)
+    for name in place:
+        if beneath.status(folder, f"{staging}/{_FILES}/{name}"):
+            beneath.replace(folder, f"{staging}/{_FILES}/{name}", name)
+    for name in remove:
+        beneath.unlink(folder, name)
+    for parent in {str(PurePosixPath(name).parent) for name in (*place, *remove)}:
+        beneath.sync_folder(folder, parent)
+    beneath.unlink(folder, f"{staging}/{_JOURNAL}")
     with contextlib.suppress(OSError):  # It is done; `recover` can still clear this up.
-        file_system.sync_folder(staging)
-        shutil.rmtree(staging)
+        beneath.sync_folder(folder, staging)
+        beneath.remove_tree(folder, staging)
     return [name for name in (*place, *remove) if name != MANIFEST]
 
 
-def _is_owned(staging: Path) -> bool:
+def check_beneath(folder: Path, name: str) -> None:
+    """Refuse a name of a journal or manifest that leads out of the dataset folder.
+
+    Raises:
+        InfluencerAIError: somebody else wrote it.
+    """
+    try:
+        beneath.status(folder, name)
+    except OSError as error:
+        raise InfluencerAIError(f"'{name}' does not lie in the dataset folder '{shown_name(folder)}'.") from error
+
+
+def _stagings(folder: Path) -> list[str]:
+    """The names of all staging folders of a dataset folder; links are none."""
+    found = beneath.entries(folder)
+    return [entry.name for entry in found if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)]
+
+
+def _is_owned(folder: Path, staging: str) -> bool:
     """Whether the process that fills a staging folder lives. It locks the owner file before it gives up the folder."""
     try:
-        owner = staging / _OWNER
-        with owner.open("rb+") as file, file_system.file_lock(file.fileno(), owner):
+        owner = f"{staging}/{_OWNER}"
+        with (
+            os.fdopen(beneath.open_file(folder, owner, os.O_RDWR), "rb+") as file,
+            file_system.file_lock(file.fileno(), folder / owner),
+        ):
             return False
     except FileNotFoundError:
         return False
@@ -303,22 +330,14 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _link(file: Path, keep: Path) -> None:
-    """Keep the bytes of a file that is about to be replaced; a copy where the file system has no links."""
-    if not file.exists():
-        return
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    file_system.link_or_copy(file, keep)
-
-
-def _write(path: Path, data: bytes) -> None:
+def _write(folder: Path, name: str, data: bytes) -> None:
     """Write a file of a staging folder as a whole, to the disk."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
+    temporary = f"{name}.new"
+    with os.fdopen(beneath.open_file(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(data)
         file.flush()
         file_system.sync(file.fileno())
-    temporary.replace(path)
+    beneath.replace(folder, temporary, name)
 
 
 def _document(content: object) -> bytes:

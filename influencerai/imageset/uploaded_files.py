@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import stat
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
+from influencerai.imageset import beneath
 from influencerai.imageset.archive import shown
 from influencerai.imageset.folder import list_folder, read_head
 from influencerai.imageset.formats import FORMATS, sniff
 from influencerai.imageset.staging import (
     MANIFEST,
     Staging,
+    check_beneath,
     has_traces,
-    inside,
     locked,
     read_manifest,
     recover_locked,
@@ -80,11 +82,14 @@ def remove_uploaded(folder: Path) -> tuple[str, ...]:
         with locked(folder):
             recover_locked(folder)
             for name, digest in sorted(read_manifest(folder).items()):
-                path = inside(folder, name)
-                if stat.S_ISREG(_mode(path)) and sha256(path) == digest:
-                    path.unlink()
+                check_beneath(folder, name)
+                if stat.S_ISREG(_mode(folder, name)) and sha256(folder, name) == digest:
+                    beneath.unlink(folder, name)
                     removed.append(name)
-            (folder / MANIFEST).unlink(missing_ok=True)
+            for parent in _parents(removed):
+                with contextlib.suppress(OSError):  # It is not empty.
+                    beneath.remove_folder(folder, parent)
+            beneath.unlink(folder, MANIFEST)
             remove_traces(folder)
     with contextlib.suppress(OSError):  # It is not empty, or not ours to remove.
         folder.rmdir()
@@ -105,19 +110,26 @@ def check_caption(data: bytes, *, max_length: int) -> None:
 
 def digest_there(folder: Path, name: str) -> str | None:
     """The SHA-256 of a file that is there; None where there is none; raises DatasetError for a link or a folder."""
-    path = inside(folder, name)
-    mode = _mode(path)
+    try:
+        mode = _mode(folder, name)
+    except OSError as error:  # A part of the name is a link or a file.
+        parent = str(PurePosixPath(name).parent)
+        raise DatasetError(f"'{parent}' is no folder there.", remedy="Remove it, or rename the file.") from error
     if mode and not stat.S_ISREG(mode):
         raise DatasetError(f"'{name}' is a link or a folder there.", remedy="Remove it, or rename the file.")
-    return sha256(path) if mode else None
+    return sha256(folder, name) if mode else None
 
 
-def _mode(path: Path) -> int:
+def _mode(folder: Path, name: str) -> int:
     """The mode of what has this name, links not followed; 0 where nothing has."""
-    try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
-        return 0
+    found = beneath.status(folder, name)
+    return found.st_mode if found else 0
+
+
+def _parents(names: Sequence[str]) -> list[str]:
+    """The folders of these files, the innermost first."""
+    found = {str(parent) for name in names for parent in PurePosixPath(name).parents} - {"."}
+    return sorted(found, key=lambda name: -name.count("/"))
 
 
 def is_image(folder: Path, path: str) -> bool:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
 from influencerai.domain.dataset import Dataset, DatasetImage, ImageQuery
 from influencerai.domain.page import Page
-from influencerai.domain.relative_path import normalized
+from influencerai.domain.relative_path import is_image_path
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset import ImageReport
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.thumbnail import thumbnail
 from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
 from influencerai.imageset.uploaded_files import write_caption
+from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
 from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
@@ -53,10 +53,12 @@ class DatasetImageService:
             ValidationError: what is wrong with each file.
         """
         dataset = await self._datasets.get(tenant, id)
-        folder = self._datasets.folder(tenant, dataset)
 
         def put(decoding: Decoding) -> UploadReport:
-            with Upload(folder, limits=self._limits, decoding=decoding) as upload:
+            with (
+                self._datasets.opened(dataset, make=True) as folder,
+                Upload(folder, limits=self._limits, decoding=decoding) as upload,
+            ):
                 for name, file in files:
                     head = file.read(len(_ZIP))
                     file.seek(0)
@@ -90,14 +92,14 @@ class DatasetImageService:
         Raises:
             NotFoundError: there is no such dataset or image.
         """
-        folder, path = await self._place(tenant, id, image)
+        dataset, path = await self._place(tenant, id, image)
+
+        def draw(decoding: Decoding) -> bytes:
+            with self._datasets.opened(dataset) as folder:
+                return thumbnail(folder / path, inside=folder, max_pixels=self._max_pixels, decoding=decoding)
+
         try:
-            return await self._work.small(
-                tenant,
-                lambda decoding: thumbnail(
-                    folder / path, inside=folder, max_pixels=self._max_pixels, decoding=decoding
-                ),
-            )
+            return await self._work.small(tenant, draw)
         except DatasetError as error:
             raise NotFoundError(f"Image {path} has no thumbnail: {error.message}") from error
 
@@ -108,22 +110,27 @@ class DatasetImageService:
             NotFoundError: there is no such dataset or image.
             ValidationError: the text cannot be a caption.
         """
-        folder, path = await self._place(tenant, id, image)
+        dataset, path = await self._place(tenant, id, image)
+
+        def write(decoding: Decoding) -> None:
+            with self._datasets.opened(dataset) as folder:
+                write_caption(folder, path, text)
+
         try:
-            await self._work.small(tenant, lambda _: write_caption(folder, path, text))
+            await self._work.small(tenant, write)
+        except MissingFolderError as error:
+            raise NotFoundError.of("Image", path) from error
         except ValidationError as error:
             texts = [text for texts in error.field_errors.values() for text in texts]
             raise ValidationError(field_errors={"caption": texts}) from error
         return _image(id, await self._datasets.note_caption(tenant, id, path, text))
 
-    async def _place(self, tenant: str, id: str, image: str) -> tuple[Path, str]:
-        """The dataset's folder, and the image's path in it."""
+    async def _place(self, tenant: str, id: str, image: str) -> tuple[Dataset, str]:
+        """The dataset, and the image's path in its folder."""
         dataset = await self._datasets.get(tenant, id)
-        try:
-            path = normalized(image)
-        except ValueError as error:
-            raise NotFoundError(f"Image {image!a} not found") from error
-        return self._datasets.folder(tenant, dataset), path
+        if not is_image_path(image):
+            raise NotFoundError(f"Image {image!a} not found")
+        return dataset, image
 
 
 def _image(id: str, image: ImageReport) -> DatasetImage:

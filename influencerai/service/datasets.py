@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.report import CaptionSource
 from influencerai.imageset.uploaded_files import remove_uploaded
 from influencerai.service.answer import Answer, answer_once
+from influencerai.service.dataset_folders import DatasetFolders, MissingFolderError
 from influencerai.service.lora_configs import users
 from influencerai.service.picture_work import PictureWork
 from influencerai.service.shared_work import SharedWork
@@ -47,7 +48,7 @@ class DatasetService:
     def __init__(self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork) -> None:
         self._store = store
         self._settings = settings
-        self._folders = folders
+        self._folders = DatasetFolders(folders)
         self._work = work
         self._looks = SharedWork[tuple[Dataset, ImageSetReport]]()
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -62,8 +63,8 @@ class DatasetService:
         Raises:
             ValidationError: the path leaves the tenant's root.
         """
-        folder = self._folders.resolve(tenant, draft.path)
-        status, report = await self._first_look(tenant, folder, draft.meta)
+        self._folders.check(tenant, draft.path)
+        status, report = await self._first_look(tenant, draft)
         warnings = (*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft))
 
         async def make(transaction: Transaction) -> Answer[Dataset]:
@@ -124,9 +125,6 @@ class DatasetService:
             async with self._store.read() as transaction:
                 if document := await transaction.datasets.report(tenant, id):
                     return ImageSetReport.model_validate(document)
-        folder = self._folders.resolve(tenant, dataset.path)
-        if not await self._work.small(tenant, lambda _: folder.is_dir()):
-            raise DatasetError(f"There is no folder {dataset.path}.", remedy="Make it, or upload images.")
         _, report = await self._look(dataset)
         return report
 
@@ -149,9 +147,9 @@ class DatasetService:
         if task := self._looking.pop(id, None):
             task.cancel()
         if not is_shared:
-            with suppress(ValidationError):  # a link that leads out of the root by now: nothing there is ours
-                folder = self._folders.resolve(tenant, dataset.path)
-                await self._work.small(tenant, lambda _: remove_uploaded(folder))
+            # A link that leads out of the root by now, or no folder: nothing there is ours.
+            with suppress(ValidationError, MissingFolderError):
+                await self._work.small(tenant, lambda _: self._remove_uploaded(tenant, dataset.path))
 
     async def look_again(self, tenant: str, dataset: Dataset, *, always: bool = False) -> Dataset:
         """The dataset with the status that its folder has now; what somebody set in between stays.
@@ -159,8 +157,8 @@ class DatasetService:
         With `always` the report is written again even where the status is what it was.
         """
         try:
-            folder = self._folders.resolve(tenant, dataset.path)
-            if status := await self._status_before_look(tenant, folder):
+            self._folders.check(tenant, dataset.path)
+            if status := await self._status_before_look(tenant, dataset.path):
                 if status == dataset.status and not always:
                     return dataset
                 changed = await self._keep(dataset, status=status, report=None)
@@ -215,25 +213,29 @@ class DatasetService:
             task.cancel()
         await asyncio.gather(*self._looking.values(), return_exceptions=True)
 
-    def folder(self, tenant: str, dataset: Dataset) -> Path:
-        """Where the dataset's images lie."""
-        return self._folders.resolve(tenant, dataset.path)
+    def opened(self, dataset: Dataset, *, make: bool = False) -> AbstractContextManager[Path]:
+        """Where the dataset's images lie; blocks on the disk, and raises as `DatasetFolders.opened`."""
+        return self._folders.opened(dataset.tenant_id, dataset.path, make=make)
 
-    async def _first_look(
-        self, tenant: str, folder: Path, meta: Mapping[str, Any]
-    ) -> tuple[DatasetStatus, ImageSetReport | None]:
+    async def _first_look(self, tenant: str, draft: DatasetDraft) -> tuple[DatasetStatus, ImageSetReport | None]:
         """The status that a folder deserves; a large one is left for later."""
-        if status := await self._status_before_look(tenant, folder):
+        if status := await self._status_before_look(tenant, draft.path):
             return status, None
-        report = await self._inspect(tenant, folder, meta)
+        report = await self._inspect(tenant, draft.path, draft.meta)
         return report.status, report
 
-    async def _status_before_look(self, tenant: str, folder: Path) -> DatasetStatus | None:
+    async def _status_before_look(self, tenant: str, path: str) -> DatasetStatus | None:
         """The status of a folder that is missing, or too large to be inspected while its user waits."""
-        count = await self._work.small(tenant, lambda _: count_candidates(folder))
-        if count is None:
+
+        def count(decoding: Decoding) -> int | None:
+            with self._folders.opened(tenant, path) as folder:
+                return count_candidates(folder)
+
+        try:
+            found = await self._work.small(tenant, count)
+        except MissingFolderError:
             return "pending"
-        return "processing" if count > LOOKED_AT_ONCE else None
+        return "processing" if (found or 0) > LOOKED_AT_ONCE else None
 
     async def _look(self, dataset: Dataset) -> tuple[Dataset, ImageSetReport]:
         """Inspect the folder and keep what was found, together with all who want that now."""
@@ -243,8 +245,7 @@ class DatasetService:
                 now = await transaction.datasets.get(dataset.tenant_id, dataset.id)
             if now is None:
                 raise _not_found(dataset.id)
-            folder = self._folders.resolve(now.tenant_id, now.path)
-            report = await self._inspect(now.tenant_id, folder, now.meta)
+            report = await self._inspect(now.tenant_id, now.path, now.meta)
             return await self._keep(now, status=report.status, report=report), report
 
         return await self._looks.run(dataset.id, look)
@@ -270,17 +271,23 @@ class DatasetService:
         if id not in self._looking and not self._is_closed:
             self._looking[id] = asyncio.create_task(guarded())
 
-    async def _inspect(self, tenant: str, folder: Path, meta: Mapping[str, Any]) -> ImageSetReport:
+    async def _inspect(self, tenant: str, path: str, meta: Mapping[str, Any]) -> ImageSetReport:
         def inspect(decoding: Decoding) -> ImageSetReport:
-            found = inspect_imageset(
-                folder,
-                trigger_word=trigger_word(meta),
-                max_pixels=self._settings.max_image_pixels,
-                decoding=decoding,
-            )
+            with self._folders.opened(tenant, path) as folder:
+                found = inspect_imageset(
+                    folder,
+                    trigger_word=trigger_word(meta),
+                    max_pixels=self._settings.max_image_pixels,
+                    decoding=decoding,
+                )
             return found.model_copy(update={"folder": ""})
 
         return await self._work.long(tenant, inspect)
+
+    def _remove_uploaded(self, tenant: str, path: str) -> None:
+        with self._folders.opened(tenant, path) as folder:
+            remove_uploaded(folder)
+        self._folders.remove_empty(tenant, path)
 
     async def _keep(self, dataset: Dataset, *, status: DatasetStatus, report: ImageSetReport | None) -> Dataset:
         """Write what was seen; a status that was set by hand in between stays."""

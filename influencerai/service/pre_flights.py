@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from influencerai.domain import LoraConfig
 from influencerai.domain.dataset import Dataset
 from influencerai.domain.job import JobDraft
+from influencerai.imageset.decoding import Decoding
 from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
+from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
 from influencerai.service.jobs import resolve_draft, with_trigger_word
 from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.tenant_folders import TenantFolders
+
+_NOWHERE = Path(os.devnull)
+"""Nothing can lie below it: a report on such a folder says that it is missing."""
 
 
 class PreFlightService:
@@ -39,30 +46,35 @@ class PreFlightService:
             dataset, _, config = await resolve_draft(transaction, tenant, draft)
             speed = await self._speed(transaction, tenant, config)
             device = await self._device(transaction)
-        folder = self._datasets.folder(tenant, dataset)
-        found = await self._work.long(
-            tenant,
-            lambda decoding: preflight(
-                with_trigger_word(config, dataset),
-                folder,
-                settings=self._settings,
-                as_path=False,
-                device=device,
-                throughput=speed,
-                decoding=decoding,
-            ),
-        )
+
+        def check(decoding: Decoding) -> Preflight:
+            with ExitStack() as stack:
+                try:
+                    folder = stack.enter_context(self._datasets.opened(dataset))
+                except MissingFolderError:
+                    folder = _NOWHERE / dataset.path
+                return preflight(
+                    with_trigger_word(config, dataset),
+                    folder,
+                    settings=self._settings,
+                    as_path=False,
+                    device=device,
+                    throughput=speed,
+                    decoding=decoding,
+                )
+
+        found = await self._work.long(tenant, check)
         return found.model_copy(
             update={
-                "errors": tuple(self._shown(text, folder, dataset) for text in found.errors),
-                "warnings": tuple(self._shown(text, folder, dataset) for text in found.warnings),
+                "errors": tuple(self._shown(text, found.dataset.folder, dataset) for text in found.errors),
+                "warnings": tuple(self._shown(text, found.dataset.folder, dataset) for text in found.warnings),
                 "dataset": found.dataset.model_copy(update={"folder": dataset.path}),
             }
         )
 
-    def _shown(self, text: str, folder: Path, dataset: Dataset) -> str:
+    def _shown(self, text: str, folder: str, dataset: Dataset) -> str:
         """A sentence without the server's own folders."""
-        return self._folders.shown(text.replace(str(folder), dataset.path), tenant=dataset.tenant_id)
+        return self._folders.shown(text.replace(folder, dataset.path), tenant=dataset.tenant_id)
 
     async def _device(self, transaction: Transaction) -> AssumedDevice | None:
         """A GPU of the cluster, where its nodes have some that may be used; None leaves it to this machine."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from influencerai.domain.attempt import (
 )
 from influencerai.domain.wire import field_errors
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.imageset.beneath import pinned
 from influencerai.planning import BatchPlan
 from influencerai.planning.execution import execution_warnings
 from influencerai.planning.ways import describe_way
@@ -202,21 +203,36 @@ class _Attempt:
         """Resolve the run from the user's folder, and copy its images."""
         order = self._order
         _check_device(order.device)
-        source = _inside(order.root, order.dataset, error=DatasetError)
-        try:
-            preparation = self._as_placed(
-                prepare(order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count)
+        with self._dataset() as source:
+            try:
+                preparation = self._as_placed(
+                    prepare(order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count)
+                )
+            except pydantic.ValidationError as error:
+                raise ValidationError(field_errors=field_errors(error)) from error
+            take_snapshot(
+                preparation.spec,
+                source,
+                run_dir=order.run_dir,
+                blobs_dir=order.blobs_dir,
+                check=lambda: self._check_stop("copying the images"),
             )
-        except pydantic.ValidationError as error:
-            raise ValidationError(field_errors=field_errors(error)) from error
-        take_snapshot(
-            preparation.spec,
-            source,
-            run_dir=order.run_dir,
-            blobs_dir=order.blobs_dir,
-            check=lambda: self._check_stop("copying the images"),
-        )
         return preparation.spec, list(preparation.warnings)
+
+    @contextmanager
+    def _dataset(self) -> Iterator[Path]:
+        """The user's folder, which may be exchanged for a link while it is read."""
+        order, root = self._order, self._order.root.resolve()
+        place = _inside(order.root, order.dataset, error=DatasetError).resolve()
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(pinned(root, place.relative_to(root).as_posix()))
+            except FileNotFoundError as error:
+                text = f"{order.dataset} cannot be trained on: The folder does not exist."
+                raise DatasetError(text, remedy="Check the path.") from error
+            except (OSError, ValueError) as error:  # exchanged for a link or a file since it was resolved
+                raise DatasetError(f"{order.dataset} cannot be opened: it is no folder.") from error
+            yield folder
 
     def _as_placed(self, preparation: Preparation) -> Preparation:
         """The run as it fits into what it was given: the same batch, perhaps with more work for less memory."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from influencerai import artifacts, file_system
 from influencerai.domain import SampleSpec, TrainingSpec
 from influencerai.errors import DatasetError
+from influencerai.imageset.beneath import shown_path
 from influencerai.imageset.folder import read_file
 from influencerai.imageset.image_file import MAX_FILE_BYTES
 
@@ -109,9 +110,9 @@ def discard_states(run_dir: Path, output_dir: Path | None = None) -> None:
 
 def _inspected(source: Path, sample: SampleSpec) -> bytes:
     """The bytes of the user's image, which are those of the spec."""
-    path = source / sample.path
+    path = shown_path(source) / sample.path
     try:
-        data = read_file(path, limit=MAX_FILE_BYTES, inside=source)
+        data = read_file(source / sample.path, limit=MAX_FILE_BYTES, inside=source)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error.message}", remedy=error.remedy) from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:

@@ -396,6 +396,8 @@ def _die_at(kill_at: int) -> None:
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal calls
+        if event == "open" and arguments[2] & os.O_DIRECTORY:  # which changes nothing
+            return
         if event in {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "fcntl.flock", "open"}:
             calls += 1
             if calls == kill_at:
