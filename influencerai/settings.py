@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from influencerai.errors import ValidationError
 from influencerai.spelling import nearest
+from influencerai.text_files import read_text_file
 
 ENV_PREFIX = "INFLUENCERAI_"
 FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
@@ -279,7 +280,7 @@ def _find_file(root: str | Path) -> Path | None:
 def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
     """The file's settings, its relative paths made absolute."""
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_text_file(file).text)
     except RecursionError as error:
         raise ValidationError(f"The settings file {file} cannot be read: it is nested too deeply.") from error
     except (OSError, ValueError) as error:

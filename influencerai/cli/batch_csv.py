@@ -14,9 +14,9 @@ from pydantic.alias_generators import to_camel
 from influencerai.cli.batch_file import cannot_be_read, suggestion
 from influencerai.cli.batch_training import Batch, Draft, Problem, resolve_drafts
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.text_files import read_text_file
 
 DATASET, PRESET = "dataset", "preset"
-_LARGEST_FILE = 2**20
 _TEXTS = frozenset({DATASET, PRESET, "name", "description", "modelName", "outputPath", "meta.triggerWord"})
 """Columns whose cells are texts whatever they look like."""
 
@@ -28,15 +28,10 @@ def read_rows(path: Path) -> Batch:
         ValidationError: the file itself cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            raise ValueError("it is larger than 1 MiB")
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise cannot_be_read(path, "it is not UTF-8; save it as 'CSV UTF-8'") from error
+        file = read_text_file(path)
     except (OSError, ValueError) as error:
         raise cannot_be_read(path, error) from error
+    text = file.text
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     try:
@@ -55,7 +50,8 @@ def read_rows(path: Path) -> Batch:
     problems: list[Problem] = []
     drafts = list(_drafts(columns, rest, ignored=unknown, problems=problems))
     found = resolve_drafts(drafts, defaults={})
-    warnings = [f"line {line}: {name} is not a field and is ignored." for name in sorted(unknown)]
+    warnings = [f"{path} {file.warning}"] if file.warning else []
+    warnings += [f"line {line}: {name} is not a field and is ignored." for name in sorted(unknown)]
     return Batch(
         trainings=found.trainings,
         problems=(*problems, *found.problems),

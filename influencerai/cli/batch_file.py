@@ -17,6 +17,7 @@ from influencerai.cli.config_sources import file_layer
 from influencerai.domain.wire import WireModel
 from influencerai.errors import ValidationError
 from influencerai.spelling import nearest
+from influencerai.text_files import read_text_file
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -97,7 +98,7 @@ def read_batch(path: Path) -> Batch:
         error.message = error.message.replace("The config file", "The batch file", 1)
         raise
     try:
-        lines = _lines(path.read_text("utf-8"))
+        lines = _lines(read_text_file(path).text)
     except (OSError, ValueError, yaml.YAMLError):
         lines = {}
     given = {**layer.fields, **({"meta": layer.meta} if layer.meta else {})}
@@ -105,7 +106,8 @@ def read_batch(path: Path) -> Batch:
         document = BatchDocument.model_validate(given)
     except pydantic.ValidationError as error:
         return Batch(problems=tuple(_structural(error, lines)))
-    warnings = [f"{name} is not a field and is ignored." for name in BatchDocument.unknown_fields(given)]
+    warnings = list(layer.warnings)
+    warnings += [f"{name} is not a field and is ignored." for name in BatchDocument.unknown_fields(given)]
     warnings += [
         f"{_place((part, index), lines)}: {name} is not a field and is ignored."
         for part, model in (("datasets", DatasetEntry), ("trainings", TrainingEntry), ("exclude", ExcludeEntry))

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from influencerai.domain.output_path import last_part
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.wire import check_plain
 from influencerai.errors import ValidationError
+from influencerai.text_files import read_text_file
 
-_LARGEST_FILE = 2**20
 _LONGEST_NAME = 100
 _LONGEST_NUMBER = 4000
 
@@ -30,6 +30,8 @@ class ConfigLayer:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """About the file that the values are from."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ConfigLayer:
@@ -67,15 +69,17 @@ def resolve_config(layers: Iterable[ConfigLayer], *, default_name: str) -> Resol
     """
     fields: dict[str, Any] = {}
     meta: dict[str, Any] = {}
+    warnings: list[str] = []
     for layer in layers:
         fields = {**layer.fields, **fields}
         meta = {**layer.meta, **meta}
+        warnings += layer.warnings
     output_path = fields.get("outputPath")
     name = (last_part(output_path) if isinstance(output_path, str) else "") or default_name
     fields.setdefault("name", name.encode(errors="replace").decode()[:_LONGEST_NAME])
-    warnings = tuple(f"{name} is not a field and is ignored." for name in LoraConfig.unknown_fields(fields))
+    warnings += [f"{name} is not a field and is ignored." for name in LoraConfig.unknown_fields(fields)]
     try:
-        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}), warnings)
+        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}), tuple(warnings))
     except ValidationError as error:
         if "modelName" in error.field_errors and not fields.get("modelName"):
             error.field_errors["modelName"] = ["Field required (--model, or modelName in the file)"]
@@ -94,17 +98,15 @@ def file_layer(path: Path) -> ConfigLayer:
         ValidationError: names the file and what is wrong with it.
     """
     with _naming(f"The config file {path} cannot be read"):
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            raise ValueError("it is larger than 1 MiB")
-        text = data.decode()
-        document = _parse_json(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
+        file = read_text_file(path)
+        is_json = path.suffix.lower() == ".json"
+        document = _parse_json(file.text) if is_json else yaml.load(file.text, Loader=_Loader)
         check_plain(document)
     if not isinstance(document, Mapping):
         raise ValidationError(f"The config file {path} holds no mapping of fields.")
     try:
-        return ConfigLayer.of(document)
+        layer = ConfigLayer.of(document)
+        return replace(layer, warnings=(f"{path} {file.warning}",)) if file.warning else layer
     except ValidationError as error:
         error.message = f"The config file {path} cannot be used"
         raise

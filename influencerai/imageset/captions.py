@@ -1,38 +1,53 @@
 """Captions: where an image's text comes from, in order of precedence.
 
-1. `<image>.txt`, else `<image>.caption`, beside the image
-2. `metadata.jsonl`, one `{"file_name": ..., "text" | "caption": ...}` per line
-3. `captions.json`, `{"<file>": "<caption>"}` or a list of such rows
-4. the name of a kohya folder: `10_ohwx woman/` gives `ohwx woman`
-5. the trigger word
+1. a file beside the image: `01.txt`, else `01.caption`, else `01.tags`; of each, `01.png.txt` where `01.txt` is absent
+2. a table that names the image: `metadata.jsonl`, `metadata.csv`, `captions.json`, `captions.jsonl`, `captions.csv`,
+   then kohya's `meta_cap.json`, `meta_lat.json` and the like
+3. the name of a kohya folder: `10_ohwx woman/` gives `ohwx woman`
+4. the trigger word
 
-Tables may lie in any folder and name files relative to it; the one nearest to the image wins. An empty
-caption counts as none. The lines of one caption are joined with commas, or with a blank where a line ends in
-punctuation (trainers differ here: kohya's reads the first line and silently drops the rest).
+Tables may lie in any folder and name files relative to it, or absolutely; the one nearest to the image wins. An empty
+caption counts as none. The lines of one caption are joined (trainers differ here: kohya's reads the first line and
+silently drops the rest). Names are compared in one Unicode form, and without regard to case where that finds a picture
+that has no caption otherwise.
 """
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from influencerai.errors import DatasetError
-from influencerai.imageset.folder import read_file
-from influencerai.imageset.report import CaptionSource
+from influencerai.imageset.caption_tables import NoCaptionsError, Pictures, TableError, table_rows
+from influencerai.imageset.caption_text import MAX_CAPTION_BYTES, clean
+from influencerai.imageset.file_kinds import (
+    CAPTION,
+    CAPTION_SUFFIXES,
+    CAPTION_TABLES,
+    DATA_TABLE,
+    KOHYA_TABLES,
+    SIDECAR,
+    TABLE,
+    UNREAD_CAPTION,
+    FileKind,
+)
+from influencerai.imageset.file_names import name_key, stem_of
+from influencerai.imageset.folder import read_file, read_head
+from influencerai.imageset.report import CaptionSource, listed
+from influencerai.text_files import decode_text
 
-TEXT_SUFFIXES = (".txt", ".caption")
-TABLES: tuple[CaptionSource, ...] = ("metadata.jsonl", "captions.json")
-MAX_CAPTION_BYTES = 2**16
 MAX_TABLE_BYTES = 2**26
-
+PEEKED_BYTES = 2**16
+"""First bytes of a file that is not read, in which names of pictures or fields make it look like captions."""
 LISTED_NAMES = 5
+COMPARED_NAMES = 200
 
 _KOHYA_FOLDER = re.compile(r"(\d{1,3})_(.*)", re.DOTALL)
+_CAPTION_FIELD = re.compile(r'"(caption|captions|tags|tag_string|prompt|text|description)"')
+_READABLE = (".json", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,9 @@ class Captions:
     by_image: dict[str, Caption] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Files that look like captions and give none."""
 
 
 @dataclass(frozen=True)
@@ -62,39 +80,29 @@ class KohyaFolder:
     caption: str
 
 
-class _TableError(ValueError):
-    """A table cannot be used; the message names the line."""
-
-
 def read_captions(
     root: Path,
     *,
-    files: Sequence[str],
+    kinds: Mapping[str, FileKind],
     images: Sequence[str],
     trigger_word: str | None = None,
     follow_links: bool = False,
 ) -> Captions:
-    """The caption of each of `images`; `files` is everything in the folder, both relative to `root`.
+    """The caption of each of `images`.
 
-    With `follow_links` a file may be a link that leaves the folder.
+    Args:
+        root: the dataset folder.
+        kinds: every file of the folder, relative to `root`, with its kind.
+        images: the pictures among them.
+        trigger_word: captions images that have no other caption.
+        follow_links: whether a file may be a link that leaves the folder.
     """
-    found = Captions()
-    texts = _text_files(files)
-    tables: dict[CaptionSource, dict[str, str]] = {
-        "metadata.jsonl": _read_tables(
-            root, "metadata.jsonl", files=files, images=images, found=found, follow_links=follow_links
-        ),
-        "captions.json": _read_tables(
-            root, "captions.json", files=files, images=images, found=found, follow_links=follow_links
-        ),
-    }
+    reading = _Reading(root, kinds=kinds, images=images, follow_links=follow_links)
+    tables = {name: reading.tables(name) for name in (*CAPTION_TABLES, "meta_cap.json")}
     for image in images:
-        found.by_image[image] = _caption(
-            root, image, texts=texts, tables=tables, trigger_word=trigger_word, follow_links=follow_links
-        )
-    stems = {_stem(image) for image in images}
-    found.warnings += [f"{path}: there is no image of this name." for stem, path in texts.items() if stem not in stems]
-    return found
+        reading.found.by_image[image] = reading.caption(image, tables=tables, trigger_word=trigger_word)
+    reading.report_files()
+    return reading.found
 
 
 def kohya_folder(image: str) -> KohyaFolder | None:
@@ -109,148 +117,165 @@ def kohya_folder(image: str) -> KohyaFolder | None:
     return None
 
 
-def clean(text: str) -> str:
-    """A caption on one line, without surplus white space, encodable as UTF-8."""
-    text = text.replace("\0", " ").encode("utf-8", "replace").decode()
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    joined = ""
-    for line in filter(None, lines):
-        separator = "" if not joined else " " if joined[-1] in ".,;:!?" else ", "
-        joined += separator + line
-    return joined
+class _Reading:
+    """One reading of all captions of a folder."""
 
+    def __init__(self, root: Path, *, kinds: Mapping[str, FileKind], images: Sequence[str], follow_links: bool) -> None:
+        self.found = Captions()
+        self._root = root
+        self._inside = None if follow_links else root
+        self._kinds = kinds
+        self._images = images
+        self._pictures = Pictures(images)
+        texts = sorted(path for path, kind in kinds.items() if kind is CAPTION)
+        self._texts: dict[str, list[str]] = {}
+        for suffix in CAPTION_SUFFIXES:
+            for path in texts:
+                if path.lower().endswith(suffix):
+                    self._texts.setdefault(stem_of(path), []).append(path)
+        self._folded = {stem.casefold(): paths for stem, paths in sorted(self._texts.items())}
+        self._users: dict[str, list[str]] = {}
+        """Pictures by the caption file that lies beside them."""
+        self._second: list[str] = []
+        self._renamed: list[str] = []
 
-def contains_trigger(caption: str, trigger_word: str) -> bool:
-    """Whether the trigger word stands in the caption as whole words, in any case."""
-    return re.search(rf"(?<!\w){re.escape(clean(trigger_word))}(?!\w)", caption, re.IGNORECASE) is not None
-
-
-def _caption(
-    root: Path,
-    image: str,
-    *,
-    texts: Mapping[str, str],
-    tables: Mapping[CaptionSource, Mapping[str, str]],
-    trigger_word: str | None,
-    follow_links: bool,
-) -> Caption:
-    warnings: list[str] = []
-    if path := texts.get(_stem(image)):
-        text, warnings = _read_text(root, path, follow_links=follow_links)
-        if text:
-            return Caption(text, "txt", tuple(warnings))
-    for source, table in tables.items():
-        if text := table.get(image, ""):
-            return Caption(text, source, tuple(warnings))
-    folder = kohya_folder(image)
-    if folder and folder.caption:
-        return Caption(folder.caption, "folder", tuple(warnings))
-    if trigger_word:
-        return Caption(clean(trigger_word), "trigger word", tuple(warnings))
-    return Caption(warnings=tuple(warnings) or ("The image has no caption.",))
-
-
-def _text_files(files: Sequence[str]) -> dict[str, str]:
-    """{path without suffix: caption file}; `.txt` wins over `.caption`."""
-    found: dict[str, str] = {}
-    for suffix in reversed(TEXT_SUFFIXES):
-        found |= {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == suffix}
-    return dict(sorted(found.items()))
-
-
-def _read_text(root: Path, path: str, *, follow_links: bool) -> tuple[str, list[str]]:
-    """A caption file's text, cleaned, with warnings; UTF-16 and Windows-1252 are read too."""
-    try:
-        data = read_file(root / path, limit=MAX_CAPTION_BYTES, inside=None if follow_links else root)
-    except DatasetError as error:
-        return "", [f"{path}: {error}"]
-    warnings = []
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raw = data.decode("utf-16", "replace")
-    else:
-        try:
-            raw = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raw = data.decode("cp1252", "replace")
-            warnings.append(f"{path} is not UTF-8 and is read as Windows-1252.")
-    lines = sum(1 for line in raw.splitlines() if line.strip())
-    if lines == 0:
-        warnings.append(f"{path} is empty.")
-    elif lines > 1:
-        warnings.append(f"{path} has {lines} lines, which are joined to one caption.")
-    return clean(raw), warnings
-
-
-def _read_tables(
-    root: Path, name: str, *, files: Sequence[str], images: Sequence[str], found: Captions, follow_links: bool
-) -> dict[str, str]:
-    """{image: caption} from every file called `name`, the outermost first so that the nearest wins."""
-    known = {_stem(image): image for image in reversed(images)} | {image: image for image in images}
-    captions: dict[str, str] = {}
-    paths = [path for path in files if posixpath.basename(path).lower() == name]
-    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        try:
-            data = read_file(root / path, limit=MAX_TABLE_BYTES, inside=None if follow_links else root)
-            rows = list(_jsonl_rows(data) if name.endswith("jsonl") else _json_rows(data))
-        except (DatasetError, _TableError) as error:
-            found.errors.append(f"{path}: {error} Repair or remove the file.")
-            continue
-        folder = posixpath.dirname(path)
-        foreign = 0
-        for file_name, text in rows:
-            image = known.get(posixpath.normpath(posixpath.join(folder, file_name.replace("\\", "/"))))
-            if image is None:
-                foreign += 1
-                if foreign <= LISTED_NAMES:
-                    found.warnings.append(f"{path}: there is no image '{clean(file_name)}'.")
-            elif text:
-                captions[image] = text
-        if foreign > LISTED_NAMES:
-            found.warnings.append(f"{path}: and {foreign - LISTED_NAMES:,} more names without an image.")
-    return captions
-
-
-def _jsonl_rows(data: bytes) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
+    def tables(self, name: str) -> dict[str, str]:
+        """{image: caption} from every table called `name`, the outermost first so that the nearest wins."""
+        found: dict[str, str] = {}
+        paths = [path for path, kind in self._kinds.items() if kind is TABLE and _table_name(path) == name]
+        for path in sorted(paths, key=lambda path: (path.count("/"), path)):
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise _TableError(f"line {number} is not JSON ({error}).") from error
-            yield _row(row, place=f"line {number}")
+                data = read_file(self._root / path, limit=MAX_TABLE_BYTES, inside=self._inside)
+                rows = table_rows(posixpath.basename(path).lower(), data)
+            except NoCaptionsError as error:
+                self.found.warnings.append(f"{path}: {error}")
+                self.found.unused.append(path)
+                continue
+            except (DatasetError, TableError) as error:
+                self.found.errors.append(f"{path}: {error} Repair or remove the file.")
+                continue
+            foreign = []
+            for file_name, text in rows:
+                is_kohya = KOHYA_TABLES.fullmatch(posixpath.basename(path).lower()) is not None
+                named = self._pictures.named(file_name, folder=posixpath.dirname(path), anywhere=is_kohya)
+                if not named:
+                    foreign.append(clean(file_name))
+                elif text:
+                    found |= dict.fromkeys(named, text)
+            self._report_foreign(path, foreign)
+        return found
+
+    def caption(self, image: str, *, tables: Mapping[str, Mapping[str, str]], trigger_word: str | None) -> Caption:
+        """The caption of one image, from the first source that has a text."""
+        text, warnings = self._beside(image)
+        if text:
+            return Caption(text, "txt", warnings)
+        for name, table in tables.items():
+            if text := table.get(image, ""):
+                return Caption(text, _SOURCES[name], warnings)
+        folder = kohya_folder(image)
+        if folder and folder.caption:
+            return Caption(folder.caption, "folder", warnings)
+        if trigger_word:
+            return Caption(clean(trigger_word), "trigger word", warnings)
+        return Caption(warnings=warnings or ("The image has no caption.",))
+
+    def report_files(self) -> None:
+        """Say which files of captions are shared, passed over or without an image."""
+        found = self.found
+        shared = [f"{' and '.join(images)} ({path})" for path, images in self._users.items() if len(images) > 1]
+        if shared:
+            found.warnings.append(
+                f"Images of the same name share one caption: {listed(shared)}. Rename them if the captions differ."
+            )
+        orphans = sorted(path for paths in self._texts.values() for path in paths if path not in self._users)
+        if len(orphans) == 1:
+            found.warnings.append(f"{orphans[0]}: there is no image of this name.")
+        elif orphans:
+            found.warnings.append(f"{len(orphans):,} captions have no image of their name: {listed(orphans)}.")
+        if self._second:
+            found.notes.append(
+                f"Another file of the same name is the caption, so these are not used: {listed(self._second)}."
+            )
+        if self._renamed:
+            found.notes.append(f"Names differ in case or Unicode form only: {listed(self._renamed)}.")
+        found.unused += orphans
+        unread = [path for path, kind in self._kinds.items() if kind is UNREAD_CAPTION or self._looks_like(path, kind)]
+        if lookalikes := sorted(path for path in unread if self._kinds[path] is not UNREAD_CAPTION):
+            found.warnings.append(
+                f"Files look like captions and are not read: {listed(lookalikes)}. Tables are called "
+                f"{', '.join(CAPTION_TABLES)} or meta_cap.json, captions of one image like it, with .txt."
+            )
+        found.unused += unread
+
+    def _beside(self, image: str) -> tuple[str, tuple[str, ...]]:
+        """The first text that the caption files of an image have, and what is odd about it."""
+        text = ""
+        warnings: list[str] = []
+        for path in self._files_beside(image):
+            self._users.setdefault(path, []).append(image)
+            own, odd = self._read(path)
+            if text and own and own != text:
+                self._second.append(path)
+            elif not text:
+                text, warnings = own, [*warnings, *odd]
+        return text, tuple(warnings)
+
+    def _files_beside(self, image: str) -> list[str]:
+        stem, path = stem_of(image), name_key(image)
+        found = [*self._texts.get(stem, ()), *self._texts.get(path, ())]
+        if not found:
+            found = [*self._folded.get(stem.casefold(), ()), *self._folded.get(path.casefold(), ())]
+        stems = {str(PurePosixPath(image).with_suffix("")), image}
+        self._renamed += [f"{of} for {image}" for of in found if str(PurePosixPath(of).with_suffix("")) not in stems]
+        return found
+
+    def _read(self, path: str) -> tuple[str, list[str]]:
+        """A caption file's text, cleaned, with warnings."""
+        try:
+            data = read_file(self._root / path, limit=MAX_CAPTION_BYTES, inside=self._inside)
+        except DatasetError as error:
+            return "", [f"{path}: {error}"]
+        decoded = decode_text(data)
+        warnings = [f"{path} {decoded.warning}"] if decoded.warning else []
+        lines = sum(1 for line in decoded.text.splitlines() if line.strip())
+        if lines == 0:
+            warnings.append(f"{path} is empty.")
+        elif lines > 1 and not path.lower().endswith(".tags"):
+            warnings.append(f"{path} has {lines} lines, which are joined to one caption.")
+        return clean(decoded.text), warnings
+
+    def _report_foreign(self, path: str, names: Sequence[str]) -> None:
+        found = [f"{path}: there is no image '{name}'." for name in names[:LISTED_NAMES]]
+        if len(names) > LISTED_NAMES:
+            found.append(f"{path}: and {len(names) - LISTED_NAMES:,} more names without an image.")
+        self.found.warnings += found
+        self.found.unused += [path] if names else []
+
+    def _looks_like(self, path: str, kind: FileKind) -> bool:
+        """Whether a file that is not read names pictures, or lies beside one and has a field of captions."""
+        if kind not in (DATA_TABLE, SIDECAR) or not path.lower().endswith(_READABLE):
+            return False
+        try:
+            text = decode_text(read_head(self._root / path, size=PEEKED_BYTES, inside=self._inside)).text
+        except DatasetError:
+            return False
+        if kind is SIDECAR:
+            return _CAPTION_FIELD.search(text) is not None
+        return any(posixpath.basename(image) in text for image in self._images[:COMPARED_NAMES])
 
 
-def _json_rows(data: bytes) -> Iterator[tuple[str, str]]:
-    try:
-        document = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise _TableError(f"line {error.lineno} is not JSON ({error.msg}, column {error.colno}).") from error
-    except (ValueError, RecursionError) as error:
-        raise _TableError(f"the file is not JSON ({error}).") from error
-    if isinstance(document, list):
-        for number, row in enumerate(document, start=1):
-            yield _row(row, place=f"entry {number}")
-    elif isinstance(document, dict):
-        for file_name, value in document.items():
-            row = value if isinstance(value, dict) else {"text": value}
-            yield _row({**row, "file_name": file_name}, place=f"the entry of '{clean(file_name)}'")
-    else:
-        raise _TableError('the file holds neither {"file": "caption"} nor a list.')
+_SOURCES: dict[str, CaptionSource] = {
+    "metadata.jsonl": "metadata.jsonl",
+    "metadata.csv": "metadata.csv",
+    "captions.json": "captions.json",
+    "captions.jsonl": "captions.jsonl",
+    "captions.csv": "captions.csv",
+    "meta_cap.json": "meta_cap.json",
+}
 
 
-def _row(row: Any, *, place: str) -> tuple[str, str]:
-    """(file name, cleaned caption) of one row; a caption that is null counts as none."""
-    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-        raise _TableError(f'{place} has no "file_name".')
-    if "text" not in row and "caption" not in row:
-        raise _TableError(f'{place} has neither "text" nor "caption".')
-    text = row["text"] if "text" in row else row["caption"]
-    if not isinstance(text, str | None):
-        raise _TableError(f"the caption in {place} is not a text.")
-    if text and len(text.encode("utf-8", "replace")) > MAX_CAPTION_BYTES:
-        raise _TableError(f"the caption in {place} is larger than {MAX_CAPTION_BYTES:,} bytes.")
-    return row["file_name"], clean(text or "")
-
-
-def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
+def _table_name(path: str) -> str:
+    """The name under which a table is read: all of kohya's count as one."""
+    name = posixpath.basename(path).lower()
+    return "meta_cap.json" if KOHYA_TABLES.fullmatch(name) else name

@@ -9,15 +9,17 @@ from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.beneath import shown_path
-from influencerai.imageset.captions import Caption, contains_trigger, kohya_folder, read_captions
+from influencerai.imageset.captions import Caption, kohya_folder, read_captions
 from influencerai.imageset.classification import HEAD_BYTES, classify
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.file_kinds import PICTURE, FileKind
+from influencerai.imageset.file_names import name_key
 from influencerai.imageset.folder import Listing, list_folder, read_file, read_head
 from influencerai.imageset.formats import IMAGE_SUFFIXES
 from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.imageset.left_out import left_out_files, left_out_findings, named
 from influencerai.imageset.report import ImageReport, ImageSetReport, LeftOut, listed
+from influencerai.imageset.trigger_word import contains_trigger
 
 FEW_IMAGES = 5
 RECOMMENDED_IMAGES = (15, 30)
@@ -64,13 +66,12 @@ def inspect_imageset(
     inside = None if follow_links else root
     kinds = _kinds(root, listing, inside=inside)
     paths = [path for path in listing.files if kinds[path] is PICTURE]
-    captions = read_captions(
-        root, files=listing.files, images=paths, trigger_word=trigger_word, follow_links=follow_links
-    )
+    captions = read_captions(root, kinds=kinds, images=paths, trigger_word=trigger_word, follow_links=follow_links)
     trained = [path for path in paths if _repeats(path) > 0]
     left_out = left_out_files(kinds)
     left_out_warnings, notes = left_out_findings(left_out)
     warnings = [*listing.warnings, *left_out_warnings, *captions.warnings]
+    warnings += _alike_names(paths)
     if len(trained) < len(paths):
         warnings.append(f"{len(paths) - len(trained)} images are left out: their folder's name asks for 0 repeats.")
     images = [
@@ -88,8 +89,16 @@ def inspect_imageset(
     images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in _with_first(images)]
     images += [ImageReport(path=path, errors=(reason,)) for path, reason in listing.refused.items()]
     images.sort(key=lambda image: image.path)
+    notes += captions.notes
     if listing.followed:
         notes.append(f"Links that leave the folder are followed: {listed(listing.followed)}.")
+    substituted = sum(image.caption_source == "trigger word" for image in images if image.usable)
+    if substituted:
+        text = f"{substituted} images have no caption and get the trigger word as theirs"
+        if captions.unused:
+            warnings.append(f"{text}, although there are files that look like captions: {listed(captions.unused)}.")
+        else:
+            notes.append(f"{text}.")
     return _report(folder, images, errors=captions.errors, warnings=warnings, notes=notes, left_out=left_out)
 
 
@@ -115,6 +124,15 @@ def _kinds(root: Path, listing: Listing, *, inside: Path | None) -> dict[str, Fi
             return b""
 
     return classify([*listing.files, *listing.passed_over], head=head, output_folders=listing.output_folders)
+
+
+def _alike_names(paths: Sequence[str]) -> list[str]:
+    """A warning about images that would be one file on a system that does not tell their names apart."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(name_key(path).casefold(), []).append(path)
+    alike = [" and ".join(of) for of in groups.values() if len(of) > 1]
+    return [f"Names differ in case or Unicode form only: {listed(alike)}. Rename one of them."] if alike else []
 
 
 def _repeats(path: str) -> int:
@@ -206,8 +224,6 @@ def _report(
     for repeated, count in Counter(found for found in named if found and found.repeats > 1).items():
         pictures = "1 image" if count == 1 else f"{count} images"
         notes.append(f"{repeated.path}: {repeated.repeats} repeats of {pictures}")
-    if substituted := sum(image.caption_source == "trigger word" for image in usable):
-        notes.append(f"{substituted} images have no caption and get the trigger word as theirs.")
     return ImageSetReport(
         folder=str(shown_path(folder)),
         status="failed" if errors else "ready",

@@ -12,7 +12,19 @@ from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP"]
-CaptionSource = Literal["txt", "metadata.jsonl", "captions.json", "folder", "trigger word", "none"]
+CaptionSource = Literal[
+    "txt",
+    "metadata.jsonl",
+    "metadata.csv",
+    "captions.json",
+    "captions.jsonl",
+    "captions.csv",
+    "meta_cap.json",
+    "folder",
+    "trigger word",
+    "none",
+]
+"""`txt` is any file of one image's caption, `meta_cap.json` any of kohya's metadata files."""
 
 
 LISTED_FILES = 3

@@ -12,7 +12,8 @@ from pydantic import Field
 from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError, InfluencerAIError, ValidationError
 from influencerai.imageset.archive import CHUNK_BYTES, TABLES, ArchiveError, flat_name, is_rubbish, members, shown
-from influencerai.imageset.captions import MAX_CAPTION_BYTES, read_captions
+from influencerai.imageset.caption_tables import NoCaptionsError, TableError, table_rows
+from influencerai.imageset.caption_text import MAX_CAPTION_BYTES
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.folder import list_folder, read_file, read_head
 from influencerai.imageset.formats import IMAGE_SUFFIXES, sniff
@@ -207,9 +208,10 @@ class Upload:
         """The name under which a good file of `incoming` is stored."""
         path = self._staging.incoming / name
         if name in TABLES:
-            read_file(path, limit=self._limits.max_table_bytes)
-            if errors := read_captions(path.parent, files=[name], images=[]).errors:
-                raise DatasetError(errors[0].removeprefix(f"{name}: "))
+            try:
+                table_rows(name, read_file(path, limit=self._limits.max_table_bytes))
+            except (NoCaptionsError, TableError) as error:
+                raise DatasetError(str(error), remedy="Repair or remove the file.") from error
             return name
         if name.endswith(".txt"):
             check_caption(read_file(path, limit=MAX_CAPTION_BYTES), max_length=self._limits.max_caption_length)

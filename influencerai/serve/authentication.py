@@ -18,6 +18,7 @@ from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope
 from influencerai.tenant_folders import is_tenant
+from influencerai.text_files import read_text_file
 
 _REMEDY = "Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
 _TENANT_HEADER = "x-tenant-id"
@@ -205,7 +206,7 @@ def _read_keys(settings: Settings) -> list[jwt.PyJWK]:
     if settings.jwt_jwks_file is None:
         return []
     try:
-        keys = jwt.PyJWKSet.from_dict(json.loads(settings.jwt_jwks_file.read_text())).keys
+        keys = jwt.PyJWKSet.from_dict(json.loads(read_text_file(settings.jwt_jwks_file).text)).keys
     except (OSError, ValueError, AttributeError, jwt.PyJWTError) as error:
         text = f"The file {settings.jwt_jwks_file} holds no keys: {error}"
         raise ValidationError(field_errors={"jwt_jwks_file": [text]}) from error

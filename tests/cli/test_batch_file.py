@@ -285,7 +285,6 @@ def test_a_wrong_column_is_told_once(tmp_path: Path, header: str, expected: str)
     ("data", "expected"),
     [
         (b"", "it is empty"),
-        ("dataset\näh".encode("latin-1"), "UTF-8"),
         (b'dataset\n"a', "line 2"),
         (b"a" * 2**21, "1 MiB"),
     ],
@@ -295,3 +294,11 @@ def test_csv_that_cannot_be_read_is_refused_by_name(tmp_path: Path, data: bytes,
     file.write_bytes(data)
     with pytest.raises(ValidationError, match=rf"runs\.csv cannot be read: .*{expected}"):
         read_batch(file)
+
+
+def test_a_spreadsheets_csv_in_windows_1252_is_read_with_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "runs.csv"
+    file.write_bytes("dataset;modelName\nfotos/Zoë;sd15\n".encode("cp1252"))
+    batch = read_batch(file)
+    assert [training.dataset for training in batch.trainings] == ["fotos/Zoë"]
+    assert batch.warnings == (f"{file} is not UTF-8 and is read as Windows-1252.",)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,20 @@ def test_a_near_miss_of_the_model_is_told_once() -> None:
     with pytest.raises(ValidationError) as caught:
         resolve_config([ConfigLayer(fields={"modelname": "sdxl"})], default_name="me")
     assert caught.value.field_errors == {"modelname": ["Unknown field 'modelname', did you mean 'modelName'?"]}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".JSON", ".yaml"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_config_file_is_read_as_any_editor_saves_it(tmp_path: Path, suffix: str, encoding: str) -> None:
+    file = tmp_path / f"me{suffix}"
+    file.write_bytes(json.dumps({"name": "Zoë 魔女", "modelName": "sd15"}, ensure_ascii=False).encode(encoding))
+    layer = file_layer(file)
+    assert (layer.fields, layer.warnings) == ({"name": "Zoë 魔女", "modelName": "sd15"}, ())
+
+
+def test_a_config_file_in_windows_1252_is_read_with_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "me.yaml"
+    file.write_bytes("name: Zoë\nmodelName: sd15\n".encode("cp1252"))
+    found = resolve_config([file_layer(file)], default_name="me")
+    assert found.config.name == "Zoë"
+    assert found.warnings == (f"{file} is not UTF-8 and is read as Windows-1252.",)

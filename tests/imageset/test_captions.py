@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from influencerai.imageset import ImageReport, ImageSetReport, inspect_imageset
-from influencerai.imageset.captions import clean, contains_trigger
+from influencerai.imageset.caption_text import clean
+from influencerai.imageset.trigger_word import contains_trigger
 
 
 def add_image(folder: Path, path: str) -> None:
@@ -137,7 +138,9 @@ def test_a_table_cannot_reach_outside_the_folder(tmp_path: Path) -> None:
         ("metadata.jsonl", '\n{"text": "x"}', 'metadata.jsonl: line 2 has no "file_name"'),
         ("metadata.jsonl", '{"file_name": "a.png"}', 'line 1 has neither "text" nor "caption"'),
         ("metadata.jsonl", '{"file_name": "a.png", "text": 7}', "caption in line 1 is not a text"),
-        ("metadata.jsonl", b'{"file_name": "a.png", "text": "\xff"}', "line 1 is not JSON"),
+        ("metadata.csv", "file_name,text\na.png,x,y\n", "metadata.csv: line 2 has 3 cells, but there are 2 columns"),
+        ("metadata.csv", 'file_name,text\n"a.png,x\n', "metadata.csv: line 2 is not CSV"),
+        ("meta_cap.json", '{"a.png": {"caption": 7}}', "caption in the entry of 'a.png' is not a text"),
         ("metadata.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("captions.json", '{\n  "a.png": "x",\n}', "captions.json: line 3 is not JSON"),
         ("captions.json", '{"a.png": ["x"]}', "the caption in the entry of 'a.png' is not a text"),
@@ -192,9 +195,12 @@ def test_text_files_in_the_encodings_that_users_have(
 
 def test_a_caption_file_without_an_image_is_reported(tmp_path: Path) -> None:
     add_image(tmp_path, "a.png")
-    add_text(tmp_path, "A.txt", "smiling")
+    add_text(tmp_path, "b.txt", "smiling")
     report = inspect_imageset(tmp_path)
-    assert "A.txt: there is no image of this name." in report.warnings
+    assert "b.txt: there is no image of this name." in report.warnings
+    add_text(tmp_path, "c.caption", "smiling")
+    report = inspect_imageset(tmp_path)
+    assert "2 captions have no image of their name: b.txt, c.caption." in report.warnings
 
 
 def test_a_stem_with_dots_and_a_suffix_in_capitals(tmp_path: Path) -> None:
@@ -249,6 +255,13 @@ def test_the_datasets_own_name_gives_no_repeats(tmp_path: Path) -> None:
     [
         ("ohwx woman, smiling", "ohwx", True),
         ("a photo of OHWX", "ohwx", True),
+        ("魔女が笑う", "魔女", True),
+        ("ohwx魔女が笑う", "ohwx", True),
+        ("แม่มดยิ้ม", "แม่มด", True),
+        ("마녀가 웃는다", "마녀", True),
+        ("cafe\u0301 girl", "café", True),
+        ("हिन्दी", "हिन", False),
+        ("魔女", "魔法", False),
         ("ohwx  woman", "ohwx woman", False),
         ("ohwxwoman", "ohwx", False),
         ("woman", "ohwx", False),
@@ -272,3 +285,147 @@ def test_a_caption_without_the_trigger_word_is_reported(tmp_path: Path) -> None:
 
 def test_captions_are_always_one_line_of_valid_unicode() -> None:
     assert clean("a\0b\ud800c\r\nIt ends.\u2028Then, this\n") == "a b?c, It ends. Then, this"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "file_name,text\na.png,smiling\n",
+        "file_name;text\r\na.png;smiling\r\n",
+        "File_Name\tCaption\na.png\tsmiling\n",
+        "\ufefffile_name,label,text\na.png,1,smiling\n",
+        "image,tags\na.png,smiling\n",
+        "a.png,smiling\n",
+        '"file_name","text"\n"a.png","smiling"\n"b.png",""\n',
+    ],
+)
+@pytest.mark.parametrize("name", ["metadata.csv", "captions.csv"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_as_csv(tmp_path: Path, data: str, name: str, encoding: str) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, name, data.encode(encoding))
+    assert caption(tmp_path, trigger_word="ohwx") == ("smiling", name)
+
+
+def test_a_csv_without_captions_is_named(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "metadata.csv", "file_name,label\na.png,7\n")
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    assert report.status == "ready"
+    assert any(warning.startswith("metadata.csv: The file holds no captions") for warning in report.warnings)
+    assert any("although there are files that look like captions: metadata.csv" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [
+        ("/home/me/set/10_ohwx/a.png", "10_ohwx/a.png"),
+        ("C:\\Users\\me\\set\\10_ohwx\\a.png", "10_ohwx/a.png"),
+        ("/elsewhere/a.png", "deep/er/a.png"),
+        ("a", "10_ohwx/a.png"),
+        ("10_ohwx/a", "10_ohwx/a.png"),
+    ],
+)
+@pytest.mark.parametrize("name", ["meta_cap.json", "meta_lat.json", "meta_clean.json"])
+def test_metadata_of_kohyas_trainer(tmp_path: Path, key: str, image: str, name: str) -> None:
+    add_image(tmp_path, image)
+    add_image(tmp_path, "other.png")
+    entries = {key: {"caption": "smiling", "tags": "red hair, ohwx"}, "other": {"train_resolution": [512, 512]}}
+    (tmp_path / name).write_text(json.dumps(entries))
+    assert caption(tmp_path, image) == ("smiling, red hair, ohwx", "meta_cap.json")
+    assert not any("no image" in warning for warning in inspect_imageset(tmp_path).warnings)
+
+
+def test_a_bare_name_that_two_images_have_is_no_caption_of_either(tmp_path: Path) -> None:
+    for path in ("10_ohwx/a.png", "5_sks/a.png"):
+        add_image(tmp_path, path)
+    add_text(tmp_path, "meta_cap.json", '{"a": {"caption": "smiling"}}')
+    report = inspect_imageset(tmp_path)
+    assert "meta_cap.json: there is no image 'a'." in report.warnings
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".caption", ".tags", ".png.txt", ".TXT"])
+def test_captions_beside_the_image(tmp_path: Path, suffix: str) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, f"a{suffix}", "smiling")
+    assert caption(tmp_path) == ("smiling", "txt")
+    assert not inspect_imageset(tmp_path).images[0].warnings
+
+
+def test_an_empty_caption_file_gives_way_and_a_second_one_is_noted(tmp_path: Path) -> None:
+    for name, text in {"a.txt": "", "a.caption": "smiling", "a.tags": "red hair"}.items():
+        add_text(tmp_path, name, text)
+    add_image(tmp_path, "a.png")
+    report = inspect_imageset(tmp_path)
+    assert report.images[0].caption == "smiling"
+    assert any("a.tags" in note for note in report.notes)
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("image_name", "other_name"), [(NFD, NFC), (NFC, NFD)])
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path, image_name: str, other_name: str) -> None:
+    for folder, file, text in (
+        ("txt", f"{other_name}.txt", "smiling"),
+        ("jsonl", "metadata.jsonl", json.dumps({"file_name": f"{other_name}.png", "text": "smiling"})),
+        ("csv", "metadata.csv", f"file_name,text\n{other_name}.png,smiling\n"),
+        ("kohya", "meta_cap.json", json.dumps({f"/x/{other_name}.png": {"caption": "smiling"}})),
+    ):
+        add_image(tmp_path / folder, f"{image_name}.png")
+        add_text(tmp_path / folder, file, text)
+        report = inspect_imageset(tmp_path / folder)
+        assert (folder, report.images[0].caption) == (folder, "smiling")
+        assert not any("no image" in warning for warning in report.warnings)
+
+
+def test_names_that_differ_in_case_belong_together_and_that_is_noted(tmp_path: Path) -> None:
+    add_image(tmp_path, "IMG_1.JPG")
+    add_text(tmp_path, "img_1.txt", "smiling")
+    report = inspect_imageset(tmp_path)
+    assert report.images[0].caption == "smiling"
+    assert "Names differ in case or Unicode form only: img_1.txt for IMG_1.JPG." in report.notes
+
+
+def test_images_that_differ_in_form_only_are_named(tmp_path: Path) -> None:
+    for name in (f"{NFC}.png", f"{NFD}.png"):
+        add_image(tmp_path, name)
+    assert any("Rename one of them" in warning for warning in inspect_imageset(tmp_path).warnings)
+
+
+def test_images_that_share_a_caption_are_named(tmp_path: Path) -> None:
+    for name in ("01.png", "01.jpg", "02.png"):
+        add_image(tmp_path, name)
+        add_text(tmp_path, f"{name[:2]}.txt", "smiling")
+    report = inspect_imageset(tmp_path)
+    assert [image.caption for image in report.images] == ["smiling"] * 3
+    (warning,) = (text for text in report.warnings if "share" in text)
+    assert "01.jpg and 01.png (01.txt)" in warning
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("dataset.json", '{"a.png": "smiling"}'),
+        ("captions.tsv", "a.png\tsmiling\n"),
+        ("a.json", '{"caption": "smiling"}'),
+        ("a.prompt", "smiling"),
+        ("b.txt", "smiling"),
+    ],
+)
+def test_the_trigger_word_as_caption_weighs_more_where_captions_lie_unused(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    add_image(tmp_path, "a.png")
+    note = "1 images have no caption and get the trigger word as theirs"
+    assert f"{note}." in inspect_imageset(tmp_path, trigger_word="ohwx").notes
+    add_text(tmp_path, file, text)
+    report = inspect_imageset(tmp_path, trigger_word="ohwx")
+    assert f"{note}, although there are files that look like captions: {file}." in report.warnings
+    assert report.warnings[-2 if len(report.images) < 5 else -1].startswith(note)
+
+
+def test_captions_without_a_byte_order_mark_in_utf16(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", "ohwx woman".encode("utf-16-le"))
+    assert caption(tmp_path) == ("ohwx woman", "txt")

@@ -779,7 +779,7 @@ export interface components {
              * @default none
              * @enum {string}
              */
-            captionSource?: "txt" | "metadata.jsonl" | "captions.json" | "folder" | "trigger word" | "none";
+            captionSource?: "txt" | "metadata.jsonl" | "metadata.csv" | "captions.json" | "captions.jsonl" | "captions.csv" | "meta_cap.json" | "folder" | "trigger word" | "none";
             /**
              * @description Times per epoch, from a folder such as `10_ohwx woman`.
              * @default 1
