@@ -12,7 +12,9 @@ from influencerai.cli.batch_state import BatchState, StoredTraining
 from influencerai.cli.batch_training import Training
 from influencerai.cli.interruption import Interruption
 from influencerai.domain import Event, WarningEvent
+from influencerai.domain.output_path import output_path
 from influencerai.errors import InfluencerAIError, StoppedError
+from influencerai.preflight import examine, name_faults
 from influencerai.settings import Settings
 
 
@@ -33,8 +35,26 @@ class LocalBatch:
         self._fail_fast = fail_fast
 
     def check(self, trainings: Sequence[Training]) -> list[Checked]:
-        """See `LocalCheck.check`."""
+        """See `LocalCheck.check`; without torch where a folder, base model or output folder cannot be used."""
+        if any(self._name_faults(training) for training in trainings):
+            return [self._check_lightly(training) for training in trainings]
         return LocalCheck(settings=self._settings, backend=self._backend, state=self._state).check(trainings)
+
+    def _name_faults(self, training: Training) -> list[InfluencerAIError]:
+        root, config = self._settings.root, training.config
+        folder, output = root / training.dataset, root / output_path(config)
+        return name_faults(config, folder, settings=self._settings, output_dir=output)
+
+    def _check_lightly(self, training: Training) -> Checked:
+        root, config = self._settings.root, training.config
+        found = examine(
+            config,
+            root / training.dataset,
+            settings=self._settings,
+            as_path=True,
+            output_dir=root / output_path(config),
+        ).preflight
+        return Checked(training=training, problems=found.errors, warnings=found.warnings)
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
         """Train what has not ended, in order; a training that fails is put down and ends no other.

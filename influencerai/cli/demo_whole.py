@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shlex
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from influencerai.cli.demo_server import DemoServer, missing_for_server, running
 from influencerai.cli.demo_tenants import Trained, dataset_path, tenant_of, train_all
 from influencerai.cli.diagnosis import SERVE_PACKAGES, TRAIN_PACKAGES
 from influencerai.cli.outcome import print_json, print_result
+from influencerai.cli.packages import missing_packages
 from influencerai.cli.progress import short_path
 from influencerai.demo.characters import changed_files
 from influencerai.errors import DependencyMissingError
@@ -79,17 +79,10 @@ def check_packages() -> None:
         DependencyMissingError: says what is missing, how to install it, and where possible how to do without.
     """
     text = "The demo needs the package '{}', which is not installed."
-    if missing := [module for module in TRAIN_PACKAGES.values() if not _is_there(module)]:
+    if missing := missing_packages(TRAIN_PACKAGES.values()):
         raise DependencyMissingError(text.format(missing[0]), remedy="Run: pip install 'influencerai[train,serve]'.")
-    if missing := [module for module in SERVE_PACKAGES.values() if not _is_there(module)]:
+    if missing := missing_packages(SERVE_PACKAGES.values()):
         raise missing_for_server(text.format(missing[0]))
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ImportError:
-        return False
 
 
 def _say_ready(server: DemoServer, characters: Sequence[str], *, as_json: bool) -> None:

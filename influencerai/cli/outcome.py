@@ -94,6 +94,8 @@ def _document(error: BaseException) -> dict[str, Any]:
         document |= {"code": error.code, "message": error.message, "remedy": error.remedy}
         if isinstance(error, ValidationError):
             document["fieldErrors"] = error.field_errors
+        if notes := getattr(error, "__notes__", []):
+            document["notes"] = list(notes)
         if error.failure:
             document["result"] = error.failure
     elif isinstance(error, InterruptedRun):

@@ -8,6 +8,7 @@ from rich.table import Table
 from influencerai.cli.common import standard_output
 from influencerai.cli.config_sources import ResolvedConfig
 from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
+from influencerai.cli.light_check import check_training
 from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
 from influencerai.live.text import visible
@@ -21,10 +22,12 @@ def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings
     Raises:
         InfluencerAIError: what a run would fail on.
     """
+    images = check_training(resolved.config, dataset, settings=settings)
+
     from influencerai.basemodel.unet_size import count_parameters
     from influencerai.train.trainer import Trainer
 
-    preparation = Trainer(resolved.config, settings=settings).prepare(dataset)
+    preparation = Trainer(resolved.config, settings=settings).prepare(dataset, report=images)
     spec, report = preparation.spec, preparation.report
     plan, cost = BatchPlan(spec), estimate(spec, denoiser_parameters=count_parameters(preparation.base))
     warnings = [*settings.warnings, *resolved.warnings, *preparation.warnings]

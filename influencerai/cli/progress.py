@@ -170,7 +170,7 @@ class Lines(Printed):
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._figures = Figures(clock=clock)
-        self._stage = ""
+        self._shown = ("", 0, 0)
         self._last = -SECONDS_BETWEEN_LINES
 
     def __call__(self, event: Event) -> None:
@@ -184,9 +184,11 @@ class Lines(Printed):
     def _write(self, stage: str, done: int, total: int, figures: str) -> None:
         now = self._clock()
         finished = total > 0 and done == total
-        if stage == self._stage and not finished and now - self._last < SECONDS_BETWEEN_LINES:
+        if (stage, done, total) == self._shown:
             return
-        self._stage, self._last = stage, now
+        if stage == self._shown[0] and not finished and now - self._last < SECONDS_BETWEEN_LINES:
+            return
+        self._shown, self._last = (stage, done, total), now
         count = f" {done}/{total}" if total else ""
         click.echo(f"{stage}{count}  {figures}".rstrip(), err=True)
 

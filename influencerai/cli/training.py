@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from influencerai.cli.interruption import Interruption
+from influencerai.cli.light_check import check_training
 from influencerai.cli.progress import choose_listener
-from influencerai.domain import Event, LoraConfig, WarningEvent
+from influencerai.domain import Event, LoraConfig, StageEvent, WarningEvent
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,14 +33,18 @@ def run_training(
         InfluencerAIError: the run failed, or the train extra is not installed.
     """
     with choose_listener(as_json=as_json) as listener, Interruption(announce=listener.announce_stop) as interruption:
-        from influencerai.train.trainer import Trainer
 
         def on_event(event: Event) -> None:
             interruption.watch(event)
             listener(event)
 
+        on_event(StageEvent(stage="checking"))
         for message in warnings:
             listener(WarningEvent(message=message))
+        report = check_training(config, dataset, settings=settings)
+
+        from influencerai.train.trainer import Trainer
+
         trainer = Trainer(
             config,
             settings=settings,
@@ -47,4 +52,4 @@ def run_training(
             on_event=on_event,
             should_stop=lambda: interruption.requested,
         )
-        return trainer.train(dataset, resume=resume)
+        return trainer.train(dataset, resume=resume, report=report)

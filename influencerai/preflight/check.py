@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-import pydantic
-
-from influencerai.basemodel import BaseModel, find_base_model, unet_size
-from influencerai.basemodel.search import find_local, hub_id_of
+from influencerai.basemodel import BaseModel, unet_size
 from influencerai.domain import ExecutionPlan, LoraConfig, SampleSpec, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import Optimizer
-from influencerai.errors import InfluencerAIError, ModelError
+from influencerai.errors import InfluencerAIError, ValidationError
 from influencerai.imageset import inspect_imageset, samples
 from influencerai.imageset.decoding import Decoding
 from influencerai.planning import BatchPlan, Outline, estimate, execution_plan, spec_warnings
 from influencerai.planning.execution import OPTIMIZER_MODULES
 from influencerai.preflight.device import AssumedDevice, assumed_device
+from influencerai.preflight.names import check_writable, find_model, noted
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A pre-flight, and what it found wrong as the errors that a run would end with."""
+
+    preflight: Preflight
+    faults: tuple[InfluencerAIError, ...]
 
 
 def preflight(
@@ -52,8 +57,24 @@ def preflight(
         throughput: images per second of earlier jobs of the same family and resolution.
         decoding: limits that a process with several inspections shares.
     """
+    return examine(
+        config, dataset_dir, settings=settings, as_path=as_path, device=device, throughput=throughput
+    ).preflight
+
+
+def examine(
+    config: LoraConfig,
+    dataset_dir: Path,
+    *,
+    settings: Settings,
+    as_path: bool,
+    output_dir: Path | None = None,
+    device: AssumedDevice | None = None,
+    throughput: float | None = None,
+) -> Examination:
+    """See `preflight`; with `output_dir` it is also checked whether the run could write there."""
     device = device or assumed_device(settings.device)
-    errors: list[str] = []
+    faults: list[InfluencerAIError] = []
     warnings: list[str] = []
     images: tuple[SampleSpec, ...] = ()
     base: BaseModel | None = None
@@ -68,10 +89,13 @@ def preflight(
         max_pixels=settings.max_image_pixels,
         decoding=decoding,
     )
-    with _noted(errors):
+    with noted(faults):
         images = samples(report)
-    with _noted(errors):
-        base = _find_model(config, settings=settings, as_path=as_path, warnings=warnings)
+    with noted(faults):
+        base = find_model(config, settings=settings, as_path=as_path, warnings=warnings)
+    with noted(faults):
+        if output_dir is not None:
+            check_writable(output_dir)
     execution, device_warnings = execution_plan(
         config,
         device.facts,
@@ -80,22 +104,22 @@ def preflight(
         world_size=min(config.options.gpus, device.count),
     )
     if images and base:
-        with _noted(errors):
+        with noted(faults):
             spec = _spec(config, images, base=base, execution=execution)
             warnings += spec_warnings(spec, own_size=unet_size.own_size(base))
     if spec is None:
         warnings += config.warnings
     warnings += [*_optimizer_warnings(config.options.optimizer), *device.warnings, *device_warnings, *report.summary]
     if images:
-        with _noted(errors):
+        with noted(faults):
             batches = BatchPlan(spec or Outline(config=config, options=config.options, samples=images))
             warnings += batches.warnings
     if spec and base and batches:
-        with _noted(errors):
+        with noted(faults):
             memory = _memory(spec, base)
-    return Preflight(
-        ok=not errors,
-        errors=tuple(errors),
+    found = Preflight(
+        ok=not faults,
+        errors=tuple(text for fault in faults for text in _texts(fault)),
         warnings=tuple(warnings),
         dataset=report,
         spec=spec if batches else None,
@@ -104,36 +128,13 @@ def preflight(
         time=_time(batches, throughput),
         device=device,
     )
+    return Examination(preflight=found, faults=tuple(faults))
 
 
-@contextmanager
-def _noted(errors: list[str]) -> Iterator[None]:
-    """Write down what a job would fail on."""
-    try:
-        yield
-    except (InfluencerAIError, OSError) as error:
-        errors.append(str(error))
-    except pydantic.ValidationError as error:  # the one field of a spec that an accepted config can spoil
-        errors += [f"outputPath: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
-
-
-def _find_model(config: LoraConfig, *, settings: Settings, as_path: bool, warnings: list[str]) -> BaseModel | None:
-    """The base model as it lies here, or None where the job would download it.
-
-    Raises:
-        ModelError: the job would fail on it.
-    """
-    name, folders = config.model_name, settings.models_dirs
-    try:
-        return find_base_model(name, models_dirs=folders, as_path=as_path)
-    except ModelError:
-        if not settings.allow_downloads or not hub_id_of(name) or find_local(name, folders, as_path=as_path):
-            raise
-    warnings.append(
-        f"The base model '{name}' is not whole on this machine: the job downloads it first. Whether the hub has it "
-        "and it can be used is not known yet."
-    )
-    return None
+def _texts(fault: InfluencerAIError) -> list[str]:
+    """The fault's message and remedy; of fields, a text for each."""
+    fields = fault.field_errors if isinstance(fault, ValidationError) else {}
+    return [f"{name}: {text}" for name, texts in fields.items() for text in texts] or [str(fault)]
 
 
 def _spec(

@@ -54,16 +54,18 @@ def prepare(
     settings: PreparationSettings,
     as_path: bool = True,
     world_size: int = 1,
+    report: ImageSetReport | None = None,
 ) -> Preparation:
     """Look at the dataset, then at the base model, and resolve everything that decides the run.
 
     Without `as_path` the model's name, which a stranger chose, is no path. `world_size` devices train side by side.
+    `report` is an inspection of the dataset by this configuration that was made just now.
 
     Raises:
         DatasetError: the folder holds nothing that can be trained on.
         ModelError: the base model cannot be used.
     """
-    report = inspect_imageset(
+    report = report or inspect_imageset(
         dataset_dir,
         trigger_word=config.options.trigger_word,
         resolution=config.resolution,

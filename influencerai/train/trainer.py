@@ -12,6 +12,7 @@ from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import output_path
 from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.imageset import ImageSetReport
 from influencerai.settings import Settings
 from influencerai.train.backend import Backend, RunContext, load_backend
 from influencerai.train.checkpoint import list_checkpoints
@@ -57,25 +58,34 @@ class Trainer:
         self._on_event = on_event
         self._should_stop = should_stop
 
-    def prepare(self, dataset: str | Path) -> Preparation:
+    def prepare(self, dataset: str | Path, *, report: ImageSetReport | None = None) -> Preparation:
         """Check everything and resolve the run's spec; nothing is trained or written.
+
+        `report` is an inspection of the dataset by this configuration that was made just now.
 
         Raises:
             DatasetError, ModelError: what is wrong, where, and what to do.
             ValidationError: `outputPath` ends in what cannot be the name of a file.
         """
         try:
-            return prepare(self.config, self._dataset_dir(dataset), settings=self.settings)
+            return prepare(self.config, self._dataset_dir(dataset), settings=self.settings, report=report)
         except pydantic.ValidationError as error:
             texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
             raise ValidationError(field_errors={"outputPath": texts}) from error
 
-    def train(self, dataset: str | Path, *, resume: bool = False, progress: bool | None = None) -> Run:
+    def train(
+        self,
+        dataset: str | Path,
+        *,
+        resume: bool = False,
+        progress: bool | None = None,
+        report: ImageSetReport | None = None,
+    ) -> Run:
         """Train on the images and captions in `dataset`, a folder relative to the settings' root.
 
         With `resume`, go on with the newest unfinished run for the same output path, which ends with the same bytes
         as if it had never been interrupted. `progress` shows the training while it goes on (default: unless there is an
-        `on_event`); without it, warnings are issued as Python's.
+        `on_event`); without it, warnings are issued as Python's. `report` is as in `prepare`.
 
         Raises:
             StoppedError: Ctrl-C or `should_stop` ended the run; the state is saved.
@@ -85,14 +95,14 @@ class Trainer:
         with watched(
             self.config.name, on_event=self._on_event, should_stop=self._should_stop, progress=progress
         ) as watch:
-            return self._train(dataset, resume=resume, watch=watch)
+            return self._train(dataset, resume=resume, watch=watch, report=report)
 
-    def _train(self, dataset: str | Path, *, resume: bool, watch: Watch) -> Run:
+    def _train(self, dataset: str | Path, *, resume: bool, watch: Watch, report: ImageSetReport | None) -> Run:
         quiet_libraries()
         backend = load_backend(self._backend)
         dataset_dir = self._dataset_dir(dataset)
         watch.emit(StageEvent(stage="checking"))
-        preparation = self.prepare(dataset)
+        preparation = self.prepare(dataset, report=report)
         requested = self.settings.root / output_path(self.config)
         runs_dir = self.settings.root / ".influencerai" / "runs"
         warnings = list(preparation.warnings)

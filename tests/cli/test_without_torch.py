@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import json_lines
+from tests.cli.conftest import Invoke, json_lines
 
 BLOCKED = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes", "matplotlib", "numpy")
 INSTALL = "pip install 'influencerai[train]'"
@@ -70,3 +70,49 @@ def test_doctor_names_what_is_missing_and_the_command(base_install: Path, projec
     missing = [problem for problem in document["problems"] if problem["remedy"] == INSTALL]
     assert len(missing) == 1
     assert all(name in missing[0]["message"] for name in BLOCKED)
+
+
+UNUSABLE = (
+    (("train", "data/absent", "--model", "small"), 1, "data/absent cannot be trained on"),
+    (("train", "data/faces", "--model", "smal"), 1, "There is no base model 'smal'"),
+    (("train", "data/faces", "--model", "small", "--set", "learningrat=1"), 2, "did you mean 'learningRate'"),
+    (("train", "data/faces", "--model", "small", "--output-path", "data/faces/00.png/x"), 1, "Not a directory"),
+    (("train", "data/empty", "--model", "small"), 1, "data/empty cannot be trained on"),
+    (("train", "data/absent", "--model", "small", "--dry-run"), 1, "data/absent cannot be trained on"),
+    (("batch", "batch.yaml"), 2, "data/absent cannot be trained on"),
+    (("demo", "--local", "--out", "data/faces/00.png/x"), 1, "Not a directory"),
+    (("demo", "--out", "data/faces/00.png/x"), 1, "Not a directory"),
+)
+"""Commands with a mistake, their exit codes, and a part of what they say."""
+
+
+def test_a_mistake_is_said_before_torch_is_imported(project: Path) -> None:
+    """In one process for all, as each of them would otherwise take a second for its imports."""
+    (project / "data" / "empty").mkdir(exist_ok=True)
+    (project / "batch.yaml").write_text("defaults: {modelName: small}\ndatasets: [data/absent]\nconfigs: [fast]\n")
+    code = (
+        "import json, sys\n"
+        "from click.testing import CliRunner\n"
+        "from influencerai.cli.main import main\n"
+        "done = [CliRunner().invoke(main, arguments) for arguments in json.loads(sys.argv[1])]\n"
+        "loaded = sorted({'torch', 'diffusers', 'transformers', 'matplotlib'} & set(sys.modules))\n"
+        "print(json.dumps([loaded, [[one.exit_code, one.output] for one in done]]))"
+    )
+    command = [sys.executable, "-c", code, json.dumps([arguments for arguments, _, _ in UNUSABLE])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project, env=environment, check=True)
+    loaded, ends = json.loads(done.stdout)
+    assert loaded == []
+    for (arguments, code_expected, text), (exit_code, output) in zip(UNUSABLE, ends, strict=True):
+        assert (exit_code, text in " ".join(output.split())) == (code_expected, True), (arguments, output)
+
+
+def test_every_wrong_name_of_a_training_is_said_at_once(invoke: Invoke) -> None:
+    result = invoke("train", "data/absent", "--model", "smal", "--output-path", "data/faces/00.png/x")
+    assert result.exit_code == 1
+    for text in ("data/absent cannot be trained on", "There is no base model 'smal'", "Not a directory"):
+        assert text in result.stderr
+    result = invoke("train", "data/absent", "--model", "smal", "--json")
+    document = json_lines(result.stdout)[-1]
+    assert document["code"] == "dataset"
+    assert any("There is no base model 'smal'" in text for text in document["notes"])

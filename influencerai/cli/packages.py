@@ -1,0 +1,34 @@
+"""Packages of the extras: found without importing them, so that a missing one is said at once."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+
+from influencerai.cli.diagnosis import TRAIN_PACKAGES
+from influencerai.errors import DependencyMissingError
+
+
+def check_train_packages(purpose: str = "This command") -> None:
+    """Refuse to go on without the train extra.
+
+    Raises:
+        DependencyMissingError: names the first package that is missing, and how to install it.
+    """
+    if missing := missing_packages(TRAIN_PACKAGES.values()):
+        raise DependencyMissingError(
+            f"{purpose} needs the package '{missing[0]}', which is not installed.",
+            remedy="Run: pip install 'influencerai[train]'.",
+        )
+
+
+def missing_packages(modules: Iterable[str]) -> list[str]:
+    """The modules that no installed package brings."""
+    return [module for module in modules if not _is_there(module)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False

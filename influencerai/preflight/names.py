@@ -1,0 +1,102 @@
+"""Names: dataset folder, base model and output folder, checked in milliseconds, before any picture is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydantic
+
+from influencerai.basemodel import BaseModel, find_base_model
+from influencerai.basemodel.search import find_local, hub_id_of
+from influencerai.domain import LoraConfig
+from influencerai.errors import DatasetError, ExportError, InfluencerAIError, ModelError, ValidationError
+from influencerai.settings import Settings
+
+
+def name_faults(
+    config: LoraConfig, dataset_dir: Path, *, settings: Settings, output_dir: Path | None
+) -> list[InfluencerAIError]:
+    """Every reason why a training would end before it reads a picture: its folder, base model or output folder.
+
+    `output_dir` is where the run would write; None where that is not known yet.
+    """
+    faults: list[InfluencerAIError] = []
+    with noted(faults):
+        check_folder(dataset_dir)
+    with noted(faults):
+        find_model(config, settings=settings, as_path=True, warnings=[])
+    with noted(faults):
+        if output_dir is not None:
+            check_writable(output_dir)
+    return faults
+
+
+@contextmanager
+def noted(faults: list[InfluencerAIError]) -> Iterator[None]:
+    """Append to `faults` what a run would be refused for."""
+    try:
+        yield
+    except InfluencerAIError as error:
+        faults.append(error)
+    except OSError as error:
+        faults.append(InfluencerAIError(str(error)))
+    except pydantic.ValidationError as error:  # the one field of a spec that an accepted config can spoil
+        texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
+        faults.append(ValidationError(field_errors={"outputPath": texts}))
+
+
+def check_folder(dataset_dir: Path) -> None:
+    """Refuse a dataset that is no folder.
+
+    Raises:
+        DatasetError: in the words of the inspection.
+    """
+    if not dataset_dir.exists():
+        raise DatasetError(f"{dataset_dir} cannot be trained on: The folder does not exist. Check the path.")
+    if not dataset_dir.is_dir():
+        raise DatasetError(
+            f"{dataset_dir} cannot be trained on: This is a file. Name the folder that holds the images."
+        )
+
+
+def find_model(config: LoraConfig, *, settings: Settings, as_path: bool, warnings: list[str]) -> BaseModel | None:
+    """The base model as it lies here, or None where the run would download it, which `warnings` then says.
+
+    Raises:
+        ModelError: the run would fail on it.
+    """
+    name, folders = config.model_name, settings.models_dirs
+    try:
+        return find_base_model(name, models_dirs=folders, as_path=as_path)
+    except ModelError:
+        if not settings.allow_downloads or not hub_id_of(name) or find_local(name, folders, as_path=as_path):
+            raise
+    warnings.append(
+        f"The base model '{name}' is not whole on this machine: the job downloads it first. Whether the hub has it "
+        "and it can be used is not known yet."
+    )
+    return None
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that takes no files, or cannot be made because its nearest parent takes none.
+
+    Raises:
+        ExportError: names the folder and the reason.
+    """
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"The output folder {folder} cannot be made: {error.strerror or error}.",
+            remedy="Choose another outputPath.",
+        ) from error
