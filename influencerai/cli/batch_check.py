@@ -14,6 +14,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.domain.output_path import output_path
 from influencerai.errors import CheckpointError, ModelError, TrainingError
 from influencerai.planning import BatchPlan
+from influencerai.planning.memory import smaller_setting
 from influencerai.preflight import AssumedDevice, Preflight, preflight
 from influencerai.settings import Settings
 
@@ -90,7 +91,7 @@ class LocalCheck:
             try:
                 spec = _as_executed(found.spec)
                 self._check_tensors(spec.model.name)
-                problems += _memory_problems(found, spec, memory=self._memory)
+                problems += memory_problems(found, spec, memory=self._memory)
                 checked = self._with_past(checked, spec)
             except (ModelError, TrainingError) as error:
                 problems.append(str(error))
@@ -169,9 +170,8 @@ def _as_executed(spec: TrainingSpec) -> TrainingSpec:
     return spec.model_copy(update={"options": spec.options.model_copy(update={"optimizer": optimizer})})
 
 
-def _memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> list[str]:
-    from influencerai.train.device import smaller_setting
-
+def memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> list[str]:
+    """Says that the training does not fit into `memory` bytes, and which setting needs less."""
     if found.memory.gb is None or found.memory.gb * 1e9 <= memory * MEMORY_TOLERANCE:
         return []
     text = f"It needs about {found.memory.gb:g} GB of memory, {spec.plan.device_name} has {memory / 1e9:.0f}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
-from influencerai.cli.batch_check import Checked, LocalCheck
+from influencerai.cli.batch_check import Checked, LocalCheck, memory_problems
 from influencerai.cli.batch_progress import BatchListener
 from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_state import BatchState, StoredTraining
@@ -14,6 +14,7 @@ from influencerai.cli.interruption import Interruption
 from influencerai.domain import Event, WarningEvent
 from influencerai.domain.output_path import output_path
 from influencerai.errors import InfluencerAIError, StoppedError
+from influencerai.planning.memory import physical_memory_bytes
 from influencerai.preflight import examine, name_faults
 from influencerai.settings import Settings
 
@@ -54,7 +55,10 @@ class LocalBatch:
             as_path=True,
             output_dir=root / output_path(config),
         ).preflight
-        return Checked(training=training, problems=found.errors, warnings=found.warnings)
+        problems = list(found.errors)
+        if found.spec and found.device.kind == "cpu":
+            problems += memory_problems(found, found.spec, memory=physical_memory_bytes())
+        return Checked(training=training, problems=tuple(problems), warnings=found.warnings)
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
         """Train what has not ended, in order; a training that fails is put down and ends no other.

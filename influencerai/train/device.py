@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from influencerai.domain import ExecutionPlan, TrainingSpec
+from influencerai.domain import ExecutionPlan
 from influencerai.errors import OutOfMemoryError, TrainingError
 from influencerai.planning import DeviceFacts, processor
 
@@ -101,24 +101,3 @@ def memory_errors(device_name: str, *, remedy: str) -> Iterator[None]:
             raise
         message = f"{device_name} has not enough memory: {text.splitlines()[0] if text else 'out of memory'}"
         raise OutOfMemoryError(message, remedy=remedy) from error
-
-
-def smaller_setting(spec: TrainingSpec) -> str:
-    """What to change so that training needs less memory."""
-    config = spec.config
-    if not spec.plan.gradient_checkpointing:
-        return "Set gradientCheckpointing to true: the same result with less memory and more time."
-    if config.batch_size > 1:
-        half = config.batch_size // 2
-        steps = spec.options.gradient_accumulation * 2
-        return f"Set batchSize to {half} and gradientAccumulation to {steps}: about the same training."
-    if spec.options.train_text_encoder:
-        return "Set trainTextEncoder to false."
-    return smaller_images(spec)
-
-
-def smaller_images(spec: TrainingSpec) -> str:
-    """What to change so that one image needs less memory."""
-    if spec.config.resolution > 512:
-        return f"Set resolution to {spec.config.resolution * 3 // 4 // 64 * 64}."
-    return "Use a device with more memory, or a smaller networkDim."

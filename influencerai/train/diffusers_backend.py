@@ -11,12 +11,13 @@ import torch
 from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
 from influencerai.errors import StoppedError
 from influencerai.planning import BatchPlan
+from influencerai.planning.memory import smaller_images, smaller_setting
 from influencerai.train.adapter import Adapter
 from influencerai.train.backend import RunContext
 from influencerai.train.cache import TensorCache
 from influencerai.train.checkpoint import load_newest
 from influencerai.train.data import TrainingData
-from influencerai.train.device import fixed_execution, memory_errors, smaller_images, smaller_setting
+from influencerai.train.device import fixed_execution, memory_errors
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import Family, TextConditioner, load_family

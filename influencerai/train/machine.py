@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
+from influencerai.planning.memory import physical_memory_bytes
 from influencerai.train.device import cpu_name
 
 
@@ -21,13 +21,8 @@ class Device:
 
 def list_devices() -> list[Device]:
     """The CPU, then every CUDA device that torch can use."""
-    devices = [Device(kind="cpu", name=cpu_name(), memory_bytes=_memory_bytes())]
+    devices = [Device(kind="cpu", name=cpu_name(), memory_bytes=physical_memory_bytes())]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         devices.append(Device(kind="cuda", name=properties.name, memory_bytes=properties.total_memory))
     return devices
-
-
-def _memory_bytes() -> int:
-    """Physical memory; a container's limit may be lower."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

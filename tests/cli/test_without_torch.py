@@ -75,7 +75,7 @@ def test_doctor_names_what_is_missing_and_the_command(base_install: Path, projec
 UNUSABLE = (
     (("train", "data/absent", "--model", "small"), 1, "data/absent cannot be trained on"),
     (("train", "data/faces", "--model", "smal"), 1, "There is no base model 'smal'"),
-    (("train", "data/faces", "--model", "small", "--set", "learningrat=1"), 2, "did you mean 'learningRate'"),
+    (("train", "data/faces", "--model", "small", "--set", "epohcs=3"), 2, "did you mean 'epochs'"),
     (("train", "data/faces", "--model", "small", "--output-path", "data/faces/00.png/x"), 1, "Not a directory"),
     (("train", "data/empty", "--model", "small"), 1, "data/empty cannot be trained on"),
     (("train", "data/absent", "--model", "small", "--dry-run"), 1, "data/absent cannot be trained on"),

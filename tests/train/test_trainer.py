@@ -23,7 +23,8 @@ from influencerai.errors import (
     TrainingError,
     ValidationError,
 )
-from influencerai.train.device import memory_errors, smaller_setting
+from influencerai.planning.memory import smaller_setting
+from influencerai.train.device import memory_errors
 from influencerai.train.history import History, read_history
 from influencerai.train.model_components import damage_errors
 from influencerai.train.run_folder import RunFolder
