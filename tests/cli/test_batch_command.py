@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from influencerai.artifacts import RUN_MARKER
 from influencerai.cli.batch_outcome import write_report
 from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_state import BatchState
@@ -121,8 +122,8 @@ def test_the_time_is_known_from_earlier_runs(place: BatchPlace) -> None:
 
 
 def test_one_that_fails_stops_no_other_and_is_tried_again_only_when_asked(place: BatchPlace) -> None:
-    blocked = place.root / "blocked"
-    blocked.write_text("a file where a folder should be")
+    blocked = place.root / "blocked" / "lora" / RUN_MARKER
+    blocked.mkdir(parents=True)  # no check beforehand opens the marker of a run
     pair = {"dataset": "ava", "config": {"outputPath": "blocked/lora"}, "name": "stuck"}
     place.write(trainings=[pair], configs=[{"name": "four"}])
     found = place.batch(*DRY, "--report", "out/report.csv", "--json")
@@ -142,7 +143,7 @@ def test_one_that_fails_stops_no_other_and_is_tried_again_only_when_asked(place:
     assert report["stuck"]["error"] == rows["stuck"]["error"]
     assert float(report["ava-four"]["finalLoss"]) == rows["ava-four"]["finalLoss"]
 
-    blocked.unlink()
+    blocked.rmdir()
     found = place.batch(*DRY)
     assert found.exit_code == 1
     assert "failed earlier" in found.stdout
@@ -155,6 +156,15 @@ def test_one_that_fails_stops_no_other_and_is_tried_again_only_when_asked(place:
         "completed"
     ] * 3
     assert place.batch(*DRY).exit_code == 0
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_before_anything_starts(place: BatchPlace) -> None:
+    (place.root / "blocked").write_text("a file where a folder should be")
+    place.write(trainings=[{"dataset": "ava", "config": {"outputPath": "blocked/lora"}, "name": "stuck"}], configs=[])
+    found = place.batch(*DRY)
+    assert found.exit_code == 2
+    assert "blocked/lora cannot be made" in " ".join(found.stderr.split())
+    assert place.runs == []
 
 
 @pytest.mark.parametrize("report", ["batch.yaml/report.csv", "taken.csv"])
@@ -179,7 +189,7 @@ def test_no_text_of_a_report_is_a_formula(tmp_path: Path) -> None:
 
 
 def test_after_a_failure_the_rest_can_be_left(place: BatchPlace) -> None:
-    (place.root / "blocked").write_text("")
+    (place.root / "blocked" / "ava-four" / RUN_MARKER).mkdir(parents=True)
     place.write(configs=[{"name": "four", "outputPath": "blocked/{name}"}, {"name": "eight"}])
     found = place.batch(*DRY, "--fail-fast", "--json")
     assert found.exit_code == 1
