@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from influencerai.train.labels import Font, wrapped, write
+from influencerai.train.picture_record import grid_record
 
 GAP = 8
 """Pixels between pictures and around the grid."""
@@ -12,7 +15,6 @@ FONT_SIZE = 14
 MAX_LABEL_LINES = 3
 
 Row = tuple[str, Sequence[Image.Image]]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def image_grid(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> Image.Image:
@@ -23,55 +25,28 @@ def image_grid(rows: Sequence[Row], *, columns: Sequence[str] = ()) -> Image.Ima
     width = max((image.width for _, images in rows for image in images), default=1)
     height = max((image.height for _, images in rows for image in images), default=1)
     count = max((len(images) for _, images in rows), default=0)
-    font = ImageFont.load_default(size=FONT_SIZE)
     total_width = GAP + max(1, count) * (width + GAP)
-    labels = [_wrapped(label, font=font, width=total_width - 2 * GAP) for label, _ in rows]
-    heading = max((len(_wrapped(text, font=font, width=width)) for text in columns), default=0)
+    labels = [_wrapped(label, width=total_width - 2 * GAP) for label, _ in rows]
+    headings = [_wrapped(text, width=width) for text in columns]
+    heading = max((len(lines) for _, lines in headings), default=0)
     line = FONT_SIZE + 4
-    total_height = GAP + line * heading + sum(line * len(lines) + height + 2 * GAP for lines in labels)
+    total_height = GAP + line * heading + sum(line * len(lines) + height + 2 * GAP for _, lines in labels)
     grid = Image.new("RGB", (total_width, total_height), "white")
     draw = ImageDraw.Draw(grid)
-    for index, text in enumerate(columns):
-        lines = _wrapped(text, font=font, width=width)
-        _write(draw, lines, left=GAP + index * (width + GAP), top=GAP // 2, font=font, line=line)
+    for index, (font, lines) in enumerate(headings):
+        write(draw, lines, at=(GAP + index * (width + GAP), GAP // 2), font=font, line=line, fill="black")
     top = GAP + line * heading
-    for lines, (_, images) in zip(labels, rows, strict=True):
-        _write(draw, lines, left=GAP, top=top, font=font, line=line)
+    for (font, lines), (_, images) in zip(labels, rows, strict=True):
+        write(draw, lines, at=(GAP, top), font=font, line=line, fill="black")
         top += line * len(lines)
         for index, image in enumerate(images):
             left = GAP + index * (width + GAP)
             place = (left + (width - image.width) // 2, top + (height - image.height) // 2)
             grid.paste(image.convert("RGB"), place)
         top += height + 2 * GAP
+    grid.info |= grid_record((image for _, images in rows for image in images), columns=columns)
     return grid
 
 
-def _wrapped(text: str, *, font: Font, width: int) -> list[str]:
-    """The text in lines of at most `width` pixels, the last one cut off with an ellipsis."""
-    lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        elif len(lines) < MAX_LABEL_LINES:
-            lines.append(word)
-        else:
-            lines[-1] += " ..."
-            break
-    for index, text_of_line in enumerate(lines):
-        while font.getlength(lines[index]) > width and len(text_of_line) > 1:
-            text_of_line = text_of_line[:-1]
-            lines[index] = text_of_line + "..."
-    return lines
-
-
-def _write(
-    draw: ImageDraw.ImageDraw,
-    lines: Sequence[str],
-    *,
-    left: int,
-    top: int,
-    font: Font,
-    line: int,
-) -> None:
-    for index, text in enumerate(lines):
-        draw.text((left, top + index * line), text, fill="black", font=font)
+def _wrapped(text: str, *, width: int) -> tuple[Font, list[str]]:
+    return wrapped(text, size=FONT_SIZE, width=width, lines=MAX_LABEL_LINES)

@@ -6,9 +6,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL.Image import Image
+from PIL.Image import Image, registered_extensions
 
 from influencerai.train.grid import image_grid
+from influencerai.train.picture_record import encoded
 
 
 class Pictures(list[Image]):
@@ -29,8 +30,10 @@ class Pictures(list[Image]):
         return image_grid(self._rows, columns=self._columns)
 
     def save(self, path: str | Path) -> None:
-        """Write the grid; the suffix of `path` decides the format."""
-        self.grid().save(path)
+        """Write the grid with the records of its images; the suffix of `path` decides the format."""
+        path = Path(path)
+        format_name = registered_extensions().get(path.suffix.lower(), "PNG")
+        path.write_bytes(encoded(self.grid(), format_name=format_name))
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

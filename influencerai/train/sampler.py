@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from PIL.Image import Image
 from safetensors import safe_open
 
 from influencerai import artifacts
+from influencerai.basemodel.lora_description import LoraDescription, describe_lora
 from influencerai.domain import ExecutionPlan, LoraConfig
-from influencerai.domain.training_options import PredictionType
 from influencerai.errors import InfluencerAIError, ModelError
 from influencerai.planning import execution_plan
 from influencerai.settings import Settings
 from influencerai.train.device import device_facts, fixed_execution, memory_errors
 from influencerai.train.family import load_family
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
+from influencerai.train.picture_record import LoraUse, ModelIdentity, model_label
 from influencerai.train.precision import dtype_of
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS, draw
@@ -31,25 +31,7 @@ MAX_BATCH = 4
 """Pictures drawn at once; more would need more memory without being faster on a CPU."""
 
 _ADAPTER = "lora"
-_SMALLEST, _LARGEST = 64, 4096
-_PREDICTION_TYPES: Final[dict[str, PredictionType]] = {"epsilon": "epsilon", "v": "v_prediction"}
-_SAFETENSORS = "Use the LoRA's .safetensors file."
 _LESS_MEMORY = "Draw smaller pictures, or one per prompt."
-_BOOLEANS: Final = {"True": True, "False": False}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraDescription:
-    """What a LoRA file says of itself; None where it does not."""
-
-    model_name: str | None
-    base_model_version: str | None
-    resolution: int | None
-    """Pixels: the shorter side that it was trained at, if that is one to draw at."""
-    base_fingerprint: str | None
-    """Of the base model's weights, in files that InfluencerAI wrote."""
-    prediction_type: PredictionType | None
-    zero_terminal_snr: bool | None
 
 
 class Sampler:
@@ -58,12 +40,21 @@ class Sampler:
         sampler = Sampler("sd15")
         rows = sampler.draw(["ohwx woman, smiling"], lora=run.lora_path, count=4)
 
-    `plan` says on what it draws; by default what the settings and this machine give.
+    `plan` says on what it draws; by default what the settings and this machine give. `label` is the model's name in
+    the pictures' records; by default `model_name` without this machine's folders.
     """
 
-    def __init__(self, model_name: str, *, settings: Settings | None = None, plan: ExecutionPlan | None = None) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        settings: Settings | None = None,
+        plan: ExecutionPlan | None = None,
+        label: str | None = None,
+    ) -> None:
         self._settings = settings or Settings.load()
         self._model_name = model_name
+        self._label = label or model_label(model_name)
         self._given_plan = plan
 
     def draw(
@@ -82,6 +73,8 @@ class Sampler:
     ) -> list[list[Image]]:
         """`count` square pictures of every prompt, a list per prompt; picture i comes from the seed `seed` + i.
 
+        Each carries its `PictureRecord`, which `picture_record.encoded` writes into a file.
+
         Args:
             prompts: one row of pictures each.
             lora: a LoRA file in either layout, applied at `strength`; without one the base model draws.
@@ -95,6 +88,7 @@ class Sampler:
         quiet_libraries()
         description = self._checked_description(lora) if lora else None
         side = self._side(description, size)
+        use = LoraUse(name=lora.stem, strength=strength, sha256=_lora_sha256(lora, description)) if lora else None
         total = len(prompts) * count
         on_progress(0, total)
         rows: list[list[Image]] = []
@@ -112,6 +106,8 @@ class Sampler:
                             steps=steps,
                             guidance=guidance,
                             negative_prompt=negative_prompt,
+                            model=self._identity,
+                            lora=use,
                         )
                     on_progress(len(rows) * count + len(row), total)
                 rows.append(row)
@@ -149,6 +145,12 @@ class Sampler:
         family = load_family(self._base.family)
         device = torch.device(self._plan.device)
         return family.pipeline(self._base, device=device, dtype=dtype_of(self._plan.precision))
+
+    @cached_property
+    def _identity(self) -> ModelIdentity:
+        base = self._base
+        sha256 = base.fingerprint() if base.layout == "single_file" else None
+        return ModelIdentity(name=self._label, sha256=sha256)
 
     @property
     def _own_size(self) -> int:
@@ -205,47 +207,10 @@ class Sampler:
             self._pipeline.scheduler = own
 
     def _checked_description(self, lora: Path) -> LoraDescription:
-        """What the LoRA says of itself, if it can be for this base model.
-
-        Trainers call the versions of a base by many names, but SDXL's all begin with `sdxl_`.
-        """
+        """What the LoRA says of itself, if it can be for this base model."""
         found = describe_lora(lora)
-        ours = load_family(self._base.family).ss_base_model_version
-        said = found.base_model_version
-        if said and said.startswith("sdxl_") != ours.startswith("sdxl_"):
-            raise ModelError(
-                f"{lora} was trained on a base of the kind {said}; '{self._model_name}' is {ours}.",
-                remedy="Name the base model that it was trained on.",
-            )
+        found.check_family(self._base.family, lora=lora, model_name=self._model_name)
         return found
-
-
-def describe_lora(path: Path) -> LoraDescription:
-    """Read what the header of a LoRA file tells.
-
-    Raises:
-        ModelError: the file is missing, truncated, no safetensors file or not named as one.
-    """
-    if not path.name.endswith(".safetensors"):
-        raise ModelError(f"{path} is no .safetensors file, and nothing else is opened.", remedy=_SAFETENSORS)
-    metadata, _ = artifacts.read_safetensors_header(path, error=ModelError)
-    return LoraDescription(
-        model_name=metadata.get("ss_sd_model_name"),
-        base_model_version=metadata.get("ss_base_model_version"),
-        resolution=_resolution(metadata.get("modelspec.resolution") or metadata.get("ss_resolution") or ""),
-        base_fingerprint=metadata.get("ss_influencerai_base_fingerprint"),
-        prediction_type=_PREDICTION_TYPES.get(metadata.get("modelspec.prediction_type", "")),
-        zero_terminal_snr=_BOOLEANS.get(metadata.get("ss_zero_terminal_snr", "")),
-    )
-
-
-def _resolution(text: str) -> int | None:
-    """The smallest number in `text`, where it is a side that pictures can have."""
-    sides = re.findall(r"[0-9]+", text)
-    if not sides or max(map(len, sides)) > len(str(_LARGEST)):
-        return None
-    side = min(map(int, sides))
-    return side if _SMALLEST <= side <= _LARGEST else None
 
 
 def _check_numbers(lora: Path) -> None:
@@ -258,3 +223,8 @@ def _check_numbers(lora: Path) -> None:
                     f"{lora} is damaged: its tensor '{name}' holds numbers that are infinite or too large.",
                     remedy="Download it again, or train it again with a lower learningRate.",
                 )
+
+
+def _lora_sha256(lora: Path, description: LoraDescription | None) -> str:
+    """The hash that the file's header names, or that of its tensors."""
+    return (description and description.sha256) or artifacts.model_hash(lora.read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,14 @@ from influencerai.train.device import memory_errors
 from influencerai.train.draws import normal
 from influencerai.train.family import Family
 from influencerai.train.loadable_model import LoadableModel
+from influencerai.train.picture_record import (
+    LoraUse,
+    ModelIdentity,
+    PictureRecord,
+    encoded,
+    model_label,
+    sampler_name,
+)
 from influencerai.train.precision import autocast, dtype_of
 
 SAMPLES_FOLDER = "samples"
@@ -39,6 +46,8 @@ def draw_samples(
 ) -> None:
     """Draw the run's sample prompts with the modules under training into `samples/` beside the LoRA files.
 
+    Epoch 0 is the base model: the adapter changes nothing before the first step.
+
     What the denoiser does afterwards is unchanged: no global generator is touched and modes are restored. Pictures
     that cannot be drawn or written are a WarningEvent.
     """
@@ -55,11 +64,17 @@ def draw_samples(
         ):
             pipeline = family.pipeline(base, device=device, dtype=dtype_of(spec.plan.precision), **components)
             for index, prompt in enumerate(spec.options.sample_prompts):
-                image = draw(pipeline, [prompt], seeds=[spec.seed], size=spec.config.resolution)[0]
+                image = draw(
+                    pipeline,
+                    [prompt],
+                    seeds=[spec.seed],
+                    size=spec.config.resolution,
+                    model=ModelIdentity(name=model_label(spec.model.name), sha256=_file_sha256(base)),
+                    lora=LoraUse(name=f"{spec.output_name}-epoch-{epoch}", strength=1.0) if epoch else None,
+                    epoch=epoch,
+                )[0]
                 path = folder / f"epoch-{epoch:04d}-{index}-{slug(prompt, default='prompt', longest=40)}.png"
-                data = io.BytesIO()
-                image.save(data, format="PNG")
-                artifacts.write_atomic(path, data.getvalue())
+                artifacts.write_atomic(path, encoded(image))
                 paths.append(str(path))
     except (OSError, InfluencerAIError) as error:
         message = f"epoch {epoch}: samplePrompts cannot be drawn: {error} The training goes on."
@@ -79,8 +94,14 @@ def draw(
     steps: int = DEFAULT_STEPS,
     guidance: float = DEFAULT_GUIDANCE,
     negative_prompt: str = "",
+    model: ModelIdentity,
+    lora: LoraUse | None = None,
+    epoch: int | None = None,
 ) -> list[Image]:
-    """One picture per prompt, each from the noise of its own seed, so that the batch does not change it."""
+    """One picture per prompt, each from the noise of its own seed, so that the batch does not change it.
+
+    `model`, `lora` and `epoch` only go into the records that the pictures carry.
+    """
     factor = pipeline.vae_scale_factor
     side = size // factor
     channels = pipeline.unet.config.in_channels
@@ -95,6 +116,21 @@ def draw(
             num_inference_steps=steps,
             guidance_scale=guidance,
         ).images
+    for prompt, seed, image in zip(prompts, seeds, images, strict=True):
+        record = PictureRecord(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            steps=steps,
+            sampler=sampler_name(pipeline.scheduler),
+            guidance=guidance,
+            width=image.width,
+            height=image.height,
+            model=model,
+            lora=lora,
+            epoch=epoch,
+        )
+        record.attach(image)
     return images
 
 
@@ -102,3 +138,8 @@ def sampled_files(output_dir: Path) -> list[tuple[int, Path]]:
     """The pictures that lie in a run's output folder, with their epochs."""
     pictures = sorted((output_dir / SAMPLES_FOLDER).glob("epoch-[0-9]*-*.png"))
     return [(int(picture.name.split("-")[1]), picture) for picture in pictures]
+
+
+def _file_sha256(base: LoadableModel) -> str | None:
+    """Of a single-file model, whose hash the run knows already."""
+    return base.fingerprint() if base.layout == "single_file" else None
