@@ -106,6 +106,15 @@ def test_plan_memory_and_time(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.to_wire())) == found.to_wire()
 
 
+def test_sdxl_on_a_cpu_is_warned_of_with_the_time_that_it_takes(tmp_path: Path, dataset: Path) -> None:
+    settings = make_settings(tmp_path, allow_downloads=True)
+    config = make_config("sdxl", resolution=1024, epochs=20, meta={"repeats": 20})
+    found = preflight(config, dataset, settings=settings, as_path=True)
+    assert found.ok
+    (text,) = [text for text in found.warnings if "No GPU is used" in text]
+    assert "about 9 days on 1 CPU thread" in text
+
+
 def test_no_torch(tmp_path: Path, dataset: Path, models: dict[str, str]) -> None:
     code = f"""
         import sys

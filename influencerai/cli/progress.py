@@ -41,6 +41,9 @@ class Listener(AbstractContextManager["Listener"], Protocol):
 
     def announce_stop(self) -> None: ...
 
+    def say(self, text: str) -> None:
+        """Show a text of the program itself; no event of the run."""
+
 
 def choose_listener(*, as_json: bool) -> Listener:
     """JSON lines on standard output, or else bars or lines on standard error, whichever it can show."""
@@ -72,16 +75,21 @@ class Figures:
 
     def of_stage(self, event: StageEvent) -> str:
         """Rate and time left of a stage that counts."""
-        now = self._clock()
-        if event.stage != self._stage:
-            self._stage, self._begun = event.stage, (now, event.done)
-        begun, first = self._begun
-        done, seconds = event.done - first, now - begun
-        if event.stage == "training" or done <= 0 or seconds <= 0:
-            return ""
-        rate = done / seconds
         unit = event.stage.rpartition(" ")[2] if " " in event.stage else "files"
-        return f"{duration((event.total - event.done) / rate)} left  {rate:.1f} {unit}/s"
+        shown = self.of_count(event.stage, done=event.done, total=event.total, unit=unit)
+        return "" if event.stage == "training" else shown
+
+    def of_count(self, stage: str, *, done: int, total: int, unit: str) -> str:
+        """Rate and time left of anything that counts, from the first count of its stage on."""
+        now = self._clock()
+        if stage != self._stage:
+            self._stage, self._begun = stage, (now, done)
+        begun, first = self._begun
+        counted, seconds = done - first, now - begun
+        if counted <= 0 or seconds <= 0:
+            return ""
+        rate = counted / seconds
+        return f"{duration((total - done) / rate)} left  {rate:.1f} {unit}/s"
 
 
 def remark(event: Event) -> str | None:
@@ -133,6 +141,9 @@ class Bars:
             style = "yellow" if isinstance(event, WarningEvent) else "dim"
             self._progress.console.print(escape(text), style=style, highlight=False)
 
+    def say(self, text: str) -> None:
+        self._progress.console.print(escape(visible(text)), highlight=False)
+
     def announce_stop(self) -> None:
         """The refreshing thread shows it: a signal handler that prints could deadlock on the console's lock."""
         if self._task is not None:
@@ -159,6 +170,9 @@ class Printed:
     ) -> None:
         return None
 
+    def say(self, text: str) -> None:
+        click.echo(visible(text), err=True)
+
     def announce_stop(self) -> None:
         """Past the buffers of sys.stderr, which the signal may have interrupted in the middle of a write."""
         os.write(sys.stderr.fileno(), f"{STOPPING}\n".encode())
@@ -180,6 +194,10 @@ class Lines(Printed):
             self._write("training", event.step, event.total_steps, self._figures.of_step(event))
         elif text := remark(event):
             click.echo(text, err=True)
+
+    def count(self, stage: str, *, done: int, total: int, unit: str) -> None:
+        """The same for something that is no event of a run."""
+        self._write(stage, done, total, self._figures.of_count(stage, done=done, total=total, unit=unit))
 
     def _write(self, stage: str, done: int, total: int, figures: str) -> None:
         now = self._clock()

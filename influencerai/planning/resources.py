@@ -76,6 +76,12 @@ class ResourceEstimate:
     basis: str
 
 
+def usual_parameters(family: str) -> int | None:
+    """Parameters of a family's usual UNet; None where there are no figures."""
+    footprint = _FOOTPRINTS.get(family)
+    return footprint and footprint.parameters
+
+
 def estimate(spec: TrainingSpec, *, denoiser_parameters: int | None = None) -> ResourceEstimate:
     """The cost of a spec; `denoiser_parameters` where the model is not of its family's usual size."""
     plan = BatchPlan(spec)

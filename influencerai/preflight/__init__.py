@@ -2,7 +2,7 @@
 
 from influencerai.preflight.check import Examination, examine, preflight
 from influencerai.preflight.device import AssumedDevice, assumed_device, cluster_device
-from influencerai.preflight.names import check_writable, name_faults
+from influencerai.preflight.names import find_model, name_faults, noted, probe
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 
 __all__ = [
@@ -14,9 +14,11 @@ __all__ = [
     "Preflight",
     "TimeEstimate",
     "assumed_device",
-    "check_writable",
     "cluster_device",
     "examine",
+    "find_model",
     "name_faults",
+    "noted",
     "preflight",
+    "probe",
 ]

@@ -17,9 +17,10 @@ from influencerai.errors import InfluencerAIError, ValidationError
 from influencerai.imageset import inspect_imageset, samples
 from influencerai.imageset.decoding import Decoding
 from influencerai.planning import BatchPlan, Outline, estimate, execution_plan, spec_warnings
+from influencerai.planning.cpu_time import cpu_time_warnings
 from influencerai.planning.execution import OPTIMIZER_MODULES
 from influencerai.preflight.device import AssumedDevice, assumed_device
-from influencerai.preflight.names import check_writable, find_model, noted
+from influencerai.preflight.names import alias_family, check_writable, find_model, noted
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
 
@@ -92,7 +93,7 @@ def examine(
     with noted(faults):
         images = samples(report)
     with noted(faults):
-        base = find_model(config, settings=settings, as_path=as_path, warnings=warnings)
+        base = find_model(config.model_name, settings=settings, as_path=as_path, warnings=warnings)
     with noted(faults):
         if output_dir is not None:
             check_writable(output_dir)
@@ -114,6 +115,14 @@ def examine(
         with noted(faults):
             batches = BatchPlan(spec or Outline(config=config, options=config.options, samples=images))
             warnings += batches.warnings
+            if family := base.family if base else alias_family(config.model_name):
+                warnings += cpu_time_warnings(
+                    execution,
+                    family=family,
+                    resolution=config.resolution,
+                    images=batches.total_images,
+                    denoiser_parameters=unet_size.count_parameters(base) if base else None,
+                )
     if spec and base and batches:
         with noted(faults):
             memory = _memory(spec, base)

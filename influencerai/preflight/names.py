@@ -12,7 +12,7 @@ from pathlib import Path
 import pydantic
 
 from influencerai.basemodel import BaseModel, find_base_model
-from influencerai.basemodel.search import find_local, hub_id_of
+from influencerai.basemodel.search import ALIASES, find_local, hub_id_of
 from influencerai.domain import LoraConfig
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, ModelError, ValidationError
 from influencerai.settings import Settings
@@ -29,7 +29,7 @@ def name_faults(
     with noted(faults):
         check_folder(dataset_dir)
     with noted(faults):
-        find_model(config, settings=settings, as_path=True, warnings=[])
+        find_model(config.model_name, settings=settings, as_path=True, warnings=[])
     with noted(faults):
         if output_dir is not None:
             check_writable(output_dir)
@@ -64,13 +64,13 @@ def check_folder(dataset_dir: Path) -> None:
         )
 
 
-def find_model(config: LoraConfig, *, settings: Settings, as_path: bool, warnings: list[str]) -> BaseModel | None:
+def find_model(name: str, *, settings: Settings, as_path: bool, warnings: list[str]) -> BaseModel | None:
     """The base model as it lies here, or None where the run would download it, which `warnings` then says.
 
     Raises:
         ModelError: the run would fail on it.
     """
-    name, folders = config.model_name, settings.models_dirs
+    folders = settings.models_dirs
     try:
         return find_base_model(name, models_dirs=folders, as_path=as_path)
     except ModelError:
@@ -83,20 +83,34 @@ def find_model(config: LoraConfig, *, settings: Settings, as_path: bool, warning
     return None
 
 
+def alias_family(name: str) -> str | None:
+    """The family of a well-known model by its alias or hub id, for one that is not here yet."""
+    return next((alias for alias, known in ALIASES.items() if name in (alias, known.hub_id)), None)
+
+
 def check_writable(folder: Path) -> None:
-    """Refuse a folder that takes no files, or cannot be made because its nearest parent takes none.
+    """Refuse an output folder that takes no files, or cannot be made because its nearest parent takes none.
 
     Raises:
         ExportError: names the folder and the reason.
     """
     try:
-        nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-        if not nearest.is_dir():
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        probe(folder)
     except OSError as error:
         raise ExportError(
             f"The output folder {folder} cannot be made: {error.strerror or error}.",
             remedy="Choose another outputPath.",
         ) from error
+
+
+def probe(folder: Path) -> None:
+    """Write a nameless file into the folder, or into the nearest parent that exists.
+
+    Raises:
+        OSError: it takes no files.
+    """
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    with tempfile.TemporaryFile(dir=nearest):
+        pass

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from influencerai.basemodel import unet_size
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.errors import ModelError, ValidationError
 from influencerai.imageset import ImageSetReport, inspect_imageset, listed, samples
 from influencerai.planning import BatchPlan, execution_plan, spec_warnings
+from influencerai.planning.cpu_time import cpu_time_warnings
 from influencerai.train.device import DeviceSetting, device_facts
 from influencerai.train.family import Family, load_family
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
@@ -106,13 +108,21 @@ def resolve(
         output_name=output_name(config),
         created_at=_now(),
     )
+    batches = BatchPlan(spec)
     warnings = (
         *spec_warnings(spec, own_size=family.own_size(base)),
         *_caption_warnings(spec, base, family),
         *optimizer_warnings,
         *device_warnings,
         *report.summary,
-        *BatchPlan(spec).warnings,
+        *batches.warnings,
+        *cpu_time_warnings(
+            plan,
+            family=base.family,
+            resolution=config.resolution,
+            images=batches.total_images,
+            denoiser_parameters=unet_size.count_parameters(base),
+        ),
     )
     return Preparation(spec=spec, report=report, base=base, warnings=warnings)
 
