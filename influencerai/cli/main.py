@@ -13,12 +13,13 @@ from typing import Any
 import click
 
 from influencerai import __version__
+from influencerai.cli.hints import hint_for
 from influencerai.cli.outcome import DONE, FAILED, escape_unshowable, exit_code_of, report_error, silence_broken_pipe
 
 COMMANDS = {
     "train": "Train a LoRA on a folder of pictures.",
     "batch": "Train many LoRAs from one file.",
-    "sample": "Draw a grid of pictures with a LoRA.",
+    "sample": "Draw a grid of pictures with LoRAs.",
     "dataset": "Check a folder of pictures, or write a sample one.",
     "demo": "Serve, train sample characters, draw before and after.",
     "serve": "Serve the REST API and train submitted jobs.",
@@ -42,6 +43,15 @@ class Program(click.Group):
             return None
         command: click.Command = getattr(import_module(f"influencerai.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; an unknown command is an error that says what to do instead."""
+        word = args[0]
+        if word in COMMANDS or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        ctx.fail(f"No such command '{word}'. {hint_for(word, commands=COMMANDS)}".rstrip())
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

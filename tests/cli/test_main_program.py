@@ -120,6 +120,26 @@ def test_an_unknown_command_or_option_is_a_usage_error(invoke: Invoke) -> None:
     assert "--epoch-count" in document["message"]
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("ui", "influencerai serve"),
+        ("GUI", "influencerai serve"),
+        ("caption", "influencerai dataset check"),
+        ("resume", "--resume"),
+        ("compare", "influencerai sample"),
+        ("trian", "Did you mean 'train'?"),
+        ("Train", "Did you mean 'train'?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_an_unknown_command_comes_with_what_to_do_instead(invoke: Invoke, word: str, hint: str) -> None:
+    result = invoke(word)
+    assert result.exit_code == 2
+    assert f"No such command '{word}'." in result.stderr
+    assert hint in result.stderr
+
+
 def test_an_error_is_message_then_remedy_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(DatasetError("The folder is empty.", remedy="Put pictures into it."), as_json=False, debug=False)
     captured = capsys.readouterr()
