@@ -8,16 +8,18 @@ from pathlib import Path
 from influencerai.cli.packages import check_train_packages
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import output_path
-from influencerai.errors import InfluencerAIError
-from influencerai.imageset import ImageSetReport
-from influencerai.preflight import examine, name_faults
+from influencerai.errors import InfluencerAIError, TrainingError
+from influencerai.preflight import Preflight, examine, name_faults
 from influencerai.settings import Settings
 
 
-def check_training(config: LoraConfig, dataset: str | Path, *, settings: Settings) -> ImageSetReport:
+def check_training(
+    config: LoraConfig, dataset: str | Path, *, settings: Settings, warnings: Sequence[str] = (), strict: bool = False
+) -> Preflight:
     """Find everything that a training would be refused for as far as it shows without torch.
 
-    Names come first, and the pictures are read only where all names are right. Returns their inspection.
+    Names come first, and the pictures are read only where all names are right. With `strict`, `warnings` and those
+    that are found are faults.
 
     Raises:
         InfluencerAIError: the first fault, as the run would raise it; the other faults are its notes.
@@ -27,7 +29,24 @@ def check_training(config: LoraConfig, dataset: str | Path, *, settings: Setting
     raise_faults(name_faults(config, folder, settings=settings, output_dir=output))
     found = examine(config, folder, settings=settings, as_path=True, output_dir=output)
     raise_faults(found.faults)
-    return found.preflight.dataset
+    if strict:
+        refuse_warnings([*warnings, *found.preflight.warnings])
+    return found.preflight
+
+
+def refuse_warnings(warnings: Sequence[str]) -> None:
+    """Refuse a training that --strict forbids.
+
+    Raises:
+        TrainingError: there are warnings, which are its notes.
+    """
+    if not warnings:
+        return
+    count = "1 warning is an error" if len(warnings) == 1 else f"{len(warnings)} warnings are errors"
+    error = TrainingError(f"{count} under --strict.", remedy="Change what they name, or leave --strict out.")
+    for text in dict.fromkeys(warnings):
+        error.add_note(f"  {text}")
+    raise error
 
 
 def raise_faults(faults: Sequence[InfluencerAIError]) -> None:

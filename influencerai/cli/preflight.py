@@ -8,7 +8,7 @@ from rich.table import Table
 from influencerai.cli.common import standard_output
 from influencerai.cli.config_sources import ResolvedConfig
 from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
-from influencerai.cli.light_check import check_training
+from influencerai.cli.light_check import check_training, refuse_warnings
 from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
 from influencerai.live.text import visible
@@ -16,13 +16,13 @@ from influencerai.planning import BatchPlan, ResourceEstimate, estimate
 from influencerai.settings import Settings
 
 
-def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings, as_json: bool) -> None:
-    """Check dataset, model and device as a run does, and print what it would do.
+def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings, strict: bool, as_json: bool) -> None:
+    """Check dataset, model and device as a run does, and print what it would do and warn of.
 
     Raises:
-        InfluencerAIError: what a run would fail on.
+        InfluencerAIError: what a run would be refused for; with `strict` also its warnings.
     """
-    images = check_training(resolved.config, dataset, settings=settings)
+    images = check_training(resolved.config, dataset, settings=settings).dataset
 
     from influencerai.basemodel.unet_size import count_parameters
     from influencerai.train.trainer import Trainer
@@ -31,6 +31,8 @@ def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings
     spec, report = preparation.spec, preparation.report
     plan, cost = BatchPlan(spec), estimate(spec, denoiser_parameters=count_parameters(preparation.base))
     warnings = [*settings.warnings, *resolved.warnings, *preparation.warnings]
+    if strict and as_json:
+        refuse_warnings(warnings)
     if as_json:
         print_result(
             {
@@ -48,11 +50,12 @@ def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings
     print_plan(console, plan)
     console.print()
     console.print(_spec_table(spec, cost))
-    shown_before = {*report.summary, *plan.warnings}
     for text in warnings:
-        if text not in shown_before:
+        if text not in plan.warnings:
             console.print(f"[yellow]Warning:[/] {escape(visible(text))}")
-    console.print("Dry run: nothing was trained or stored.")
+    if strict:
+        refuse_warnings(warnings)
+    console.print("Dry run: this would train. Nothing was trained or stored.")
 
 
 def _spec_table(spec: TrainingSpec, cost: ResourceEstimate) -> Table:

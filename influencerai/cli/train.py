@@ -17,9 +17,8 @@ from influencerai.cli.config_sources import (
     resolve_config,
 )
 from influencerai.cli.outcome import print_result
-from influencerai.cli.progress import short_path
+from influencerai.cli.run_end import end_lines
 from influencerai.domain import LoraConfig, TrainingOptions
-from influencerai.domain.lora_layout import READERS, Layout
 from influencerai.domain.presets import PresetName
 from influencerai.settings import Settings
 
@@ -45,6 +44,7 @@ Ctrl-C saves a state and prints the command that goes on.""",
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any field, as JSON; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with the newest unfinished run for the same output folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show the plan; train and store nothing.")
+@click.option("--strict", is_flag=True, help="Refuse to train where there is a warning.")
 @click.option("--backend", default="diffusers", show_default=True, help="What executes the run; or: dry-run.")
 @output_options
 @config_options
@@ -58,6 +58,7 @@ def train(
     assignments: tuple[str, ...],
     resume: bool,
     dry_run: bool,
+    strict: bool,
     backend: str,
     as_json: bool,
     **values: Any,
@@ -79,7 +80,7 @@ def train(
     if dry_run:
         from influencerai.cli.preflight import show_preflight
 
-        show_preflight(resolved, dataset, settings=settings, as_json=as_json)
+        show_preflight(resolved, dataset, settings=settings, strict=strict, as_json=as_json)
         return
 
     from influencerai.cli.training import run_training
@@ -91,15 +92,13 @@ def train(
         backend=backend,
         resume=resume,
         warnings=(*settings.warnings, *resolved.warnings),
+        strict=strict,
         as_json=as_json,
     )
     if as_json:
-        print_result({**run.result.to_wire(), "runDir": str(run.run_dir)})
+        best = run.best_epoch
+        where = {"runDir": str(run.run_dir), "bestEpoch": best and best.epoch, "bestFile": best and str(best.file)}
+        print_result({**run.result.to_wire(), **where})
         return
-    click.echo(f"LoRA: {short_path(run.lora_path)}")
-    layout: Layout = "diffusers" if resolved.config.options.file_format == "diffusers" else "kohya"
-    click.echo(f"Layout {layout}: for {READERS[layout]}.")
-    click.echo(
-        f"Final loss {run.result.final_loss:.4f}, {len(run.result.checkpoints)} files, "
-        f"{run.result.training_time_minutes:g} minutes"
-    )
+    for line in end_lines(run):
+        click.echo(line)

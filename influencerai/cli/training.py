@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from influencerai.cli.interruption import Interruption
-from influencerai.cli.light_check import check_training
+from influencerai.cli.light_check import check_training, refuse_warnings
+from influencerai.cli.plan_text import chosen_text
 from influencerai.cli.progress import choose_listener
 from influencerai.domain import Event, LoraConfig, StageEvent, WarningEvent
 from influencerai.settings import Settings
@@ -23,10 +24,13 @@ def run_training(
     settings: Settings,
     backend: str = "diffusers",
     resume: bool = False,
-    warnings: Iterable[str] = (),
+    warnings: Sequence[str] = (),
+    strict: bool = False,
     as_json: bool,
 ) -> Run:
-    """Train, showing progress; `warnings` are shown before the run's own.
+    """Train, showing what was chosen and then progress; `warnings` are shown before the run's own.
+
+    With `strict` a training with warnings is refused.
 
     Raises:
         InterruptedRun: a signal ended the run.
@@ -41,7 +45,9 @@ def run_training(
         on_event(StageEvent(stage="checking"))
         for message in warnings:
             listener(WarningEvent(message=message))
-        report = check_training(config, dataset, settings=settings)
+        found = check_training(config, dataset, settings=settings, warnings=warnings, strict=strict)
+        if not as_json and not resume:
+            listener.say(chosen_text(found))
 
         from influencerai.train.trainer import Trainer
 
@@ -52,4 +58,6 @@ def run_training(
             on_event=on_event,
             should_stop=lambda: interruption.requested,
         )
-        return trainer.train(dataset, resume=resume, report=report)
+        if strict:
+            refuse_warnings([*warnings, *trainer.prepare(dataset, report=found.dataset).warnings])
+        return trainer.train(dataset, resume=resume, report=found.dataset)

@@ -47,9 +47,17 @@ class RunningMean:
 
 
 def plot_loss(
-    steps: Sequence[Point], validations: Sequence[Point], *, title: str, path: str | Path | None = None
+    steps: Sequence[Point],
+    validations: Sequence[Point],
+    *,
+    title: str,
+    rates: Sequence[Point] = (),
+    path: str | Path | None = None,
 ) -> ShownFigure:
-    """Loss per step, its mean over a twentieth of the run, and the validation loss; saved to `path` if given."""
+    """Loss per step, its mean over a twentieth of the run, the validation loss with its lowest point, and the rate.
+
+    Saved to `path` if given.
+    """
     from influencerai.live.figure import ShownFigure
 
     figure = ShownFigure(figsize=(8, 4), layout="constrained")
@@ -60,10 +68,22 @@ def plot_loss(
     if window > 1:
         axes.plot(numbers, _means(steps, window=window), color="tab:blue", label=f"mean of {window} steps")
     if validations:
-        axes.plot(*zip(*validations, strict=True), color="tab:orange", marker="o", label="validation")
+        axes.plot(*zip(*validations, strict=True), color="tab:orange", marker="o", markersize=4, label="validation")
+        step, loss = min(validations, key=lambda point: (point[1], point[0]))
+        axes.plot([step], [loss], color="tab:orange", marker="*", markersize=13, linewidth=0, label="lowest validation")
+    handles, labels = axes.get_legend_handles_labels()
+    if rates:
+        right = axes.twinx()
+        right.plot(*zip(*rates, strict=True), color="tab:gray", linewidth=1, linestyle="--", label="learning rate")
+        right.set_ylabel("learning rate", color="tab:gray")
+        right.set_ylim(bottom=0)
+        right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+        of_rate = right.get_legend_handles_labels()
+        handles, labels = handles + of_rate[0], labels + of_rate[1]
     axes.set_title(title, parse_math=False)
     axes.set(xlabel="step", ylabel="loss")
-    axes.legend()
+    axes.grid(alpha=0.25)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize="small")
     if path is not None:
         figure.savefig(path, dpi=120)
     return figure

@@ -59,7 +59,13 @@ def preflight(
         decoding: limits that a process with several inspections shares.
     """
     return examine(
-        config, dataset_dir, settings=settings, as_path=as_path, device=device, throughput=throughput
+        config,
+        dataset_dir,
+        settings=settings,
+        as_path=as_path,
+        device=device,
+        throughput=throughput,
+        decoding=decoding,
     ).preflight
 
 
@@ -72,6 +78,7 @@ def examine(
     output_dir: Path | None = None,
     device: AssumedDevice | None = None,
     throughput: float | None = None,
+    decoding: Decoding | None = None,
 ) -> Examination:
     """See `preflight`; with `output_dir` it is also checked whether the run could write there."""
     device = device or assumed_device(settings.device)

@@ -65,6 +65,10 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         with loop.exported_weights():
             exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
 
+    def sample(epoch: int) -> None:
+        draw_samples(spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch)
+        _free_memory()
+
     def end_epoch(epoch: int) -> None:
         recorder.flush()
         if epoch in plan.validation_epochs:
@@ -75,11 +79,10 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
             if epoch in plan.save_epochs:
                 exporter.write_epoch(weights, step=loop.step, epoch=epoch)
             if epoch in plan.sample_epochs:
-                draw_samples(
-                    spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch
-                )
-                _free_memory()
+                sample(epoch)
 
+    if loop.step == 0 and plan.sample_epochs:
+        sample(0)
     with recorder.recording(checkpoint), exporter.publishing_on_failure():
         context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
         while loop.step < plan.total_steps:

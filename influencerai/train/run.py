@@ -17,6 +17,7 @@ from influencerai.domain import TrainingResult, TrainingSpec
 from influencerai.errors import CheckpointError
 from influencerai.live.curve import plot_loss
 from influencerai.settings import Settings
+from influencerai.train.best_epoch import BestEpoch, best_epoch
 from influencerai.train.history import Record, read_history
 from influencerai.train.pictures import Pictures
 from influencerai.train.quiet import quiet_libraries
@@ -86,13 +87,19 @@ class Run:
         """One record per validation: step, epoch, loss."""
         return [record for record in self._records if record["type"] == "validation"]
 
+    @property
+    def best_epoch(self) -> BestEpoch | None:
+        """Where the validation loss was lowest, and the file to try first; None where nothing was held out."""
+        return best_epoch(self.spec, self.validation_history, output_dir=self.output_dir, final=self.lora_path)
+
     def plot(self, path: str | Path | None = None) -> ShownFigure:
         """Loss over the steps, its running mean, and validation loss where there is one; saved to `path` if given."""
         steps, validations = (
             [(int(record["step"]), float(record["loss"])) for record in records]
             for records in (self.history, self.validation_history)
         )
-        return plot_loss(steps, validations, title=self.spec.config.name, path=path)
+        rates = [(int(record["step"]), float(record["learningRate"])) for record in self.history]
+        return plot_loss(steps, validations, rates=rates, title=self.spec.config.name, path=path)
 
     def sample(
         self,

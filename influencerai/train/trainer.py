@@ -15,13 +15,16 @@ from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError
 from influencerai.imageset import ImageSetReport
 from influencerai.settings import Settings
 from influencerai.train.backend import Backend, RunContext, load_backend
+from influencerai.train.best_epoch import best_epoch
 from influencerai.train.checkpoint import list_checkpoints
 from influencerai.train.failure import describe_failure
-from influencerai.train.history import file_errors
+from influencerai.train.history import file_errors, read_history
 from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
+from influencerai.train.recorder import HISTORY_FILE
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
+from influencerai.train.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
 from influencerai.train.watch import Watch, watched
 
 
@@ -146,11 +149,24 @@ class Trainer:
             )
             result = self._execute(backend, spec, context)
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
+            self._draw_run(spec, context, lora=self.settings.root / result.lora_path)
             folder.write_result(result.to_wire())
             for state in list_checkpoints(folder.path):
                 with suppress(OSError):
                     state.unlink()
         return Run(spec=spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)
+
+    def _draw_run(self, spec: TrainingSpec, context: RunContext, *, lora: Path) -> None:
+        """Write the pictures of the finished run; one that cannot be drawn is a warning and fails no run."""
+        try:
+            records = read_history(context.run_dir / HISTORY_FILE)
+            validations = [record for record in records if record["type"] == "validation"]
+            best = best_epoch(spec, validations, output_dir=context.output_dir, final=lora)
+            write_loss_plot(spec, records, output_dir=context.output_dir)
+            write_samples_sheet(spec, output_dir=context.output_dir, best=best and best.epoch)
+        except (InfluencerAIError, ImportError, OSError, ValueError, KeyError) as error:
+            message = f"{LOSS_PLOT} and {SAMPLES_SHEET} cannot be drawn: {error} The LoRA files are complete."
+            context.emit(WarningEvent(message=message))
 
     def _execute(self, backend: Backend, spec: TrainingSpec, context: RunContext) -> TrainingResult:
         try:

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from influencerai.cli.lora_sources import choose_loras
 from influencerai.train.trainer import Trainer
 from tests.cli.conftest import Invoke, json_lines
 from tests.training_runs import make_config, make_settings
@@ -47,7 +48,7 @@ def test_a_grid_has_a_section_per_prompt_and_the_base_model_first(invoke: Invoke
 
 
 def test_the_default_is_a_free_name_in_the_current_directory(invoke: Invoke, lora: str, project: Path) -> None:
-    for name in ("grid.png", "grid-2.png", "grid-3.png"):
+    for name in ("grid.png", "grid-2.png"):
         result = invoke("sample", lora, "--prompt", "a man", "--count", "1", "--no-base", *QUICK)
         assert result.exit_code == 0, result.output
         assert result.stdout == f"Grid: {name}\n"
@@ -80,13 +81,13 @@ def trained(project: Path) -> str:
 
 def test_a_runs_checkpoints_are_columns_and_strengths_are_rows(invoke: Invoke, trained: str, tmp_path: Path) -> None:
     result = invoke(
-        "sample", trained, "--strength", "0,1", "--prompt", "ohwx woman", "--count", "2", *QUICK,
-        "--out", tmp_path / "all.png", "--separate", "--json",
+        "sample", trained, "--checkpoints", "1,3", "--strength", "0,1", "--prompt", "ohwx woman", "--count", "2",
+        *QUICK, "--out", tmp_path / "all.png", "--separate", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (document,) = json_lines(result.stdout)
-    assert document["columns"] == ["base model", "epoch 1", "epoch 2", "epoch 3"]
-    assert document["pictures"] == len(document["separate"]) == (1 + 3 * 2) * 2
+    assert document["columns"] == ["base model", "epoch 1", "epoch 3"]
+    assert document["pictures"] == len(document["separate"]) == (1 + 2 * 2) * 2
     drawn = {}
     for name in document["separate"]:
         with Image.open(name) as image:
@@ -101,8 +102,8 @@ def test_a_runs_checkpoints_are_columns_and_strengths_are_rows(invoke: Invoke, t
     with Image.open(tmp_path / "all.png") as grid:
         pictures = json.loads(grid.info["influencerai"])["pictures"]
         assert grid.info["parameters"] == "ohwx woman\n" + grid.info["parameters"].partition("\n")[2]
-    assert [picture["seed"] for picture in pictures] == [0] * 8 + [1] * 8
-    assert [(picture.get("lora") or {}).get("strength") for picture in pictures[:8]] == [None, 0, 0, 0, None, 1, 1, 1]
+    assert [picture["seed"] for picture in pictures] == [0] * 6 + [1] * 6
+    assert [(picture.get("lora") or {}).get("strength") for picture in pictures[:6]] == [None, 0, 0, None, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -110,18 +111,24 @@ def test_a_runs_checkpoints_are_columns_and_strengths_are_rows(invoke: Invoke, t
     [("all", ["epoch 1", "epoch 2", "epoch 3"]), ("last", ["epochs-final"]), ("3,1", ["epoch 3", "epoch 1"])],
 )
 def test_checkpoints_are_chosen_by_their_epochs(
-    invoke: Invoke, trained: str, tmp_path: Path, checkpoints: str, columns: list[str]
+    project: Path, trained: str, checkpoints: str, columns: list[str]
 ) -> None:
-    arguments = ("--checkpoints", checkpoints, "--prompt", "a man", "--count", "1", "--no-base", *QUICK, "--json")
-    result = invoke("sample", trained, *arguments, "--out", tmp_path / "grid.png")
-    assert json_lines(result.stdout)[-1]["columns"] == columns
+    found = choose_loras([trained], root=project, checkpoints=checkpoints, faults=[])
+    assert [source.label for source in found] == columns
 
 
-def test_the_record_of_a_run_stands_for_its_output_folder(invoke: Invoke, trained: str, project: Path) -> None:
+def test_the_record_of_a_run_stands_for_its_output_folder(project: Path, trained: str) -> None:
     (record,) = (path.parent for path in (project / ".influencerai" / "runs").glob("*-epochs-*/result.json"))
-    arguments = ("--checkpoints", "2", "--prompt", "a man", "--count", "1", "--no-base", *QUICK, "--json")
-    result = invoke("sample", record, *arguments, "--out", "by-record.png")
-    assert json_lines(result.stdout)[-1]["columns"] == ["epochs-epoch-2"]
+    (found,) = choose_loras([str(record)], root=project, checkpoints="2", faults=[])
+    assert found.path == project / trained / "epochs-epoch-2.safetensors"
+
+
+def test_files_of_several_folders_go_by_their_names(project: Path, trained: str, lora: str) -> None:
+    copy = project / "copy" / "drawn-final.safetensors"
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_bytes((project / lora).read_bytes())
+    found = choose_loras([lora, "copy/drawn-final.safetensors", trained], root=project, checkpoints="2", faults=[])
+    assert [source.label for source in found] == ["drawn/drawn-final", "copy/drawn-final", "epochs-epoch-2"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
 from influencerai import artifacts
+from influencerai.train.run import Run
 from tests.cli.conftest import Invoke, json_lines
+from tests.training_runs import write_dataset
 
 QUICK = ("--model", "small", "--resolution", "128", "--network-dim", "2", "--network-alpha", "1", "--epochs", "1")
 
@@ -26,6 +29,7 @@ def test_a_training_ends_with_the_contracts_result(invoke: Invoke, project: Path
     assert last["checkpoints"] == ["one-final.safetensors"]
     assert last["finalLoss"] > 0
     assert last["trainingTimeMinutes"] >= 0
+    assert (last["bestEpoch"], last["bestFile"]) == (None, None), "nothing was held out"
     metadata, tensors = artifacts.read_safetensors_header(project / last["loraPath"])
     assert (metadata["ss_network_dim"], metadata["ss_output_name"]) == ("2", "one")
     assert tensors
@@ -68,6 +72,50 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(invoke: Invoke, project: Pa
     assert "rank 2, alpha 1" in result.stdout
     assert "while training" in result.stdout
     assert sorted(project.rglob("*")) == before
+
+
+def test_a_dry_run_says_which_pictures_are_left_out_as_the_training_does(invoke: Invoke, project: Path) -> None:
+    write_dataset(project / "data" / "broken", count=3)
+    (project / "data" / "broken" / "01.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    arguments = ("train", "data/broken", *QUICK, "--output-path", "data/loras/broken")
+    dry, real = (invoke(*arguments, *more) for more in (("--dry-run",), ("--backend", "dry-run")))
+    assert (dry.exit_code, real.exit_code) == (0, 0), dry.output + real.output
+    (said,) = [line for line in real.stderr.splitlines() if "1 of 3 images are left out: 01.png" in line]
+    assert "".join(said.split()) in "".join(dry.stdout.split())
+    assert "this would train" in dry.stdout
+
+
+@pytest.mark.parametrize("way", [("--dry-run",), ("--dry-run", "--json"), ("--backend", "dry-run")])
+def test_strict_makes_warnings_an_error(invoke: Invoke, project: Path, way: tuple[str, ...]) -> None:
+    write_dataset(project / "data" / "broken", count=3)
+    (project / "data" / "broken" / "01.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    result = invoke("train", "data/broken", *QUICK, "--output-path", "data/loras/strict", "--strict", *way)
+    assert result.exit_code == 1
+    assert "under --strict" in result.output
+    assert "1 of 3 images are left out" in result.output
+    assert not (project / "data" / "loras" / "strict").exists()
+
+
+def test_the_end_names_its_numbers_and_the_commands_that_show_the_file(invoke: Invoke, project: Path) -> None:
+    more = ("--epochs", "2", "--save-every-n-epochs", "1", "--validation-split", "0.4", "--trigger-word", "ohwx's dog")
+    result = train(invoke, *more, "--output-path", "data/loras/end")
+    assert result.exit_code == 0, result.output
+    run = Run.open(project / "data/loras/end")
+    best = run.best_epoch
+    assert best is not None
+    lines = result.stdout.splitlines()
+    assert lines[0] == "LoRA: data/loras/end/end-final.safetensors"
+    assert lines[1] == (
+        f"Mean loss of the last epoch {run.result.final_loss:.4f}; validation loss {run.result.validation_loss:.4f}"
+    )
+    assert any(line.startswith(f"Validation was lowest at epoch {best.epoch}") for line in lines)
+    first, second = (shlex.split(lines[lines.index(text) + 1]) for text in ("Try it:", "Compare all files:"))
+    name = "end-final" if best.epoch == 2 else "end-epoch-1"
+    assert first == ["influencerai", "sample", f"data/loras/end/{name}.safetensors", "--prompt", "ohwx's dog"]
+    assert second == ["influencerai", "sample", "data/loras/end", "--prompt", "ohwx's dog"]
+    assert (project / "data/loras/end/loss.png").is_file()
+    assert "2 epochs of 2 images: 4 images seen in" in result.stderr
+    assert "rank 2, alpha 1; AdamW" in result.stderr
 
 
 def test_a_dry_run_as_json_has_spec_plan_images_and_warnings(invoke: Invoke) -> None:

@@ -79,6 +79,16 @@ UNUSABLE = (
     (("train", "data/faces", "--model", "small", "--output-path", "data/faces/00.png/x"), 1, "Not a directory"),
     (("train", "data/empty", "--model", "small"), 1, "data/empty cannot be trained on"),
     (("train", "data/absent", "--model", "small", "--dry-run"), 1, "data/absent cannot be trained on"),
+    (("sample", "data/absent.safetensors", "--prompt", "a"), 1, "data/absent.safetensors cannot be read"),
+    (("sample", "data/faces", "--prompt", "a"), 1, "data/faces holds no LoRA file"),
+    (("sample", "data/a.safetensors", "--prompt", "a"), 1, "There is no base model 'absent'"),
+    (("sample", "data/a.safetensors", "--prompt", "a", "--model", "smal"), 1, "There is no base model 'smal'"),
+    (("sample", "data/a.safetensors", "--prompt", "a", "--out", "data/taken.png"), 1, "taken.png exists already"),
+    (
+        ("sample", "data/a.safetensors", "--prompt", "a", "--model", "small", "--out", "data/taken.png/x.png"),
+        2,
+        "Not a",
+    ),
     (("batch", "batch.yaml"), 2, "data/absent cannot be trained on"),
     (("demo", "--local", "--out", "data/faces/00.png/x"), 1, "Not a directory"),
     (("demo", "--out", "data/faces/00.png/x"), 1, "Not a directory"),
@@ -90,6 +100,9 @@ def test_a_mistake_is_said_before_torch_is_imported(project: Path) -> None:
     """In one process for all, as each of them would otherwise take a second for its imports."""
     (project / "data" / "empty").mkdir(exist_ok=True)
     (project / "batch.yaml").write_text("defaults: {modelName: small}\ndatasets: [data/absent]\nconfigs: [fast]\n")
+    header = json.dumps({"__metadata__": {"ss_sd_model_name": "absent"}}).encode()
+    (project / "data" / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (project / "data" / "taken.png").touch()
     code = (
         "import json, sys\n"
         "from click.testing import CliRunner\n"

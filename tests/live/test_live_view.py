@@ -152,7 +152,7 @@ def test_a_curve_goes_back_with_a_training_that_goes_on_from_its_checkpoint() ->
 def test_the_plot_shows_the_loss_its_mean_and_the_validations() -> None:
     steps = [(number, 1 / number) for number in range(1, 41)]
     axes = plot_loss(steps, [(20, 0.5), (40, 0.4)], title="ava").axes[0]
-    assert [line.get_label() for line in axes.lines] == ["loss", "mean of 2 steps", "validation"]
+    assert [line.get_label() for line in axes.lines] == ["loss", "mean of 2 steps", "validation", "lowest validation"]
     assert axes.get_title() == "ava"
 
 

@@ -10,7 +10,7 @@ from influencerai.planning.cpu_time import cpu_seconds, cpu_time_warnings
 
 def plan(**changes: Any) -> ExecutionPlan:
     fields: dict[str, Any] = {"device": "cpu", "device_name": "CPU", "build": "", "threads": 2, "micro_batch": 1}
-    return ExecutionPlan(**fields, **{"precision": "fp32"} | changes)
+    return ExecutionPlan(**{**fields, "precision": "fp32", **changes})
 
 
 def test_sdxl_on_a_cpu_takes_days_and_the_warning_says_how_many() -> None:

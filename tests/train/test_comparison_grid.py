@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 from influencerai.train.comparison_grid import Row, Section, comparison_grid, grid_size
 from influencerai.train.picture_record import encoded
@@ -16,9 +16,8 @@ def picture(color: str, *, size: tuple[int, int] = (64, 64)) -> Image.Image:
 
 def area(grid: Image.Image, color: str) -> tuple[int, int, int, int]:
     """The box that holds all pixels of the color."""
-    mask = Image.new("1", grid.size)
-    mask.putdata([pixel == COLORS[color] for pixel in grid.getdata()])
-    box = mask.getbbox()
+    distance = ImageChops.difference(grid, Image.new("RGB", grid.size, COLORS[color])).convert("L")
+    box = distance.point(lambda value: 255 * (value == 0)).getbbox()
     assert box is not None
     return box
 

@@ -11,7 +11,16 @@ import torch
 from PIL import Image
 
 from influencerai import Trainer
-from influencerai.domain import CheckpointEvent, Event, LoraConfig, StageEvent, StepEvent, ValidationEvent, WarningEvent
+from influencerai.domain import (
+    CheckpointEvent,
+    Event,
+    LoraConfig,
+    SampleEvent,
+    StageEvent,
+    StepEvent,
+    ValidationEvent,
+    WarningEvent,
+)
 from influencerai.errors import (
     CheckpointError,
     DatasetError,
@@ -28,6 +37,7 @@ from influencerai.train.device import memory_errors
 from influencerai.train.history import History, read_history
 from influencerai.train.model_components import damage_errors
 from influencerai.train.run_folder import RunFolder
+from influencerai.train.sampler import Sampler
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -164,6 +174,8 @@ def test_sample_prompts_are_drawn_and_change_nothing(root: Path, sd15: Path) -> 
     drawn.train(drawing)
     names = sorted(path.name for path in (drawn.output / "samples").iterdir())
     assert names == [
+        "epoch-0000-0-ohwx-woman.png",
+        "epoch-0000-1-ohwx-woman-red-background.png",
         "epoch-0001-0-ohwx-woman.png",
         "epoch-0001-1-ohwx-woman-red-background.png",
         "epoch-0002-0-ohwx-woman.png",
@@ -171,6 +183,58 @@ def test_sample_prompts_are_drawn_and_change_nothing(root: Path, sd15: Path) -> 
     ]
     one, other = (safetensors.torch.load(place.final(spec)) for place in (plain, drawn))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    with (
+        Image.open(drawn.output / "samples" / names[1]) as before,
+        Image.open(drawn.output / "samples" / names[3]) as after,
+    ):
+        assert before.info["parameters"].startswith("ohwx woman, red background\nSteps: 25, Sampler: ")
+        assert after.info["parameters"].startswith("ohwx woman, red background <lora:test-run-epoch-1:1>\n")
+        assert json.loads(before.info["influencerai"])["epoch"] == 0
+
+
+def test_the_first_samples_are_the_base_models_and_are_drawn_once(root: Path, sd15: Path) -> None:
+    meta = {"samplePrompts": ["ohwx woman"], "sampleEveryNEpochs": 2}
+    spec = make_spec(make_config(sd15, meta=meta), root / "data/datasets/me", settings=make_settings(root))
+    place = RunPlace(root / "place", dataset=root / "data/datasets/me")
+    with pytest.raises(StoppedError):
+        place.train(spec, should_stop=stop_after(2))
+    first = place.output / "samples" / "epoch-0000-0-ohwx-woman.png"
+    sampler = Sampler(str(sd15), settings=make_settings(root))
+    with Image.open(first) as image:
+        assert image.tobytes() == sampler.draw(["ohwx woman"], seed=spec.seed, size=128)[0][0].tobytes()
+    written = first.stat().st_mtime_ns
+    place.train(spec)
+    assert first.stat().st_mtime_ns == written
+    assert [event.epoch for event in place.events if isinstance(event, SampleEvent)] == [0, 2]
+
+
+def test_a_finished_run_has_its_loss_and_its_samples_as_pictures(root: Path, sd15: Path) -> None:
+    meta = {"samplePrompts": ["ohwx woman", "a man"], "sampleEveryNEpochs": 1, "validationSplit": 0.2}
+    changes: dict[str, Any] = {"meta": meta | {"saveEveryNEpochs": 1}, "outputPath": "data/datasets/me/out"}
+    run = trainer(root, sd15, epochs=3, learningRate=0.02, **changes).train("data/datasets/me")
+    with Image.open(run.output_dir / "samples.png") as sheet:
+        record = json.loads(sheet.info["influencerai"])
+    losses = {record["epoch"]: record["loss"] for record in run.validation_history}
+    lowest = min(losses, key=lambda epoch: losses[epoch])
+    names = ["base model", "epoch 1", "epoch 2", "epoch 3"]
+    names[lowest] += ", lowest validation"
+    assert record["columns"] == names
+    assert [picture["epoch"] for picture in record["pictures"]] == [0, 1, 2, 3] * 2
+    with Image.open(run.output_dir / "loss.png") as plot:
+        assert plot.width > 400
+    best = run.best_epoch
+    assert best is not None
+    assert (best.epoch, best.loss, best.file_epoch) == (lowest, losses[lowest], lowest)
+    assert f"Validation was lowest at epoch {lowest}" in best.sentence
+    assert len(trainer(root, sd15).prepare("data/datasets/me").spec.samples) == 5, "no picture of the run is trained on"
+
+
+def test_pictures_that_cannot_be_written_fail_no_run(root: Path, sd15: Path) -> None:
+    events: list[Event] = []
+    (root / "data/loras/test-run/loss.png").mkdir(parents=True)
+    run = trainer(root, sd15, events=events, epochs=1).train("data/datasets/me")
+    assert run.lora_path.is_file()
+    assert any("loss.png" in event.message for event in events if isinstance(event, WarningEvent))
 
 
 def test_a_diverging_run_stops_and_names_the_last_good_state(root: Path, sd15: Path) -> None:
@@ -409,9 +473,9 @@ def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) ->
     meta = {"samplePrompts": ["ohwx woman"], "sampleEveryNEpochs": 1}
     run = trainer(root, sd15, events=events, epochs=1, meta=meta).train("data/datasets/me")
     assert run.lora_path.is_file()
-    [message] = [event.message for event in events if isinstance(event, WarningEvent)]
-    assert "samplePrompts cannot be drawn" in message
-    assert "samples" in message
+    messages = [event.message for event in events if isinstance(event, WarningEvent)]
+    assert len(messages) == 2
+    assert all("samplePrompts cannot be drawn" in message and "samples" in message for message in messages)
 
 
 def test_warnings_that_nobody_listens_to_are_pythons(root: Path, sd15: Path) -> None:
