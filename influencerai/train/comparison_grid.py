@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from influencerai.train.labels import text_width, wrapped, write
 from influencerai.train.picture_record import grid_record
 
-TITLE_LINES, SECTION_LINES, COLUMN_LINES, ROW_LINES = 1, 2, 2, 3
+TITLE_LINES, SECTION_LINES, COLUMN_LINES, ROW_LINES = 2, 2, 2, 3
 _PAPER, _INK, _GREY, _RULE = "#ffffff", "#1a1a1a", "#5f6368", "#d5d7da"
 
 
