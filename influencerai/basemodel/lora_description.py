@@ -14,6 +14,8 @@ from influencerai.errors import ModelError
 _SMALLEST, _LARGEST = 64, 4096
 _PREDICTION_TYPES: Final[dict[str, PredictionType]] = {"epsilon": "epsilon", "v": "v_prediction"}
 _SAFETENSORS = "Use the LoRA's .safetensors file."
+_BASE_MODEL = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
+"""How tensors of a single-file base model begin."""
 _BOOLEANS: Final = {"True": True, "False": False}
 
 
@@ -54,11 +56,15 @@ def describe_lora(path: Path) -> LoraDescription:
     """Read what the header of a LoRA file tells.
 
     Raises:
-        ModelError: the file is missing, truncated, no safetensors file or not named as one.
+        ModelError: the file is missing, truncated, a base model, no safetensors file or not named as one.
     """
     if not path.name.endswith(".safetensors"):
-        raise ModelError(f"{path} is no .safetensors file, and nothing else is opened.", remedy=_SAFETENSORS)
-    metadata, _ = artifacts.read_safetensors_header(path, error=ModelError)
+        raise ModelError(f"{path} is not a .safetensors file; other formats are never opened.", remedy=_SAFETENSORS)
+    metadata, tensors = artifacts.read_safetensors_header(path, error=ModelError)
+    if any(name.startswith(_BASE_MODEL) for name in tensors):
+        raise ModelError(
+            f"{path} is a base model, not a LoRA.", remedy="Name the LoRA's file here, and the base model with --model."
+        )
     epoch = metadata.get("ss_epoch", "")
     return LoraDescription(
         model_name=metadata.get("ss_sd_model_name"),

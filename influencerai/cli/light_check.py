@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from influencerai.cli.packages import check_train_packages
@@ -14,7 +15,13 @@ from influencerai.settings import Settings
 
 
 def check_training(
-    config: LoraConfig, dataset: str | Path, *, settings: Settings, warnings: Sequence[str] = (), strict: bool = False
+    config: LoraConfig,
+    dataset: str | Path,
+    *,
+    settings: Settings,
+    backend: str = "diffusers",
+    warnings: Sequence[str] = (),
+    strict: bool = False,
 ) -> Preflight:
     """Find everything that a training would be refused for as far as it shows without torch.
 
@@ -25,6 +32,7 @@ def check_training(
         InfluencerAIError: the first fault, as the run would raise it; the other faults are its notes.
     """
     check_train_packages()
+    _check_backend(backend)
     folder, output = settings.root / dataset, settings.root / output_path(config)
     raise_faults(name_faults(config, folder, settings=settings, output_dir=output))
     found = examine(config, folder, settings=settings, as_path=True, output_dir=output)
@@ -32,6 +40,17 @@ def check_training(
     if strict:
         refuse_warnings([*warnings, *found.preflight.warnings])
     return found.preflight
+
+
+def _check_backend(name: str) -> None:
+    """Refuse an unknown backend, as the trainer does.
+
+    Raises:
+        TrainingError: names the known ones.
+    """
+    known = {entry.name for entry in entry_points(group="influencerai.backends")}
+    if name not in known:
+        raise TrainingError(f"There is no backend '{name}'.", remedy=f"Known backends: {', '.join(sorted(known))}.")
 
 
 def refuse_warnings(warnings: Sequence[str]) -> None:

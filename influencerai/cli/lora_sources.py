@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,14 +62,15 @@ def parse_checkpoints(ctx: click.Context, param: click.Parameter, value: str | N
 
 
 def _described(path: Path) -> LoraDescription:
-    try:
-        return describe_lora(path)
-    except ModelError as error:
-        if not path.exists() and path.parent.is_dir():
-            siblings = [file.name for file in path.parent.glob("*.safetensors")]
-            if near := difflib.get_close_matches(path.name, siblings, n=1):
-                error.remedy = f"Did you mean {path.parent / near[0]}?"
-        raise
+    if not os.path.lexists(path):
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        names = [entry.name for entry in beside if entry.is_dir() or entry.suffix == ".safetensors"]
+        near = difflib.get_close_matches(path.name, names, n=1)
+        raise ModelError(
+            f"{path} does not exist.",
+            remedy=f"Did you mean {path.parent / near[0]}?" if near else "Name a LoRA file, or a run's output folder.",
+        )
+    return describe_lora(path)
 
 
 def _output_folder(path: Path, *, root: Path) -> Path:

@@ -123,7 +123,8 @@ def _print_error(error: BaseException) -> None:
         click.echo(visible(shown.getvalue()), err=True, nl=False)
     elif isinstance(error, InfluencerAIError):
         generic = isinstance(error, ValidationError) and error.message == ValidationError().message
-        _print_lines("These values cannot be used:" if generic else error.message, *_details(error), error.remedy)
+        first = "These values cannot be used:" if generic else error.message
+        _print_lines(first, *_details(error), error.remedy, *getattr(error, "__notes__", []))
     else:
         _print_lines(
             _unexpected(error),
@@ -140,7 +141,6 @@ def _details(error: InfluencerAIError) -> list[str]:
         for name, texts in error.field_errors.items():
             shown = f"{name} ({option})" if (option := option_of(name)) else name
             lines += [f"  {shown}: {text}" for text in texts]
-    lines += getattr(error, "__notes__", [])
     if error.failure and error.failure.get("partialCheckpoints"):
         kept = ", ".join(error.failure["partialCheckpoints"])
         lines.append(f"It was in epoch {error.failure['epoch']}. These files were kept: {kept}.")

@@ -97,7 +97,11 @@ def train(
     )
     if as_json:
         best = run.best_epoch
-        where = {"runDir": str(run.run_dir), "bestEpoch": best and best.epoch, "bestFile": best and str(best.file)}
+        where = {
+            "runDir": str(run.run_dir),
+            "bestEpoch": best.epoch if best else None,
+            "bestFile": str(best.file) if best else None,
+        }
         print_result({**run.result.to_wire(), **where})
         return
     for line in end_lines(run):

@@ -45,7 +45,7 @@ def run_training(
         on_event(StageEvent(stage="checking"))
         for message in warnings:
             listener(WarningEvent(message=message))
-        found = check_training(config, dataset, settings=settings, warnings=warnings, strict=strict)
+        found = check_training(config, dataset, settings=settings, backend=backend, warnings=warnings, strict=strict)
         if not as_json and not resume:
             listener.say(chosen_text(found))
 

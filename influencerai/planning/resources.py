@@ -79,7 +79,7 @@ class ResourceEstimate:
 def usual_parameters(family: str) -> int | None:
     """Parameters of a family's usual UNet; None where there are no figures."""
     footprint = _FOOTPRINTS.get(family)
-    return footprint and footprint.parameters
+    return footprint.parameters if footprint else None
 
 
 def estimate(spec: TrainingSpec, *, denoiser_parameters: int | None = None) -> ResourceEstimate:

@@ -14,7 +14,14 @@ import pydantic
 from influencerai.basemodel import BaseModel, find_base_model
 from influencerai.basemodel.search import ALIASES, find_local, hub_id_of
 from influencerai.domain import LoraConfig
-from influencerai.errors import DatasetError, ExportError, InfluencerAIError, ModelError, ValidationError
+from influencerai.errors import (
+    CheckpointError,
+    DatasetError,
+    ExportError,
+    InfluencerAIError,
+    ModelError,
+    ValidationError,
+)
 from influencerai.settings import Settings
 
 
@@ -33,6 +40,9 @@ def name_faults(
     with noted(faults):
         if output_dir is not None:
             check_writable(output_dir)
+    with noted(faults):
+        if output_dir is not None:
+            _check_record_place(settings.root)
     return faults
 
 
@@ -100,6 +110,22 @@ def check_writable(folder: Path) -> None:
         raise ExportError(
             f"The output folder {folder} cannot be made: {error.strerror or error}.",
             remedy="Choose another outputPath.",
+        ) from error
+
+
+def _check_record_place(root: Path) -> None:
+    """Refuse a root in which no run can be recorded.
+
+    Raises:
+        CheckpointError: names the folder and the reason.
+    """
+    folder = root / ".influencerai" / "runs"
+    try:
+        probe(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be written: {error.strerror or error}.",
+            remedy="Choose a root that you may write to: INFLUENCERAI_ROOT, by default the current directory.",
         ) from error
 
 

@@ -151,7 +151,7 @@ def model_label(name: str) -> str:
     return path.name.removesuffix(".safetensors") if path.is_absolute() or path.exists() else name
 
 
-def grid_record(images: Iterable[Image], *, columns: Iterable[str]) -> dict[str, str]:
+def grid_record(images: Iterable[Image], *, columns: Iterable[str]) -> dict[str | tuple[int, int], Any]:
     """The texts of a grid: the first picture's parameters, as A1111's grids have them, and every picture's record."""
     records = [image.info for image in images]
     pictures = [json.loads(record[OWN]) for record in records if OWN in record]

@@ -163,7 +163,7 @@ class Trainer:
             validations = [record for record in records if record["type"] == "validation"]
             best = best_epoch(spec, validations, output_dir=context.output_dir, final=lora)
             write_loss_plot(spec, records, output_dir=context.output_dir)
-            write_samples_sheet(spec, output_dir=context.output_dir, best=best and best.epoch)
+            write_samples_sheet(spec, output_dir=context.output_dir, best=best.epoch if best else None)
         except (InfluencerAIError, ImportError, OSError, ValueError, KeyError) as error:
             message = f"{LOSS_PLOT} and {SAMPLES_SHEET} cannot be drawn: {error} The LoRA files are complete."
             context.emit(WarningEvent(message=message))

@@ -79,7 +79,10 @@ UNUSABLE = (
     (("train", "data/faces", "--model", "small", "--output-path", "data/faces/00.png/x"), 1, "Not a directory"),
     (("train", "data/empty", "--model", "small"), 1, "data/empty cannot be trained on"),
     (("train", "data/absent", "--model", "small", "--dry-run"), 1, "data/absent cannot be trained on"),
-    (("sample", "data/absent.safetensors", "--prompt", "a"), 1, "data/absent.safetensors cannot be read"),
+    (("sample", "data/absent.safetensors", "--prompt", "a"), 1, "data/absent.safetensors does not exist"),
+    (("train", "data/faces", "--model", "small", "--backend", "magic"), 1, "There is no backend 'magic'"),
+    (("sample", "data/face", "--prompt", "a"), 1, "Did you mean"),
+    (("sample", "data/base.safetensors", "--prompt", "a"), 1, "base.safetensors is a base model, not a LoRA"),
     (("sample", "data/faces", "--prompt", "a"), 1, "data/faces holds no LoRA file"),
     (("sample", "data/a.safetensors", "--prompt", "a"), 1, "There is no base model 'absent'"),
     (("sample", "data/a.safetensors", "--prompt", "a", "--model", "smal"), 1, "There is no base model 'smal'"),
@@ -103,6 +106,9 @@ def test_a_mistake_is_said_before_torch_is_imported(project: Path) -> None:
     header = json.dumps({"__metadata__": {"ss_sd_model_name": "absent"}}).encode()
     (project / "data" / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (project / "data" / "taken.png").touch()
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"model.diffusion_model.out.2.bias": entry}).encode()
+    (project / "data" / "base.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     code = (
         "import json, sys\n"
         "from click.testing import CliRunner\n"

@@ -11,10 +11,11 @@ import torch
 from PIL.Image import Image
 
 from influencerai import artifacts
+from influencerai.basemodel.lora_description import describe_lora
 from influencerai.errors import ModelError
 from influencerai.settings import Settings
 from influencerai.train.run import Run
-from influencerai.train.sampler import Sampler, describe_lora
+from influencerai.train.sampler import Sampler
 from influencerai.train.trainer import Trainer
 from tests.small_models import small_sd15
 from tests.training_runs import make_config, make_settings, write_dataset
@@ -153,7 +154,7 @@ def test_a_damaged_lora_is_named_and_the_sampler_still_draws(
 
 def test_a_file_that_is_safetensors_and_pickle_at_once_is_not_opened(sampler: Sampler, tmp_path: Path) -> None:
     polyglot = write_lora(tmp_path / "both.pt", metadata={}, tensors=small_lora())
-    with pytest.raises(ModelError, match=r"both\.pt is no \.safetensors file"):
+    with pytest.raises(ModelError, match=r"both\.pt is not a \.safetensors file"):
         sampler.draw(["a man"], lora=polyglot, **QUICK)
 
 
