@@ -54,10 +54,11 @@ def choose_loras(
     ]
 
 
-def parse_checkpoints(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A click callback: refuse what is neither `all` nor `last` nor a list of epochs."""
-    if value in (None, "all", "last") or all(part.strip().isdecimal() for part in str(value).split(",")):
-        return value
+def parse_checkpoints(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """A click callback: refuse what is neither `all` nor `last` nor a list of epochs; the option may be repeated."""
+    value = ",".join(values)
+    if value in ("", "all", "last") or all(part.strip().isdecimal() for part in value.split(",")):
+        return value or None
     raise click.BadParameter(f"'{value}' is neither all, last nor epochs such as 1,5,10.")
 
 

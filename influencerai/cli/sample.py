@@ -38,8 +38,9 @@ DEFAULT_OUT = Path("grid.png")
 _HINT = "Name the base model with --model."
 
 
-def _parse_strengths(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
-    """A click callback: `0.6,0.8,1` as numbers, each once."""
+def _parse_strengths(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
+    """A click callback: `0.6,0.8,1` as numbers, each once; the option may be repeated."""
+    value = ",".join(values)
     try:
         found = tuple(dict.fromkeys(float(part) for part in value.split(",")))
     except ValueError:
@@ -62,15 +63,21 @@ A column per LoRA file or strength, the base model first; the same noise in ever
 )
 @click.argument("loras", nargs=-1, required=True, metavar="LORA...")
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A section of the grid; repeatable.")
-@click.option("--checkpoints", callback=parse_checkpoints, help="Of a run's folder: all (default), last, or 1,5,10.")
+@click.option(
+    "--checkpoints",
+    multiple=True,
+    callback=parse_checkpoints,
+    metavar="all|last|EPOCHS",
+    help="Of a run's folder: all (default), last, or epochs such as 1,5,10.",
+)
 @click.option(
     "--strength",
     "strengths",
-    default="1",
-    show_default=True,
+    multiple=True,
+    default=["1"],
     callback=_parse_strengths,
     metavar="NUMBERS",
-    help="Of the LoRAs: one number, or several such as 0.6,0.8,1.",
+    help="Of the LoRAs: one number, or several such as 0.6,0.8,1.  [default: 1]",
 )
 @click.option("--base/--no-base", "with_base", default=True, help="The base model alone as the first column, or not.")
 @click.option("--model", help="Base model; default: the one that the LoRA's file names.")

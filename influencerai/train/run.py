@@ -150,9 +150,12 @@ class Run:
         """What a reader wants to know first."""
         result = self.result
         validation = {} if result.validation_loss is None else {"validation loss": f"{result.validation_loss:.4f}"}
+        best = self.best_epoch
+        lowest = {"lowest validation loss": f"epoch {best.epoch}, {best.loss:.4f}: {best.file.name}"} if best else {}
         return {
             "mean loss of the last epoch": f"{result.final_loss:.4f}",
             **validation,
+            **lowest,
             "minutes": f"{result.training_time_minutes:g}",
             "files": f"{len(result.checkpoints)} in {self.output_dir}",
             "LoRA": self.lora_path.name,

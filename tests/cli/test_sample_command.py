@@ -81,8 +81,8 @@ def trained(project: Path) -> str:
 
 def test_a_runs_checkpoints_are_columns_and_strengths_are_rows(invoke: Invoke, trained: str, tmp_path: Path) -> None:
     result = invoke(
-        "sample", trained, "--checkpoints", "1,3", "--strength", "0,1", "--prompt", "ohwx woman", "--count", "2",
-        *QUICK, "--out", tmp_path / "all.png", "--separate", "--json",
+        "sample", trained, "--checkpoints", "1,3", "--strength", "0", "--strength", "1", "--prompt", "ohwx woman",
+        "--count", "2", *QUICK, "--out", tmp_path / "all.png", "--separate", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     (document,) = json_lines(result.stdout)
