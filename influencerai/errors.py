@@ -31,6 +31,11 @@ class InfluencerAIError(Exception):
         """What is wrong with which field, by wire name; empty where no field is to blame."""
         return dict(getattr(self, "field_errors", {}))
 
+    @property
+    def public_message(self) -> str:
+        """The message for people who do not run the server: nothing of its machines."""
+        return self.message
+
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}" if self.remedy else self.message
 
@@ -230,6 +235,15 @@ class StoreError(InfluencerAIError):
         "Look whether the database runs, is whole and has room. Jobs that run go on, and are written down "
         "when it is back."
     )
+
+    def __init__(self, message: str | None = None, *, remedy: str | None = None, reason: str | None = None) -> None:
+        super().__init__(message if reason is None else f"{message}: {reason}.", remedy=remedy)
+        self._public_message = self.message if reason is None else f"{message}."
+
+    @property
+    def public_message(self) -> str:
+        """Without the driver's reason, which names addresses."""
+        return self._public_message
 
 
 class SchemaError(StoreError):

@@ -23,6 +23,7 @@ class TenantFolders:
     def __init__(self, settings: Settings) -> None:
         self._root = settings.root
         self._is_shared = settings.auth == "development"
+        self._models_dirs = tuple(str(folder) for folder in settings.models_dirs)
 
     def root(self, tenant: str) -> Path:
         """What the tenant's paths are relative to."""
@@ -60,6 +61,8 @@ class TenantFolders:
 
     def shown(self, text: str, *, tenant: str | None = None) -> str:
         """A message as users may see it: paths begin at the root of the tenant, or of all where none is named."""
+        for folder in self._models_dirs:
+            text = text.replace(folder, "models")
         own = text if tenant is None else text.replace(f"{self.root(tenant)}/", "")
         return own.replace(f"{self._root}/", "")
 

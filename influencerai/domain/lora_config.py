@@ -133,6 +133,13 @@ class LoraConfig(KeywordModel):
             return f"There is no field or option '{name}', did you mean '{TrainingOptions._shown_name(option)}'?"
         return super()._unknown(name)
 
+    @field_validator("model_name")
+    @classmethod
+    def _check_model_name(cls, name: str, info: ValidationInfo) -> str:
+        if info.context is not STORED and not name.isprintable():
+            raise ValueError("Input should hold no line breaks, and no control or format characters")
+        return name
+
     @field_validator("output_path", mode="before")
     @classmethod
     def _check_output_path(cls, path: Any) -> Any:

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from influencerai import __version__
 from influencerai.serve.authentication import Authentication
+from influencerai.serve.cors import Cors
 from influencerai.serve.errors import UnexpectedErrors, add_error_handlers
 from influencerai.serve.gate import Gate
+from influencerai.serve.heads import HeadRequests
 from influencerai.serve.observation import REQUEST_ID_HEADER, Figures, Observation
 from influencerai.serve.openapi import DOCUMENT_PATH, add_page, describe, operation_id
 from influencerai.serve.routes.cluster import cluster_routes
@@ -95,11 +96,12 @@ def create_app(service: Service) -> FastAPI:
     describe(app, settings)
     # The last one added is the first that a request meets.
     app.add_middleware(UnexpectedErrors)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Gate, authentication=authentication, service=service)
     app.add_middleware(
-        CORSMiddleware,
+        Cors,
         allow_origins=list(settings.cors_origins),
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=_TAKEN_HEADERS,
         expose_headers=_SHOWN_HEADERS,
     )

@@ -137,7 +137,7 @@ def error_response(error: InfluencerAIError, *, folders: TenantFolders | None = 
     fields: Mapping[str, list[str]] = getattr(error, "field_errors", {})
     return plain_error(
         status,
-        error.message if folders is None else folders.shown(error.message),
+        error.public_message if folders is None else folders.shown(error.public_message),
         headers=headers,
         errors={"fieldErrors": dict(fields)} if fields else None,
         remedy=error.remedy,
@@ -156,7 +156,8 @@ def _allowed(routes: Iterable[BaseRoute], path: str) -> str:
     """The methods of every route to a path; Starlette names those of the first one only."""
     found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
     exact = [route for route in found if route.path == path]  # `series` is no job's id
-    return ", ".join(sorted({method for route in exact or found for method in route.methods or ()}))
+    methods = {method for route in exact or found for method in route.methods or ()}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _field_errors(errors: Iterable[Any]) -> dict[str, list[str]]:

@@ -13,7 +13,9 @@ from influencerai.serve.rate_limits import RateLimits
 from influencerai.service import Service
 from influencerai.store.fair_turns import acting_for
 
-OPEN_PATHS = ("/healthz", "/readyz")
+OPEN_PATHS = ("/healthz",)
+READY_PATH = "/readyz"
+"""Open too; a credential that comes with it must be right, and is shown more."""
 METRICS_PATH = "/metrics"
 ADMIN_PATH = "/admin"
 
@@ -30,6 +32,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        if scope["path"] == READY_PATH and (self._is_development or not _has_credential(scope)):
             await self._app(scope, receive, send)
             return
         peer = (scope.get("client") or ("",))[0]
@@ -78,6 +83,11 @@ class Gate:
         )
 
 
+def _has_credential(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "authorization" in headers or "x-api-key" in headers
+
+
 def _is_operation(path: str) -> bool:
     """Whether the path is about the server and all tenants, not about one."""
-    return path in (METRICS_PATH, ADMIN_PATH) or path.startswith(f"{ADMIN_PATH}/")
+    return path in (READY_PATH, METRICS_PATH, ADMIN_PATH) or path.startswith(f"{ADMIN_PATH}/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,9 @@ from influencerai.settings import Settings
 from influencerai.store import Store
 
 _DEADLINE_SECONDS = 5.0
+_LASTS_SECONDS = 1.0
 _MIB = 2**20
+_log = logging.getLogger(__name__)
 
 
 class Check(WireModel):
@@ -32,7 +35,9 @@ class Readiness(WireModel):
     """Whether requests can be served."""
 
     status: Literal["ready", "not ready"]
-    checks: dict[str, Check]
+    checks: dict[str, Check] = Field(
+        default_factory=dict, description="In production for those alone who send a credential."
+    )
 
 
 class HealthService:
@@ -45,12 +50,22 @@ class HealthService:
         self._disk_thread = ThreadPoolExecutor(1, thread_name_prefix="disk-check")
         """The default threads may all be at work for others; a file system that hangs holds this one only."""
 
+        self._looking = asyncio.Lock()
+        self._seen: tuple[float, Readiness] | None = None
+
     async def close(self) -> None:
         """Let go of the thread."""
         self._disk_thread.shutdown(wait=False, cancel_futures=True)
 
     async def readiness(self) -> Readiness:
-        """Ask database, disk and runner, each with a deadline."""
+        """Ask database, disk and runner, each with a deadline; at most once a second, however many ask."""
+        async with self._looking:
+            if self._seen is None or self._seen[0] <= time.monotonic():
+                found = await self._look()
+                self._seen = time.monotonic() + _LASTS_SECONDS, found
+            return self._seen[1]
+
+    async def _look(self) -> Readiness:
         names = {"database": self._database, "disk": self._disk, "runner": self._runner}
         found = await asyncio.gather(*(_checked(check) for check in names.values()))
         checks = dict(zip(names, found, strict=True))
@@ -104,6 +119,9 @@ async def _checked(check: Callable[[], Awaitable[str]]) -> Check:
     except TimeoutError:
         detail, ok = f"There was no answer within {_DEADLINE_SECONDS:g} s.", False
     except (InfluencerAIError, OSError) as error:
-        detail, ok = str(error), False
+        shown = error.public_message if isinstance(error, InfluencerAIError) else type(error).__name__
+        remedy = getattr(error, "remedy", None)
+        detail, ok = f"{shown} {remedy}" if remedy else shown, False
+        _log.warning("A check of readiness failed: %s", error)
     latency = round((time.perf_counter() - begun) * 1000, 1)
     return Check(status="ok" if ok else "failed", latency_ms=latency, detail=detail)

@@ -9,12 +9,12 @@ from influencerai.domain import LoraConfig
 from influencerai.domain.lora_config_record import NULLABLE, LoraConfigQuery, LoraConfigRecord
 from influencerai.domain.output_path import output_path
 from influencerai.domain.page import Page
-from influencerai.domain.relative_path import normalized
 from influencerai.errors import InUseError, NotFoundError, RefusedError, ValidationError
 from influencerai.planning import BucketPlan
 from influencerai.service.answer import Answer, answer_once
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
+from influencerai.tenant_folders import TenantFolders
 
 _LONGEST_SHOWN = 100
 """Characters of a name that a request has made up."""
@@ -24,8 +24,9 @@ _DEFAULT_DELETED = "Deleted the default LoRA configuration. Consider setting a n
 class LoraConfigService:
     """One tenant's configurations per call."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, folders: TenantFolders) -> None:
         self._store = store
+        self._folders = folders
 
     async def create(
         self, tenant: str, config: LoraConfig, *, unknown: tuple[str, ...] = (), request: RequestKey | None = None
@@ -36,7 +37,7 @@ class LoraConfigService:
             ValidationError: its output path leaves the root.
             ConflictError: the name is taken.
         """
-        _check(config)
+        self._check(tenant, config)
 
         async def make(transaction: Transaction) -> Answer[LoraConfigRecord]:
             record = await transaction.lora_configs.add(tenant, config)
@@ -76,7 +77,7 @@ class LoraConfigService:
 
         def change(config: LoraConfig) -> LoraConfig:
             changed = LoraConfig.parse({**config.to_wire(), **own})
-            _check(changed)
+            self._check(tenant, changed)
             return changed
 
         async with self._store.write() as transaction:
@@ -102,6 +103,11 @@ class LoraConfigService:
             raise _not_found(id)
         return (_DEFAULT_DELETED,) if removed.is_default else ()
 
+    def _check(self, tenant: str, config: LoraConfig) -> None:
+        """Refuse what no training could do with the configuration, beyond what it says of itself."""
+        BucketPlan(resolution=config.resolution, options=config.options)
+        self._folders.resolve(tenant, output_path(config), field="outputPath")
+
 
 def users(count: int) -> str:
     """Such as "3 active jobs (pending/running) are"."""
@@ -115,15 +121,6 @@ def unknown_field_warnings(names: list[str]) -> list[str]:
 
 def _not_found(id: str) -> NotFoundError:
     return NotFoundError.of("LoRA config", id)
-
-
-def _check(config: LoraConfig) -> None:
-    """Refuse what no training could do with the configuration, beyond what it says of itself."""
-    BucketPlan(resolution=config.resolution, options=config.options)
-    try:
-        normalized(output_path(config))
-    except ValueError as error:
-        raise ValidationError(field_errors={"outputPath": [str(error)]}) from error
 
 
 def _warnings(config: LoraConfig) -> list[str]:

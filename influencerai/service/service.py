@@ -27,7 +27,7 @@ class Service:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.folders = TenantFolders(settings)
-        self.lora_configs = LoraConfigService(self.store)
+        self.lora_configs = LoraConfigService(self.store, self.folders)
         self._picture_work = PictureWork(settings)
         self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work)
         self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work)

@@ -173,7 +173,8 @@ def _in_words(error: DBAPIError) -> InfluencerAIError:
 
 def _unusable(error: Exception) -> StoreError:
     return StoreError(
-        f"The database cannot be used: {_reason(error)}.",
+        "The database cannot be used",
+        reason=_reason(error),
         remedy="Check that it runs, is whole and has room, then try again.",
     )
 

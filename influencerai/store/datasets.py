@@ -12,7 +12,7 @@ from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetQuery, Dat
 from influencerai.domain.page import Page
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
-from influencerai.store.ids import new_id
+from influencerai.store.ids import can_be_id, new_id
 from influencerai.store.paging import page_of
 from influencerai.store.schema import datasets, jobs
 from influencerai.store.times import to_datetime
@@ -51,7 +51,7 @@ class Datasets:
 
     async def get(self, tenant: str, id: str) -> Dataset | None:
         """One dataset, or None."""
-        row = await self._row(tenant, id)
+        row = await self._row(tenant, id) if can_be_id(id) else None
         return None if row is None else _dataset(row)
 
     async def report(self, tenant: str, id: str, *, lock: bool = False) -> dict[str, Any] | None:

@@ -7,6 +7,11 @@ import time
 import uuid
 
 
+def can_be_id(text: str) -> bool:
+    """Whether there can be a row of this id; Postgres refuses to be asked for a NUL."""
+    return "\0" not in text
+
+
 def new_id() -> str:
     """48 bits of milliseconds, 12 of their fraction, so that one process' ids follow each other, and 62 random ones."""
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)

@@ -15,7 +15,7 @@ from influencerai.domain.wire import STORED
 from influencerai.errors import ConflictError
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
-from influencerai.store.ids import new_id
+from influencerai.store.ids import can_be_id, new_id
 from influencerai.store.paging import page_of
 from influencerai.store.schema import jobs, lora_configs
 from influencerai.store.tenants import lock_tenant
@@ -53,7 +53,7 @@ class LoraConfigs:
 
     async def get(self, tenant: str, id: str) -> LoraConfigRecord | None:
         """One config, or None."""
-        row = await self._row(tenant, lora_configs.c.id == id)
+        row = await self._row(tenant, lora_configs.c.id == id) if can_be_id(id) else None
         return None if row is None else _record(row)
 
     async def default(self, tenant: str) -> LoraConfigRecord | None:

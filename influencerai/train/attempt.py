@@ -34,6 +34,7 @@ from influencerai.domain.attempt import (
     Stopped,
     WorkerMessage,
 )
+from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.domain.wire import field_errors
 from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.imageset.beneath import pinned
@@ -379,11 +380,14 @@ def _inside(root: Path, relative: str, *, error: type[InfluencerAIError]) -> Pat
     """The folder below `root`; looked at again here, since links may have changed since the job was made."""
     path = root / relative
     try:
-        leaves = not path.resolve().is_relative_to(root.resolve())
+        place, top = path.resolve(), root.resolve()
+        leaves = not place.is_relative_to(top)
     except (OSError, RuntimeError) as failure:
         raise error(f"{relative} cannot be opened: {failure}.") from failure
     if leaves:
         raise error(f"{relative} leads out of the root.", remedy="Name a folder below it, without links out of it.")
+    if OWN_FOLDER in (part.lower() for part in place.relative_to(top).parts):
+        raise error(f"{relative} leads into {OWN_FOLDER}.", remedy="Name a folder beside it, without links into it.")
     return path
 
 

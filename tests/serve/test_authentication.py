@@ -411,3 +411,23 @@ async def test_a_scope_may_be_a_list(production: Api, scope: Any) -> None:
     headers = bearer(token(scope=scope))
     assert (await ask(production, headers)).status_code == 200
     checked_error(await ask(production, headers, method="POST", json={"kind": "lora-training", "path": "x"}), 403)
+
+
+async def test_readiness_is_detailed_for_those_who_may_know(production: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger sees whether the server is ready, and does not make it ask the database again and again."""
+    asked = 0
+    ping = production.service.store.database.ping
+
+    async def counted() -> None:
+        nonlocal asked
+        asked += 1
+        await ping()
+
+    monkeypatch.setattr(production.service.store.database, "ping", counted)
+    for _ in range(20):
+        assert (await production.client.get("/readyz")).json() == {"status": "ready", "checks": {}}
+    assert asked <= 2
+    _, key = await production.service.keys.create(tenant=ANN)
+    checks = (await ask(production, bearer(key), "/readyz")).json()["checks"]
+    assert checks.keys() == {"database", "disk", "runner"}
+    checked_error(await ask(production, bearer("iak_wrong"), "/readyz"), 401)

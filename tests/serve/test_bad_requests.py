@@ -126,7 +126,7 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "networkAlpha": ([0.5, 512.5], [1, 512, 0.5e1]),
     "name": (["", "   ", "x" * 101, "a\0b", 7], ["x", " " * 200 + "y" * 100 + " " * 200]),
     "description": (["x" * 501], ["", "x" * 500, None]),
-    "modelName": (["", " ", "x" * 256, "a\0b"], ["x" * 255]),
+    "modelName": (["", " ", "x" * 256, "a\0b", "a\nb", "a\u202eb", "a\u2028b", "a\x1b[31m"], ["x" * 255, "モデル"]),
     "outputPath": (
         ["/etc", "../x", "data/../../x", "a\\b", "a\0b", "C:/x", "~/x", "a%2e", ".influencerai/x", "x" * 256],
         ["a/b/", "./a", None],
@@ -241,7 +241,6 @@ async def test_methods_and_routes_that_are_not_there(api: Api) -> None:
             checked_error(response, 405)
             assert response.headers["allow"]
         checked_error(await api.send(method, "/nowhere"), 404)
-    assert (await api.send("HEAD", "/datasets")).status_code == 405
     shown = (await api.get("/metrics")).text
     assert 'method="PUT"' in shown
     assert 'method="BREW"' not in shown
@@ -310,8 +309,8 @@ async def test_ids_with_nul_in_a_body(any_api: Api) -> None:
         {"datasetId": "a\0b", "loraConfigId": config["id"]},
     ):
         body = {"type": "lora-training", "payload": payload}
-        checked_error(await any_api.post("/jobs", body), 400, 404)
-        checked_error(await any_api.post("/jobs?dryRun=true", body), 400, 404)
+        checked_error(await any_api.post("/jobs", body), 404)
+        checked_error(await any_api.post("/jobs?dryRun=true", body), 404)
 
 
 async def test_headers_that_cannot_be_used(api: Api) -> None:

@@ -38,13 +38,14 @@ async def check_outage(api: Api) -> None:
         assert refusal["remedy"]
         assert int(answer.headers["retry-after"]) >= 1
         assert "secret-password" not in answer.text
+        assert refusal["message"] == "The database cannot be used."
     assert (await api.get("/healthz")).json() == {"status": "ok"}
     ready = await api.get("/readyz")
     assert ready.status_code == 503
     checks = ready.json()["checks"]
     assert ready.json()["status"] == "not ready"
     assert (checks["database"]["status"], checks["disk"]["status"]) == ("failed", "ok")
-    assert checks["database"]["detail"]
+    assert checks["database"]["detail"].startswith("The database cannot be used. Check")
     checked_error(await api.get("/metrics"), 503)
 
 
@@ -78,4 +79,5 @@ async def test_sqlite_whose_folder_is_away_for_a_while(tmp_path: Path) -> None:
         await check_outage(api)
         (tmp_path / "away").rename(folder)
         assert (await api.get("/datasets")).json()[0]["id"] == made["id"]
+        await asyncio.sleep(1.1)  # for so long an answer lasts
         assert (await api.get("/readyz")).status_code == 200

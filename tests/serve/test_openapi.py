@@ -210,9 +210,9 @@ async def test_behind_a_prefix_the_page_finds_its_parts(tmp_path: Path, sqlite_u
 @pytest.mark.anyio
 async def test_a_method_that_is_missing_is_told_which_there_are(api: Api) -> None:
     for path, allowed in (
-        ("/datasets", "GET, POST"),
-        ("/datasets/x", "DELETE, GET, PATCH"),
-        ("/jobs/series", "GET"),
+        ("/datasets", "GET, HEAD, POST"),
+        ("/datasets/x", "DELETE, GET, HEAD, PATCH"),
+        ("/jobs/series", "GET, HEAD"),
         ("/jobs/x/cancel", "POST"),
     ):
         answer = await api.send("PUT", path)

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import influencerai
 from influencerai.artifacts import RUN_MARKER
 from influencerai.settings import Settings
-from tests.serve.running import Api, picture, running
+from tests.serve.running import Api, field_errors, picture, running
 
 WORDS = (
     ". .. ..; ... ~ ~root C: \\ * $HOME | CON %2e%2e %00 etc passwd "
@@ -78,7 +79,8 @@ def test_no_path_leaves_the_root(tmp_path: Path, sqlite_url: str, what: str) -> 
         (root / "data/me/out").symlink_to(outside)
         dataset = runner.run(api.dataset(path="data/me"))
         job = runner.run(api.job(datasetId=dataset["id"]))
-        allowed = (str(root), str(Path(sqlite_url.removeprefix("sqlite:///"))), sys.prefix, sys.base_prefix, "/dev/")
+        imports = (sys.prefix, sys.base_prefix, str(Path(influencerai.__file__).parents[1]))
+        allowed = (str(root), str(Path(sqlite_url.removeprefix("sqlite:///"))), *imports, "/dev/")
 
         async def request(path: str) -> Any:
             encoded = quote(path, safe="", errors="replace")
@@ -141,3 +143,33 @@ async def test_what_the_file_system_refuses_is_said_without_the_roots_place(api:
     assert "data/loras/portrait-0/portrait-0-final.safetensors" in answer.json()["message"]
     assert str(api.root) not in answer.text
     assert (await api.get(f"/jobs/{job['id']}")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_an_output_path_must_not_follow_a_link_away(api: Api, tmp_path: Path) -> None:
+    """Out of the root, or into our own folder: refused at once, as a dataset's path is."""
+    (api.root / "data").mkdir()
+    (api.root / ".influencerai").mkdir(exist_ok=True)
+    (api.root / "data/out").symlink_to(tmp_path.parent)
+    (api.root / "data/own").symlink_to(api.root / ".influencerai")
+    config = await api.config()
+    for path in ("data/out/me", "data/own/me", "data/own"):
+        for answer in (
+            await api.post("/lora-configs", {"name": "x", "modelName": "sd15", "outputPath": path}),
+            await api.patch(f"/lora-configs/{config['id']}", {"outputPath": path}),
+        ):
+            assert "link" in field_errors(answer)["outputPath"][0], path
+
+
+@pytest.mark.anyio
+async def test_a_dry_run_shows_no_folder_of_the_installation(tmp_path: Path, sqlite_url: str) -> None:
+    models = tmp_path / "elsewhere" / "models"
+    settings = Settings(root=tmp_path / "root", database_url=sqlite_url, models_dir=models, allow_downloads=False)
+    async with running(settings) as api:
+        api.pictures()
+        dataset, config = await api.dataset(), await api.config(modelName="org/model")
+        payload = {"datasetId": dataset["id"], "loraConfigId": config["id"]}
+        answer = await api.post("/jobs?dryRun=true", {"type": "lora-training", "payload": payload})
+        assert "models/org/model" in answer.text
+        for folder in (tmp_path, Path(sys.prefix), Path(influencerai.__file__).parent, Path.home()):
+            assert f"{folder}/" not in answer.text
