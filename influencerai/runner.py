@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import Protocol
 
-from influencerai.settings import Settings
+from influencerai.settings import Settings, child_environment
 
 _RESTART_SECONDS = (1, 2, 5, 10, 30)
 _SETTLED_SECONDS = 60.0
@@ -89,7 +89,11 @@ class InlineRunner:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "influencerai.worker", stdin=asyncio.subprocess.PIPE
+            sys.executable,
+            "-m",
+            "influencerai.worker",
+            stdin=asyncio.subprocess.PIPE,
+            env=child_environment(reaches_services=True),
         )
         assert process.stdin is not None
         document = {**self._settings.worker_document(), "threads": self._settings.job_threads}

@@ -28,6 +28,10 @@ FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
 FILE_NAME = "influencerai.toml"
 CLIENT_VARIABLES = frozenset({"INFLUENCERAI_SERVER", "INFLUENCERAI_TENANT", "INFLUENCERAI_API_KEY"})
 """What the commands that ask a server read; no settings of this machine."""
+SECRET_VARIABLES = frozenset({"INFLUENCERAI_DATABASE_URL", "INFLUENCERAI_JWT_SECRET", "INFLUENCERAI_API_KEY"})
+"""Settings and a client's key that no other process needs from the environment."""
+_SERVICES_VARIABLES = frozenset({"PGPASSWORD", "PGPASSFILE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
+"""By which a process reaches the database and the cluster."""
 _SERVER_ONLY = frozenset({"jwt_secret", "jwt_jwks_file"})
 
 
@@ -149,6 +153,12 @@ class Settings(BaseSettings):
         10, ge=0, le=3600, description="Seconds before a job is tried again that the machine failed; they double."
     )
     min_free_mib: int = Field(512, ge=0, le=2**30, description="MiB on the root's disk below which it is not ready.")
+    files_mask: str = Field(
+        "077",
+        pattern="^[0-7]{3}$",
+        description="Bits that files of the server and its workers lack (umask): 077 keeps them to its user, 027 lets "
+        "the group read.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the server logs.")
     log_format: Literal["json", "text"] = Field("text", description="How the server logs.")
 
@@ -235,6 +245,10 @@ class Settings(BaseSettings):
         """Whether tenants may send only so many requests."""
         return self.auth == "production" if self.rate_limits is None else self.rate_limits
 
+    def apply_files_mask(self) -> None:
+        """Keep what this process and its children make to those who may have it."""
+        os.umask(int(self.files_mask, 8))
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What stood in the environment and was ignored."""
@@ -246,6 +260,16 @@ class Settings(BaseSettings):
             SettingOrigin(name=name, value=_shown(getattr(self, name)), origin=self._origins.get(name, "default"))
             for name in type(self).model_fields
         )
+
+
+def child_environment(*, reaches_services: bool) -> dict[str, str]:
+    """This process's environment for another one, which gets its settings by other means, without secrets.
+
+    Args:
+        reaches_services: whether the other process connects to the database or the cluster itself.
+    """
+    left_out = SECRET_VARIABLES if reaches_services else SECRET_VARIABLES | _SERVICES_VARIABLES
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def _shown(value: Any) -> Any:

@@ -12,6 +12,7 @@ import click
 from influencerai.cli.common import output_options
 from influencerai.cli.outcome import print_json
 from influencerai.errors import DependencyMissingError, ValidationError
+from influencerai.settings import Settings
 
 
 @click.group(short_help="Make this machine a node of a cluster.")
@@ -73,6 +74,7 @@ def start(
         click.echo("  (RAY_AUTH_TOKEN there is what ~/.ray/auth_token holds here)")
         click.echo(f"The API is served with: RAY_ADDRESS={address} influencerai serve --database-url postgresql://...")
     sys.stdout.flush()
+    Settings.load().apply_files_mask()
     os.execve(command[0], command, environment)
 
 

@@ -18,7 +18,7 @@ from influencerai.cli.common import database_url_option, output_options
 from influencerai.cli.interruption import SIGNALS
 from influencerai.cli.outcome import print_json
 from influencerai.errors import DependencyMissingError, ValidationError
-from influencerai.settings import Settings
+from influencerai.settings import SECRET_VARIABLES, Settings
 
 if TYPE_CHECKING:
     from influencerai.runner import Runner
@@ -70,12 +70,15 @@ def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: boo
     except ModuleNotFoundError as error:
         raise _without(error.name) from error
     configure_logs(settings)
+    settings.apply_files_mask()
+    for name in SECRET_VARIABLES:  # read by now; what is started from here needs none of them
+        os.environ.pop(name, None)
     workers: Runner | None = InlineRunner(settings) if runner == "inline" else None
     announce = _announce_json if as_json else _announce
     if no_ray:
         asyncio.run(_serve_locally(settings, workers, announce))
         return
-    _use_ray_token()
+    _prepare_ray()
     try:
         from influencerai.cluster.runner import RayRunner
         from influencerai.serve.ray_server import RayServer
@@ -159,8 +162,13 @@ def _on_signal(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, receive)
 
 
-def _use_ray_token() -> None:
-    """Ray sends a token to a cluster that it joins only where the mode was set before Ray is imported."""
+def _prepare_ray() -> None:
+    """Set what Ray reads when it is imported, or in the processes that it starts."""
+    from influencerai.cluster.joining import PROXY_ENVIRONMENT
+
+    os.environ.update(PROXY_ENVIRONMENT)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if "RAY_ADDRESS" in os.environ and (given or (Path.home() / ".ray" / "auth_token").exists()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")

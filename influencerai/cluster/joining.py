@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from influencerai.cluster.probe import list_gpus
 from influencerai.errors import ValidationError
+from influencerai.settings import child_environment
 
 NAME_LABEL = "influencerai/name"
 GPU_MEMORY_LABEL = "influencerai/gpu-memory-gb"
@@ -20,10 +21,13 @@ PRETENDED_LABEL = "influencerai/pretended-gpus"
 """Of a node whose GPUs are only counted: its trainings run on the CPU. For trying a cluster out."""
 DEFAULT_PORT = 6379
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_RAY_START = (sys.executable, "-m", "influencerai.cluster.ray_program")
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Ray's least and more; nothing of ours is put there."""
 _TOKEN_FILE = Path(".ray/auth_token")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+PROXY_ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "influencerai.serve.proxy_process:bounded"}
+"""Of a process that starts Ray: Serve's proxies on its node have the bounds of our own server."""
 _DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 
 
@@ -58,7 +62,7 @@ def start_command(offer: NodeOffer, *, head_address: str | None, port: int = DEF
     else:
         place = [f"--address={head_address}"]
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    return [*_RAY, "start", *place, *options, "--block", "--disable-usage-stats"]
+    return [*_RAY_START, "start", *place, *options, "--block", "--disable-usage-stats"]
 
 
 def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
@@ -67,7 +71,7 @@ def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
     Raises:
         ValidationError: there is no token to join with, or none can be made.
     """
-    own = dict(os.environ)
+    own = child_environment(reaches_services=True)
     if own.get("RAY_AUTH_MODE", "token") == "token":
         if not _has_token(own):
             if not is_head:
@@ -76,8 +80,9 @@ def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
                     remedy="Set RAY_AUTH_TOKEN to what the head's ~/.ray/auth_token holds.",
                 )
             _make_token()
+        keep_token_private()
         own["RAY_AUTH_MODE"] = "token"
-    return {**own, _DRAIN_VARIABLE: f"{offer.drain_seconds:g}"}
+    return {**own, **PROXY_ENVIRONMENT, _DRAIN_VARIABLE: f"{offer.drain_seconds:g}"}
 
 
 def _make_token() -> None:
@@ -88,6 +93,15 @@ def _make_token() -> None:
             f"Ray cannot make a token for the cluster: {said}",
             remedy=f"Look whether {Path.home() / _TOKEN_FILE} can be written, or set RAY_AUTH_TOKEN.",
         )
+
+
+def keep_token_private() -> None:
+    """Ray makes the token's file readable for everybody, and who has the token runs code on the cluster."""
+    file = Path.home() / _TOKEN_FILE
+    for path, mode in ((file.parent, 0o700), (file, 0o600)):
+        with suppress(OSError):
+            if path.stat().st_mode & 0o077:
+                path.chmod(mode)
 
 
 def _has_token(environment: Mapping[str, str]) -> bool:

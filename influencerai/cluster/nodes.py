@@ -48,6 +48,7 @@ class _Known:
 
     probe: asyncio.Task[tuple[Facts, Facts]] | None = None
     facts: Facts | None = None
+    name: str | None = None
     problem: str | None = _BEING_LOOKED_AT
     looked_at: float = -_LOOK_AGAIN_SECONDS
     is_warm: bool = False
@@ -90,6 +91,7 @@ class ClusterNodes:
             known = self._known.setdefault(id, _Known())
             await self._look(id, known)
             nodes[id] = _node(row, known.facts)
+            known.name = nodes[id].name
         problems = {id: self._problem(id, node) for id, node in nodes.items()}
         stays = {id: node for id, node in nodes.items() if id not in draining}
         self.ready = {id: node for id, node in stays.items() if problems[id] is None}
@@ -182,11 +184,11 @@ class ClusterNodes:
         except OSError as error:
             known.problem = f"The server cannot write to its root: {error.strerror}."
         except Exception as error:  # whatever a node may answer, the others are looked at
-            _log.warning("Node %s cannot be looked at: %s", id, error)
+            _log.warning("Node %s cannot be looked at: %s", known.name or id, error)
             kind = "It was lost" if isinstance(error, RayError) and not isinstance(error, RayTaskError) else None
             known.problem = f"{kind or 'InfluencerAI does not run there'} ({type(error).__name__}); the log says more."
         if known.problem != before:
-            _log.info("Node %s: %s", id, known.problem or "it may train.")
+            _log.info("Node %s: %s", known.name or id, known.problem or "it may train.")
 
     def _warm(self, id: str, node: Node) -> None:
         """Have the trainer imported where the node's first attempt will run; Ray keeps GPU tasks apart from others."""

@@ -71,6 +71,7 @@ def train(
         is_pretended: whether the node's GPUs are none, and the CPU does their work.
     """
     settings = Settings(**document)
+    settings.apply_files_mask()
     configure_logs(settings)
     asyncio.run(_train(settings, lease, held, way, node, is_pretended))
 

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import ray
@@ -18,6 +18,8 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
+from influencerai.cluster import loopback
+from influencerai.cluster.joining import keep_token_private
 from influencerai.errors import ConflictError, InfluencerAIError
 from influencerai.logs import configure_logs
 from influencerai.service import Service
@@ -48,7 +50,9 @@ class Api:
 
     def __init__(self, document: dict[str, Any], needs_worker: bool) -> None:
         settings = Settings(**document)
+        settings.apply_files_mask()
         configure_logs(settings)
+        loopback.close_replica()
         self._service = Service(settings, needs_worker=needs_worker)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -96,20 +100,22 @@ class RayServer:
         address = os.environ.get("RAY_ADDRESS")
         self._joined = address is not None
         local: dict[str, Any] = (
-            {} if self._joined else {"_node_ip_address": "127.0.0.1", "object_store_memory": _OBJECT_STORE_BYTES}
+            {} if self._joined else {"_node_ip_address": loopback.ADDRESS, "object_store_memory": _OBJECT_STORE_BYTES}
         )
         try:
-            ray.init(
-                address=address or "local",  # without it, Ray joins what it finds on this machine
-                include_dashboard=False,
-                log_to_driver=True,
-                configure_logging=False,
-                namespace=APP_NAME,
-                **local,
-            )
+            with nullcontext() if self._joined else loopback.staying_here():
+                ray.init(
+                    address=address or "local",  # without it, Ray joins what it finds on this machine
+                    include_dashboard=False,
+                    log_to_driver=True,
+                    configure_logging=False,
+                    namespace=APP_NAME,
+                    **local,
+                )
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
             remedy = "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one." if address else None
             raise InfluencerAIError(f"Ray cannot be used: {str(error).splitlines()[0]}", remedy=remedy) from error
+        keep_token_private()
         if self._joined:
             self._presence = _be_present()
 

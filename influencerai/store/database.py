@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,22 @@ class Database:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
+            _keep_private(self._file)
         except OSError as error:
             raise StoreError(
                 f"The database's folder {self._file.parent} cannot be made: {error.strerror}.",
                 remedy="Choose a root, or a database URL, that you may write to.",
             ) from error
+
+
+def _keep_private(file: Path) -> None:
+    """Make the file for its user alone, and take it from everybody where an earlier version left it readable."""
+    with suppress(OSError):  # which the database says itself
+        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+    for path in (file, *(file.with_name(f"{file.name}{suffix}") for suffix in ("-wal", "-shm"))):
+        with suppress(OSError):
+            if (mode := path.stat().st_mode) & 0o007:
+                path.chmod(mode & 0o7770)
 
 
 def _in_words(error: DBAPIError) -> InfluencerAIError:

@@ -35,6 +35,7 @@ def main() -> None:
     """Read the settings and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     settings = Settings(**json.loads(sys.stdin.readline()))
+    settings.apply_files_mask()
     configure_logs(settings)
     try:
         asyncio.run(_work(settings))

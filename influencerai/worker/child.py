@@ -17,6 +17,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.domain.attempt import CHILD_MESSAGE, AttemptOrder, ChildMessage, Go, Stop, to_line
 from influencerai.domain.wire import WireModel
 from influencerai.errors import TrainingError
+from influencerai.settings import child_environment
 
 PRELOADED = (
     "torch",
@@ -88,7 +89,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env={**_QUIET, **os.environ, **_WITHOUT_CUDA},
+                env={**_QUIET, **child_environment(reaches_services=False), **_WITHOUT_CUDA},
             )
         self._control = ours
 
@@ -300,7 +301,7 @@ def _open_log(run_dir: Path) -> int:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        fd = os.open(path, flags, 0o644)
+        fd = os.open(path, flags, 0o600)
         if os.fstat(fd).st_size > LOG_BYTES:
             os.truncate(fd, 0)
         return fd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import secrets
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from influencerai.demo.characters import write_character
 from tests.cli.conftest import Invoke
+from tests.cli.exposure import addresses, holders, is_loopback, shared_files
 from tests.databases import Databases
 from tests.servers import Server, serve
 
@@ -28,16 +30,34 @@ CONFIG = {
 }
 
 
+SECRET = "a-secret-of-the-server-of-40-characters!"
+
+
+def pids() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
+
+
 def processes_of(marker: str) -> list[str]:
     """Command lines of running processes whose environment holds `marker`."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and marker.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return [command for command in found if command]
+    return [command for command in holders(marker, pids()) if command]
+
+
+def check_exposure(server: Server, marker: str) -> None:
+    """Other users of the machine and of the network find nothing of a server that has trained."""
+    own = [pid for pid in pids() if list(holders(marker, [pid]))]
+    assert len(own) > 2
+    assert {address for address in addresses(own) if not is_loopback(address)} == set()
+    (only,) = holders(SECRET, own)
+    assert "influencerai serve" in only
+    assert shared_files(server.root / ".influencerai") == []
+    assert shared_files(server.root / "data" / "loras") == []
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/healthz", headers={"x-request-id": "mine"})
+    answer = connection.getresponse()
+    assert answer.headers.get_all("x-request-id") == ["mine"]
+    answer.read()
+    connection.request("GET", "/healthz", headers={f"x-{number}": "a" for number in range(200)})
+    assert connection.getresponse().status == 431
 
 
 def submit(server: Server) -> str:
@@ -68,12 +88,12 @@ def test_a_submitted_job_is_trained_and_nothing_is_left_running(
 ) -> None:
     with monkeypatch.context() as marked:
         marked.setenv("TEST_MARK", mark := f"{tmp_path.name}-{ray}")
-        with serve(tmp_path, runner="inline", ray=ray, log_format="json") as server:
+        with serve(tmp_path, runner="inline", ray=ray, log_format="json", jwt_secret=SECRET) as server:
             found = server.wait_for_job(submit(server), seconds=240)
             assert found["status"] == "completed", found
             assert (tmp_path / found["result"]["loraPath"]).is_file()
             stream = follow(server, submit_again(server))
-            assert processes_of(f"TEST_MARK={mark}")
+            check_exposure(server, f"TEST_MARK={mark}")
     stream.settimeout(10)
     while stream.recv(65536):
         pass  # a stream that the server had not ended would time out here

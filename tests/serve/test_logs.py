@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,32 @@ async def broken(tenant: str, config: Any, **details: Any) -> None:
     """Fails with a secret among its local variables, as code of ours might."""
     hidden = f"{CANARY}-local"
     raise RuntimeError(f"of {len(hidden)} letters")
+
+
+def test_lines_are_plain_where_nobody_looks_on(captured: io.StringIO, tmp_path: Path) -> None:
+    """uvicorn and Ray add fields of their own, one with colours, which the line of a log file had too."""
+    configure(Settings(root=tmp_path), captured)
+    extra = {"color_message": "\x1b[36mStarted\x1b[0m", "_ray_timestamp_ns": 7, "job_id": "j"}
+    logging.getLogger("uvicorn.error").info("Started", extra=extra)
+    assert "\x1b" not in captured.getvalue()
+    assert "color_message" not in captured.getvalue()
+    assert "_ray" not in captured.getvalue()
+    assert "job_id=j" in captured.getvalue()
+
+
+def test_what_others_say_again_and_again_is_counted(
+    captured: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each connection that cannot be taken filled a disk with 50 MB within 40 s."""
+    configure(Settings(root=tmp_path, log_format="json"), captured)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for number in range(1000):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource %s", number)
+        logging.getLogger("influencerai.requests").info("request")
+    own = [line for line in lines(captured) if line["logger"] == "asyncio"]
+    assert len(own) == 20
+    assert len(lines(captured)) == 1020
+    now += 11
+    logging.getLogger("asyncio").error("socket.accept() out of system resource %s", 7)
+    assert lines(captured)[-1]["event"] == "socket.accept() out of system resource 7 (980 more like this)"

@@ -453,7 +453,7 @@ export interface paths {
         };
         /**
          * Get Readiness
-         * @description Whether database, disk and runner are there, and how fast each answers.
+         * @description Whether database, disk and runner are there; in production with a credential also how fast each answers.
          */
         get: operations["get_readiness"];
         put?: never;
@@ -1322,7 +1322,8 @@ export interface components {
         Readiness: {
             /** @enum {string} */
             status: "ready" | "not ready";
-            checks: {
+            /** @description In production for those alone who send a credential. */
+            checks?: {
                 [key: string]: components["schemas"]["Check"];
             };
         };
