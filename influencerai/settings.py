@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     reads_per_minute: int = Field(100, ge=1, le=10**6, description="GET requests per minute and tenant.")
     writes_per_minute: int = Field(10, ge=1, le=10**6, description="POST, PATCH and DELETE requests, likewise.")
     uploads_per_minute: int = Field(60, ge=1, le=10**6, description="Uploads of images and captions, likewise.")
+    event_streams_per_tenant: int = Field(
+        200, ge=1, le=10**6, description="Event streams that a tenant has open at once, at each server."
+    )
     active_jobs_per_tenant: int = Field(
         5, ge=1, le=10**6, description="Pending and running jobs of a tenant while requests are limited."
     )

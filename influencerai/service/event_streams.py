@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from influencerai.domain.job import TERMINAL
 from influencerai.domain.job_log import JobEvent
-from influencerai.errors import InfluencerAIError
+from influencerai.errors import InfluencerAIError, TooManyError
 from influencerai.service.job_log import event_of
 from influencerai.service.jobs import not_found
 from influencerai.store import Store
@@ -46,8 +47,10 @@ class _Topic:
 class EventStreams:
     """Streams of jobs' events."""
 
-    def __init__(self, store: Store, *, poll_seconds: float) -> None:
+    def __init__(self, store: Store, *, poll_seconds: float, per_tenant: int) -> None:
         self._store = store
+        self._per_tenant = per_tenant
+        self._open: Counter[str] = Counter()
         self._poll_seconds = poll_seconds
         self._topics: dict[str, _Topic] = {}
         self._poller: asyncio.Task[None] | None = None
@@ -57,6 +60,19 @@ class EventStreams:
     def open_streams(self) -> int:
         """How many streams are read now."""
         return sum(len(topic.readers) for topic in self._topics.values())
+
+    def check_room(self, tenant: str) -> None:
+        """Refuse one more stream of a tenant that has as many as it may have: each holds a connection.
+
+        Raises:
+            TooManyError: it has.
+        """
+        if self._open[tenant] >= self._per_tenant:
+            raise TooManyError(
+                f"There are {self._per_tenant} open event streams, which is the limit",
+                remedy="Close one, or read events in pages.",
+                retry_after=5,
+            )
 
     async def follow(self, tenant: str, id: str, *, after: int = 0) -> AsyncIterator[JobEvent]:
         """Events of a job from number `after` on, until it has ended, is deleted, or the server stops.
@@ -68,7 +84,9 @@ class EventStreams:
             if await transaction.jobs.get(tenant, id) is None:
                 raise not_found(id)
             last, status = (await transaction.events.last_numbers([id]))[id]
-        with self._reading(id, last) as (reader, given):
+        if self._open[tenant] >= self._per_tenant:
+            return  # many came at once: the others were counted first
+        with self._counted(tenant), self._reading(id, last) as (reader, given):
             async for event in self._replay(id, after=after, until=max(last, given)):
                 yield event
                 after = event.seq
@@ -93,6 +111,16 @@ class EventStreams:
         if self._poller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
+
+    @contextmanager
+    def _counted(self, tenant: str) -> Iterator[None]:
+        self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
 
     @contextmanager
     def _reading(self, id: str, last: int) -> Iterator[tuple[_Reader, int]]:

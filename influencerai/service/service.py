@@ -35,7 +35,9 @@ class Service:
         self.job_runs = JobRunService(self.store, settings, self.folders)
         self.job_log = JobLogService(self.store, self.folders)
         self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders, self._picture_work)
-        self.event_streams = EventStreams(self.store, poll_seconds=settings.poll_seconds)
+        self.event_streams = EventStreams(
+            self.store, poll_seconds=settings.poll_seconds, per_tenant=settings.event_streams_per_tenant
+        )
         self.keys = KeyService(self.store)
         self.cluster = ClusterService(self.store, settings)
         self._upkeep = Upkeep(self.store, settings, self.datasets, self.keys)

@@ -193,6 +193,23 @@ async def test_a_reader_that_leaves_frees_its_place(server: Served, store: Store
     assert "influencerai_event_streams 0.0" in shown
 
 
+async def test_a_tenant_has_so_many_streams_at_once(
+    server: Served, store: Store, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.service.event_streams, "_per_tenant", 2)
+    id, other = await new_job(store), await new_job(store, tenant=BOB)
+    async with stream(client, id) as first, stream(client, id) as second:
+        assert (first.status_code, second.status_code) == (200, 200)
+        await until(lambda: server.service.event_streams.open_streams == 2)
+        refusal = await client.get(f"/jobs/{id}/events", headers=STREAM)
+        assert "event streams" in checked_error(refusal, 429)["message"]
+        async with stream(client, other, **{"x-tenant-id": BOB}) as theirs:
+            assert theirs.status_code == 200
+    await until(lambda: server.service.event_streams.open_streams == 0)
+    async with stream(client, id) as again:
+        assert again.status_code == 200
+
+
 async def test_fifty_readers_see_one_gapless_sequence(store: Store, client: AsyncClient) -> None:
     jobs = [await new_job(store, name=f"face {number}") for number in range(10)]
     readers = [jobs[0]] * 25 + jobs[1:] * 3

@@ -82,6 +82,7 @@ def job_log_routes(service: Service) -> APIRouter:
             rest, _ = await log.events(tenant, id, EventQuery(after=after, take=1))
             if not rest:
                 return Response(status_code=204)  # by which a browser's EventSource knows not to come back
+        service.event_streams.check_room(tenant)
         events_to_come = service.event_streams.follow(tenant, id, after=after)
         return StreamingResponse(
             event_source.encoded(events_to_come), media_type=event_source.MEDIA_TYPE, headers=event_source.HEADERS
