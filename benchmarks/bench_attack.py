@@ -10,16 +10,23 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attacks import pictures
+from benchmarks.attacks import pictures, requests
 from benchmarks.report import write_report
-from benchmarks.servers import Server, server
+from benchmarks.servers import PROGRAM, Server, server
+from tests.databases import start_server
 
-ATTACKS: dict[str, Callable[[Server], Coroutine[Any, Any, dict[str, Any]]]] = {"pictures": pictures.run}
+ATTACKS: dict[str, Callable[[Server], Coroutine[Any, Any, dict[str, Any]]]] = {
+    "pictures": pictures.run,
+    "requests": requests.run,
+}
 
 
 def main() -> None:
@@ -28,15 +35,37 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--name", default="after", help="of this measurement; the others of the results stay")
     parser.add_argument("--checkout", type=Path, help="of the server; by default this one")
+    parser.add_argument("--postgres", action="store_true", help="a database of Postgres, which it starts")
     arguments = parser.parse_args()
     if arguments.checkout:
         os.environ["PYTHONPATH"] = str(arguments.checkout)
     figures = earlier(arguments.out / "attack.json")
     for name in arguments.attacks or ATTACKS:
-        with tempfile.TemporaryDirectory() as folder, server(Path(folder), "--no-ray", "--runner", "none") as started:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            database(arguments.postgres) as options,
+            server(Path(folder), "--no-ray", "--runner", "none", *options) as started,
+        ):
             figures.setdefault(name, {})[arguments.name] = asyncio.run(ATTACKS[name](started))
     config = {"attacks": list(figures), "checkout": "this one" if not arguments.checkout else arguments.name}
     write_report(arguments.out, "attack", config=config, figures=figures, text=text(figures))
+
+
+@contextmanager
+def database(is_postgres: bool) -> Iterator[list[str]]:
+    """Options of the server for its database."""
+    if not is_postgres:
+        yield []
+        return
+    folder = tempfile.mkdtemp(prefix="db")
+    started = start_server(Path(folder) / "postgres")
+    option = ["--database-url", started.get_uri()]
+    try:
+        subprocess.run([PROGRAM, "db", "upgrade", *option], check=True, cwd=folder)
+        yield option
+    finally:
+        started.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def earlier(path: Path) -> dict[str, Any]:
