@@ -207,6 +207,16 @@ def reserve_output(folder: Path, run_id: str, *, suffix: str | None = None) -> P
     )
 
 
+def take_over_output(folder: Path, *, previous: str, run_id: str) -> Path | None:
+    """Give the output folder of the run `previous` to the run that goes on from it; None where it has none."""
+    for candidate in (folder, folder.with_name(f"{folder.name}-{previous[:8]}")):
+        marker = candidate / RUN_MARKER
+        if marker.is_file() and marker.read_bytes() == previous.encode():
+            write_atomic(marker, run_id.encode())
+            return candidate
+    return None
+
+
 def release_output(folder: Path, run_id: str) -> None:
     """Give back the reservation of a run that has written no file."""
     marker = folder / RUN_MARKER

@@ -219,8 +219,11 @@ class Settings(BaseSettings):
     @property
     def usable_threads(self) -> int:
         """`threads`, or as many as there are cores that this process may use."""
-        if self.threads is not None:
-            return self.threads
+        return self.threads if self.threads is not None else self.usable_cores
+
+    @property
+    def usable_cores(self) -> int:
+        """Cores that this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property

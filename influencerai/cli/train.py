@@ -42,7 +42,12 @@ Ctrl-C saves a state and prints the command that goes on.""",
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Config as YAML or JSON.")
 @click.option("--preset", type=click.Choice(get_args(PresetName)), help="What to start from.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any field, as JSON; repeatable.")
-@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run for the same output folder.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the newest run for the same output folder, also to more --epochs; start one where there is none.",
+)
+@click.option("--init-from", metavar="LORA|RUN", help="Start with the weights of a LoRA file, or of a run's folder.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show the plan; train and store nothing.")
 @click.option("--strict", is_flag=True, help="Refuse to train where there is a warning.")
 @click.option("--backend", default="diffusers", show_default=True, help="What executes the run; or: dry-run.")
@@ -57,6 +62,7 @@ def train(
     preset: PresetName | None,
     assignments: tuple[str, ...],
     resume: bool,
+    init_from: str | None,
     dry_run: bool,
     strict: bool,
     backend: str,
@@ -91,6 +97,7 @@ def train(
         settings=settings,
         backend=backend,
         resume=resume,
+        init_from=init_from,
         warnings=(*settings.warnings, *resolved.warnings),
         strict=strict,
         as_json=as_json,

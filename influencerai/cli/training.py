@@ -24,6 +24,7 @@ def run_training(
     settings: Settings,
     backend: str = "diffusers",
     resume: bool = False,
+    init_from: str | None = None,
     warnings: Sequence[str] = (),
     strict: bool = False,
     as_json: bool,
@@ -60,4 +61,4 @@ def run_training(
         )
         if strict:
             refuse_warnings([*warnings, *trainer.prepare(dataset, report=found.dataset).warnings])
-        return trainer.train(dataset, resume=resume, report=found.dataset)
+        return trainer.train(dataset, resume=resume, init_from=init_from, report=found.dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -13,8 +14,14 @@ from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.training_options import PredictionType, TrainingOptions
 from influencerai.domain.wire import WireModel
 
-_HARMLESS = {"config.description", "config.isDefault", "config.meta", "plan.build"}
-"""What a resumed run takes from its own spec whatever it is now; `meta` is compared as options."""
+_HARMLESS = {
+    *("config.name", "config.description", "config.isDefault", "config.meta"),
+    *("config.modelName", "model.name", "config.outputPath"),
+}
+"""What a resumed run takes from its own spec whatever it is now.
+
+`meta` is compared as options, the base model by its fingerprint, the output folder when the run is looked for.
+"""
 
 
 class ModelSpec(WireModel):
@@ -55,6 +62,16 @@ class ExecutionPlan(WireModel):
     deterministic: bool = Field(default=True, description="On a GPU: kernels that give the same bytes every time.")
 
 
+class Origin(WireModel):
+    """Where a run's first weights come from, where they are not those of a new adapter."""
+
+    sha256: str = Field(description="Of the LoRA file, or of the state.")
+    file: str = Field(description="Name of that file.")
+    run: str | None = Field(default=None, description="Id of the run that this one continues with other epochs.")
+    step: int = Field(default=0, description="Optimizer steps that count as done.")
+    keeps_optimizer: bool = Field(default=False, description="Whether the optimizer's state was taken over too.")
+
+
 class TrainingSpec(WireModel):
     """One run, resolved. The same spec gives the same bytes on the same hardware and build."""
 
@@ -66,6 +83,11 @@ class TrainingSpec(WireModel):
     plan: ExecutionPlan
     output_name: str = Field(description="Stem of the files: <name>-epoch-N.safetensors, <name>-final.safetensors.")
     created_at: datetime = Field(description="UTC; the only time that the files carry.")
+    origin: Origin | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # so that specs without one keep their ids
+        description="Absent for a run that starts with a new adapter.",
+    )
 
     @field_validator("output_name")
     @classmethod
@@ -97,17 +119,49 @@ class TrainingSpec(WireModel):
         return _digest(self.to_wire())
 
     def differences(self, other: TrainingSpec) -> list[str]:
-        """Wire names of what a resumed run may not change but `other` has different."""
+        """Wire names of what a resumed run may not change but `other` has different.
+
+        The plan is not among them: a run goes on by its own, on whatever machine.
+        """
+        return list(self.changes(other))
+
+    def changes(self, other: TrainingSpec) -> dict[str, str]:
+        """The differences by their wire names, each as `then -> now`."""
         ours, theirs = self.to_wire(), other.to_wire()
-        found = []
-        for part in ("config", "options", "model", "plan"):
-            names = ours[part].keys() | theirs[part].keys()
-            found += [f"{part}.{name}" for name in sorted(names) if ours[part].get(name) != theirs[part].get(name)]
+        found: dict[str, str] = {}
+        for part in ("config", "options", "model"):
+            for name in sorted(ours[part].keys() | theirs[part].keys()):
+                then, now = ours[part].get(name), theirs[part].get(name)
+                if then != now and f"{part}.{name}" not in _HARMLESS:
+                    found[f"{part}.{name}"] = f"{_shown(then)} -> {_shown(now)}"
         if self.dataset_fingerprint != other.dataset_fingerprint:
-            found.append("samples")
+            found["samples"] = _changed_samples(self.samples, other.samples)
         if self.output_name != other.output_name:
-            found.append("outputName")
-        return [name for name in found if name not in _HARMLESS]
+            found["outputName"] = f"{self.output_name} -> {other.output_name}"
+        continues = self.origin is not None and self.origin.run is not None
+        if not continues and self._first_weights != other._first_weights:
+            found["origin"] = f"{self._first_weights} -> {other._first_weights}"
+        return found
+
+    @property
+    def _first_weights(self) -> str:
+        return f"LoRA {self.origin.sha256[:8]}" if self.origin else "a new adapter"
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _changed_samples(then: Sequence[SampleSpec], now: Sequence[SampleSpec]) -> str:
+    """How many pictures came, went or changed."""
+    before, after = ({sample.path: sample for sample in samples} for samples in (then, now))
+    counts = {
+        "added": len(after.keys() - before.keys()),
+        "removed": len(before.keys() - after.keys()),
+        "changed": sum(before[path] != after[path] for path in before.keys() & after.keys()),
+    }
+    words = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"{', '.join(words) or 'another order'} of {len(then)} pictures and captions"
 
 
 def _digest(document: object) -> str:

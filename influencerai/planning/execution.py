@@ -59,10 +59,18 @@ def execution_plan(
     return plan, warnings
 
 
-def execution_warnings(plan: ExecutionPlan, devices: Sequence[DeviceFacts]) -> list[str]:
-    """What of the last bits may differ where `devices`, the first rank's first, execute a plan made on others."""
+def execution_warnings(plan: ExecutionPlan, devices: Sequence[DeviceFacts], *, cores: int | None = None) -> list[str]:
+    """What of the last bits may differ where `devices`, the first rank's first, execute a plan made on others.
+
+    `cores` is how many of this machine's the process may use, where that is known.
+    """
     first = devices[0]
     found = []
+    if cores is not None and plan.device == "cpu" and cores < plan.threads:
+        found.append(
+            f"The run was started with {plan.threads} threads and goes on with them on {_count(cores, 'core')}: it is "
+            "slower here, and its last bits may differ."
+        )
     for then, now in (
         (plan.build, first.build),
         (plan.device_name, first.name),
@@ -75,6 +83,10 @@ def execution_warnings(plan: ExecutionPlan, devices: Sequence[DeviceFacts]) -> l
             if here != there:
                 found.append(f"Beside {here} there trains {there}: their weights may differ in the last bits.")
     return list(dict.fromkeys(found))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _precision(asked: Precision, facts: DeviceFacts) -> tuple[Literal["fp32", "bf16", "fp16"], list[str]]:

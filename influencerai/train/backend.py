@@ -34,6 +34,8 @@ class RunContext:
     """Progress leaves here."""
     should_stop: Callable[[], bool]
     """Asked at every step boundary; True saves the state and ends the run."""
+    model_name: str | None = None
+    """Where the base model lies now, if not under the name of the spec; its fingerprint is checked as always."""
     ranks: Ranks = field(default_factory=Ranks)
     """Who trains along; only the first rank asks `should_stop`, reports and writes into the run's folders."""
 

@@ -40,6 +40,11 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     scalars: dict[str, Any]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the adapter's weights."""
+        return hashlib.sha256(artifacts.canonical_safetensors(safetensors.torch.save(self.adapter), {})).hexdigest()
+
     def save(self, folder: Path) -> Path:
         """Write the state under its step, then delete all but the newest two."""
         groups = {"adapter": self.adapter, "export": self.export, "optimizer": self.optimizer}

@@ -21,6 +21,7 @@ from influencerai.train.device import fixed_execution, memory_errors
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
 from influencerai.train.exporter import Exporter
 from influencerai.train.family import Family, TextConditioner, load_family
+from influencerai.train.first_weights import read_first_weights
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.precision import dtype_of
@@ -44,7 +45,7 @@ class DiffusersBackend:
 def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     ranks = context.ranks
     context.emit(StageEvent(stage="checking"))
-    base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
+    base = find_loadable_model(context.model_name or spec.model.name, models_dirs=context.models_dirs)
     check_model(spec, base)
     base = replace(base, prediction_type=spec.model.prediction_type, zero_terminal_snr=spec.model.zero_terminal_snr)
     family = load_family(base.family)
@@ -56,6 +57,10 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     checkpoint = load_newest(context.run_dir, spec_id=spec.id)
     if checkpoint:
         loop.restore(checkpoint)
+    elif spec.origin:
+        loop.start_from(
+            read_first_weights(spec, context.run_dir, adapter=adapter, family=family), step=spec.origin.step
+        )
     _check_same_step(ranks.gather(loop.step))
     if not ranks.is_first:
         return _train_along(loop, plan, ranks)

@@ -31,7 +31,7 @@ class DryRunBackend:
 
 def _run_dry(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     context.emit(StageEvent(stage="checking"))
-    base = find_loadable_model(spec.model.name, models_dirs=context.models_dirs)
+    base = find_loadable_model(context.model_name or spec.model.name, models_dirs=context.models_dirs)
     check_model(spec, base)
     family = load_family(base.family)
     plan = BatchPlan(spec)

@@ -12,6 +12,8 @@ from influencerai import artifacts, file_system
 from influencerai.domain import StepEvent, ValidationEvent
 from influencerai.errors import CheckpointError
 
+HISTORY_FILE = "history.jsonl"
+
 Record = dict[str, Any]
 
 

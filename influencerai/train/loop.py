@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from influencerai.train.optimizer import (
     is_schedule_free,
     make_optimizer,
     make_schedule,
+    place_schedule,
 )
 from influencerai.train.precision import autocast
 from influencerai.train.ranks import Ranks
@@ -149,6 +150,14 @@ class TrainingLoop:
             scalars=scalars,
         )
 
+    def start_from(self, tensors: Mapping[str, Tensor], *, step: int) -> None:
+        """Begin with these weights instead of a new adapter's, and with `step` steps counted as done."""
+        self.step = step
+        self._adapter.load_tensors(tensors)
+        if self._ema:
+            self._ema.shadow_params = [parameter.detach().clone() for parameter in self._parameters]
+        place_schedule(self._schedule, self._optimizer, step=step)
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a state of this spec."""
         self.step = checkpoint.step
@@ -156,6 +165,7 @@ class TrainingLoop:
         scalars = checkpoint.scalars
         import_state(self._optimizer, checkpoint.optimizer, scalars["optimizer"])
         import_schedule(self._schedule, scalars["schedule"])
+        place_schedule(self._schedule, self._optimizer, step=checkpoint.step)
         if scalars["scaler"]:
             self._scaler.load_state_dict(scalars["scaler"])
         if self._ema:

@@ -83,6 +83,8 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
         "ss_influencerai_spec": spec.id,
         "ss_influencerai_base_fingerprint": spec.model.fingerprint,
     }
+    if spec.origin:
+        values["ss_influencerai_origin"] = spec.origin.to_wire()
     if options.train_text_encoder:
         values["ss_text_encoder_lr"] = spec.text_encoder_learning_rate
     return {name: _text(value) for name, value in values.items()}

@@ -116,6 +116,15 @@ def import_schedule(schedule: LambdaLR, state: Mapping[str, Any]) -> None:
     schedule.load_state_dict({**state, "lr_lambdas": [None] * len(schedule.lr_lambdas)})
 
 
+def place_schedule(schedule: LambdaLR, optimizer: Optimizer, *, step: int) -> None:
+    """Set the rate of optimizer step `step` by the schedule's own shape, which other epochs may have changed."""
+    schedule.last_epoch = step
+    rates = [base * shape(step) for base, shape in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+
+
 def _flatten(key: str, value: Any, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
     if isinstance(value, Tensor):
         tensors[key] = value.detach().to("cpu", copy=True)

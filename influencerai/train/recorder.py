@@ -14,10 +14,9 @@ from influencerai.errors import DivergedError
 from influencerai.planning import BatchPlan
 from influencerai.train.backend import RunContext
 from influencerai.train.checkpoint import Checkpoint, list_checkpoints
-from influencerai.train.history import History
+from influencerai.train.history import HISTORY_FILE, History
 from influencerai.train.loop import StepOutcome, TrainingLoop
 
-HISTORY_FILE = "history.jsonl"
 CUDA_STEPS_PER_READ = 10
 """Reading a loss waits for the device, so on a GPU losses are read in groups."""
 FP16_INFINITE_NORMS = 25
@@ -47,7 +46,8 @@ class Recorder:
     def recording(self, checkpoint: Checkpoint | None) -> Iterator[None]:
         """Run the clock for a block, from the figures of the state that the run continues from."""
         self._started = self._last_save = self._last_read = time.monotonic()
-        self._first_step = checkpoint.step if checkpoint else 0
+        origin = self._spec.origin
+        self._first_step = checkpoint.step if checkpoint else origin.step if origin else 0
         if checkpoint:
             self._elapsed_before = checkpoint.elapsed_seconds
             self._epoch_loss = checkpoint.epoch_loss

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pydantic
 
 from influencerai import artifacts, file_system
 from influencerai.domain import TrainingSpec
+from influencerai.domain.output_path import output_path
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
 
 SPEC_FILE = "spec.json"
 OUTPUT_FILE = "output.json"
+CONTINUED_FILE = "continued.json"
+"""Names the run that goes on from this one with other epochs."""
 RESULT_FILE = "result.json"
 
 
@@ -29,8 +33,18 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, runs_dir: Path, spec: TrainingSpec, *, output_dir: Path, backend: str) -> RunFolder:
-        """A new folder for `spec`. The spec is written last: a folder without one is no run.
+    def create(
+        cls,
+        runs_dir: Path,
+        spec: TrainingSpec,
+        *,
+        output_dir: Path,
+        backend: str,
+        fill: Callable[[Path], None] = lambda folder: None,
+    ) -> RunFolder:
+        """A new folder for `spec`, with the files that `fill` writes into it.
+
+        The spec is written last: a folder without one is no run.
 
         Raises:
             CheckpointError: the folder cannot be made.
@@ -46,19 +60,22 @@ class RunFolder:
             with suppress(FileExistsError), file_errors(folder.path, but=FileExistsError):
                 folder.path.mkdir()
                 break
-        folder._write(OUTPUT_FILE, {"requested": str(requested), "backend": backend})
+        root = _root_of(runs_dir)
+        within = requested.relative_to(root).as_posix() if requested.is_relative_to(root) else None
+        folder._write(OUTPUT_FILE, {"requested": str(requested), "withinRoot": within, "backend": backend})
+        fill(folder.path)
         folder._write(SPEC_FILE, spec.to_wire())
         return folder
 
     @classmethod
     def list_runs(cls, runs_dir: Path, *, output_path: Path) -> list[RunFolder]:
-        """The runs that wanted to write to `output_path`, newest first.
+        """The runs that were to write to `output_path`, newest first.
 
         Raises:
             ExportError: `output_path` leads nowhere.
         """
-        requested = str(_resolve(output_path))
-        return [folder for folder in cls.all(runs_dir) if folder._origin.get("requested") == requested]
+        requested, root = _resolve(output_path), _root_of(runs_dir)
+        return [folder for folder in cls.all(runs_dir) if folder._wrote_to(requested, root=root)]
 
     @classmethod
     def all(cls, runs_dir: Path) -> list[RunFolder]:
@@ -74,7 +91,7 @@ class RunFolder:
     def find_unfinished(cls, runs_dir: Path, *, output_path: Path, backend: str) -> RunFolder | None:
         """The newest run by `backend` that wanted to write to `output_path` and has no result."""
         runs = cls.list_runs(runs_dir, output_path=output_path)
-        return next((run for run in runs if not run.is_finished and run.backend == backend), None)
+        return next((run for run in runs if not run.has_ended and run.backend == backend), None)
 
     @property
     def spec(self) -> TrainingSpec:
@@ -96,6 +113,20 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         return (self.path / RESULT_FILE).exists()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is finished, or another run goes on from it with other epochs."""
+        return self.is_finished or self.is_continued
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether another run goes on from it."""
+        return (self.path / CONTINUED_FILE).exists()
+
+    def mark_continued(self, spec_id: str) -> None:
+        """Leave the rest to the run of that spec."""
+        self._write(CONTINUED_FILE, {"by": spec_id})
 
     @property
     def result(self) -> dict[str, Any]:
@@ -125,6 +156,32 @@ class RunFolder:
                     f"Another process is training the run in {self.path}: {error.strerror}."
                 ) from error
             yield
+
+    def _wrote_to(self, requested: Path, *, root: Path) -> bool:
+        """Whether `requested` is where the run was to write, also when the whole root has another place now.
+
+        Names are compared in one Unicode form, since file systems and terminals differ in it.
+        """
+        origin = self._origin
+        known = origin.get("requested")
+        if not isinstance(known, str):
+            return False
+        places = {_composed(known)}
+        if isinstance(within := origin.get("withinRoot"), str):
+            places.add(_composed(str(root / within)))
+        elif "withinRoot" not in origin and (path := self._own_output_path()):
+            places.add(_composed(str(root / path)))
+        return _composed(str(requested)) in places
+
+    def _own_output_path(self) -> str | None:
+        """The output path below the root by the spec, of a run that did not write it down."""
+        try:
+            path = output_path(self.spec.config)
+        except CheckpointError:
+            return None
+        requested = PurePath(str(self._origin.get("requested")))
+        parts = PurePath(path).parts
+        return path if not PurePath(path).is_absolute() and requested.parts[-len(parts) :] == parts else None
 
     @property
     def _origin(self) -> dict[str, Any]:
@@ -159,6 +216,15 @@ def find_run(path: Path) -> RunFolder:
         f"{path} belongs to no run.",
         remedy="Name a run's folder in .influencerai/runs, its output folder, or a LoRA file in the latter.",
     )
+
+
+def _root_of(runs_dir: Path) -> Path:
+    """The project's folder, which holds `.influencerai/runs`."""
+    return _resolve(runs_dir).parent.parent
+
+
+def _composed(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
 
 
 def _read_document(path: Path) -> dict[str, Any]:

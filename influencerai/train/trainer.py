@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic
+import torch
 
 from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import output_path
+from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.imageset import ImageSetReport
+from influencerai.planning.execution import execution_warnings
 from influencerai.settings import Settings
 from influencerai.train.backend import Backend, RunContext, load_backend
 from influencerai.train.best_epoch import best_epoch
 from influencerai.train.checkpoint import list_checkpoints
+from influencerai.train.device import device_facts
 from influencerai.train.failure import describe_failure
-from influencerai.train.history import file_errors, read_history
+from influencerai.train.first_weights import check_rank, copy_first_weights, find_lora
+from influencerai.train.history import HISTORY_FILE, file_errors, read_history
 from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
-from influencerai.train.recorder import HISTORY_FILE
+from influencerai.train.resumption import Resumption, extend, find_resumption
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
 from influencerai.train.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
@@ -81,54 +87,98 @@ class Trainer:
         dataset: str | Path,
         *,
         resume: bool = False,
+        init_from: str | Path | None = None,
         progress: bool | None = None,
         report: ImageSetReport | None = None,
     ) -> Run:
         """Train on the images and captions in `dataset`, a folder relative to the settings' root.
 
-        With `resume`, go on with the newest unfinished run for the same output path, which ends with the same bytes
-        as if it had never been interrupted. `progress` shows the training while it goes on (default: unless there is an
-        `on_event`); without it, warnings are issued as Python's. `report` is as in `prepare`.
+        With `resume`, go on with the newest run for the same output path, which ends with the same bytes as if it had
+        never been interrupted. A finished run is returned as it is; with other epochs, a new run goes on from it.
+        Where there is no run yet, one starts. With `init_from`, a LoRA file or the folder of a run, a new run starts
+        with those weights. `progress` shows the training while it goes on (default: unless there is an `on_event`);
+        without it, warnings are issued as Python's. `report` is as in `prepare`.
 
         Raises:
             StoppedError: Ctrl-C or `should_stop` ended the run; the state is saved.
-            CheckpointError: there is nothing to resume, or the dataset or a setting has changed since.
+            CheckpointError: the dataset or a setting has changed since, or `init_from` does not fit the run.
             InfluencerAIError: the run failed; `failure` holds the contract's result of a failed job.
         """
         with watched(
             self.config.name, on_event=self._on_event, should_stop=self._should_stop, progress=progress
         ) as watch:
-            return self._train(dataset, resume=resume, watch=watch, report=report)
+            return self._train(dataset, resume=resume, init_from=init_from, watch=watch, report=report)
 
-    def _train(self, dataset: str | Path, *, resume: bool, watch: Watch, report: ImageSetReport | None) -> Run:
+    def _train(
+        self,
+        dataset: str | Path,
+        *,
+        resume: bool,
+        init_from: str | Path | None,
+        watch: Watch,
+        report: ImageSetReport | None,
+    ) -> Run:
         quiet_libraries()
         backend = load_backend(self._backend)
         dataset_dir = self._dataset_dir(dataset)
         watch.emit(StageEvent(stage="checking"))
         preparation = self.prepare(dataset, report=report)
+        first_weights = self._first_weights(init_from)
+        if first_weights:
+            origin = Origin(sha256=artifacts.sha256_file(first_weights), file=first_weights.name)
+            preparation = replace(preparation, spec=preparation.spec.model_copy(update={"origin": origin}))
         requested = self.settings.root / output_path(self.config)
         runs_dir = self.settings.root / ".influencerai" / "runs"
         warnings = list(preparation.warnings)
+        found = Resumption(action="start")
+        extended_output: Path | None = None
         if resume:
-            folder = self._unfinished(runs_dir, requested, preparation.spec, backend=backend.name)
-            if folder.spec.plan.build != preparation.spec.plan.build:
-                warnings.append(f"The run was started with {folder.spec.plan.build}: its last bits may differ here.")
+            found = find_resumption(
+                RunFolder.list_runs(runs_dir, output_path=requested),
+                preparation.spec,
+                config=self.config,
+                backend=backend.name,
+                root=self.settings.root,
+            )
+            warnings += [found.warning] if found.warning else []
+        elif left := RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend.name):
+            warnings.append(
+                f"The unfinished run for this output path in {left.path} can be resumed (--resume, or "
+                "resume=True), or delete that folder."
+            )
+            with suppress(CheckpointError, OSError), left.lock():
+                artifacts.release_output(requested, left.spec.id)
+        if found.folder and found.action == "show":
+            return self._finished(found.folder, watch=watch)
+        if found.folder and found.action == "extend":
+            folder, extended_output, said = extend(
+                found.folder,
+                self.config.epochs,
+                fresh=preparation.spec,
+                runs_dir=runs_dir,
+                requested=requested,
+                root=self.settings.root,
+            )
+            warnings += said
+        elif found.folder:
+            folder = found.folder
         else:
-            if left := RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend.name):
-                warnings.append(
-                    f"The unfinished run for this output path in {left.path} can be resumed (--resume, or "
-                    "resume=True), or delete that folder."
-                )
-                with suppress(CheckpointError, OSError), left.lock():
-                    artifacts.release_output(requested, left.spec.id)
-            folder = RunFolder.create(runs_dir, preparation.spec, output_dir=requested, backend=backend.name)
+            folder = RunFolder.create(
+                runs_dir,
+                preparation.spec,
+                output_dir=requested,
+                backend=backend.name,
+                fill=lambda path: copy_first_weights(first_weights, path),
+            )
+        if found.folder:
+            warnings += self._check_machine(folder.spec)
         with folder.lock():
             spec = folder.spec
-            output_dir = artifacts.reserve_output(requested, spec.id)
+            output_dir = extended_output or artifacts.reserve_output(requested, spec.id)
             for place in (folder.path, output_dir):
                 with file_errors(place):
                     artifacts.remove_leftovers(place)
-            if output_dir != requested:
+            if output_dir not in (requested, extended_output):
                 warnings.append(
                     f"{requested} holds the files of another run: this one writes to {output_dir}. To change that, "
                     "delete that folder or choose another outputPath."
@@ -146,6 +196,7 @@ class Trainer:
                 max_image_pixels=self.settings.max_image_pixels,
                 emit=watch.emit,
                 should_stop=watch.should_stop,
+                model_name=preparation.spec.model.name,
             )
             result = self._execute(backend, spec, context)
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
@@ -178,33 +229,38 @@ class Trainer:
                 error.failure = describe_failure(error, spec, context).to_wire()
             raise
 
-    def _unfinished(self, runs_dir: Path, requested: Path, fresh: TrainingSpec, *, backend: str) -> RunFolder:
-        folder = RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend)
-        if folder is None:
-            raise _nothing_to_resume(RunFolder.list_runs(runs_dir, output_path=requested), requested, backend=backend)
-        if changed := folder.spec.differences(fresh):
+    def _finished(self, folder: RunFolder, *, watch: Watch) -> Run:
+        """The run as it ended, for a call that repeats."""
+        result = TrainingResult.model_validate(folder.result)
+        watch.emit(WarningEvent(message=f"The run for this output path is complete: {result.lora_path}."))
+        output_dir = (self.settings.root / result.lora_path).parent
+        return Run(spec=folder.spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)
+
+    def _check_machine(self, spec: TrainingSpec) -> list[str]:
+        """What of the run's own plan this machine executes otherwise.
+
+        Raises:
+            CheckpointError: it has no such device, or the settings ask for another one.
+        """
+        plan, asked = spec.plan, self.settings.device
+        if asked not in ("auto", plan.device) or (plan.device == "cuda" and not torch.cuda.is_available()):
+            here = asked if asked != "auto" else "cpu"
             raise CheckpointError(
-                f"The run in {folder.path} was started with other values of: {', '.join(changed)}.",
-                remedy="Resume with what it was started with, or start a new run.",
+                f"The run cannot go on with another device: plan.device: {plan.device} ({plan.device_name}) -> {here}.",
+                remedy=f"Resume it where there is one, with the setting device at auto or {plan.device}, or start a "
+                "new run.",
             )
-        return folder
+        found = execution_warnings(plan, [device_facts(plan.device)], cores=self.settings.usable_cores)
+        if plan.device == "cpu" and self.settings.threads not in (None, plan.threads):
+            found.append(f"The run keeps its {plan.threads} threads: the setting threads counts for new runs.")
+        return found
+
+    def _first_weights(self, init_from: str | Path | None) -> Path | None:
+        if init_from is None:
+            return None
+        path = find_lora(self.settings.root / init_from, root=self.settings.root)
+        check_rank(path, rank=self.config.network_dim)
+        return path
 
     def _dataset_dir(self, dataset: str | Path) -> Path:
         return self.settings.root / dataset
-
-
-def _nothing_to_resume(runs: list[RunFolder], requested: Path, *, backend: str) -> CheckpointError:
-    """Why none of `runs`, newest first, can be continued by `backend`."""
-    if not runs:
-        return CheckpointError(
-            f"There is no unfinished run for {requested}.",
-            remedy="Start without resuming, or use the output path of the interrupted run.",
-        )
-    newest = runs[0]
-    if newest.is_finished:
-        final = newest.result.get("loraPath", requested)
-        return CheckpointError(f"The run for {requested} is complete: {final}.", remedy="Start without resuming.")
-    return CheckpointError(
-        f"The run in {newest.path} was started with the backend '{newest.backend}', not with '{backend}'.",
-        remedy="Resume with the backend that it was started with, or start a new run.",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -55,4 +56,19 @@ def test_differences_name_the_fields() -> None:
     spec = make_spec()
     other = make_spec(epochs=11, meta={"seed": 8, "samplePrompts": ["ohwx"]})
     slower = other.model_copy(update={"plan": other.plan.model_copy(update={"threads": 1})})
-    assert spec.differences(slower) == ["config.epochs", "options.seed", "plan.threads"]
+    assert spec.changes(slower) == {"config.epochs": "10 -> 11", "options.seed": "7 -> 8"}
+
+
+def test_what_the_user_has_not_chosen_makes_no_difference() -> None:
+    spec = make_spec()
+    moved = make_spec(name="you", modelName="/elsewhere/sd15", outputPath="/elsewhere/me", description="again")
+    moved = moved.model_copy(update={"model": moved.model.model_copy(update={"name": "/elsewhere/sd15"})})
+    assert spec.differences(moved) == []
+
+
+def test_a_spec_of_an_earlier_version_keeps_its_id() -> None:
+    document = make_spec().to_wire()
+    assert "origin" not in document
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    assert digest == "5435fae2d640dc666a56f0bd5a9ffdbbe86d7289e55189dcdc8477cdac50080c"
+    assert TrainingSpec.parse(document).id == digest

@@ -1,0 +1,110 @@
+"""First weights: a LoRA file that a run starts with, or goes on from, instead of a new adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from influencerai import artifacts
+from influencerai.domain import TrainingSpec
+from influencerai.errors import CheckpointError
+from influencerai.train.adapter import Adapter
+from influencerai.train.family import Family
+from influencerai.train.lora_reading import bare_path, read_lora
+from influencerai.train.run_folder import SPEC_FILE, RunFolder
+
+FIRST_WEIGHTS_FILE = "first-weights.safetensors"
+"""The run's own copy, so that it can go on when the file is moved or written anew."""
+
+_DOWN = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
+
+
+def find_lora(path: Path, *, root: Path) -> Path:
+    """The LoRA file that `path` names: itself, the final one of an output folder, or that of a run's folder.
+
+    Raises:
+        CheckpointError: there is none, or more than one.
+    """
+    if path.is_file():
+        return path
+    finals = sorted(path.glob("*-final.safetensors"))
+    if (path / SPEC_FILE).is_file():
+        finals = [root / str(name)] if (name := RunFolder(path).result.get("loraPath")) else []
+    if len(finals) != 1 or not finals[0].is_file():
+        raise CheckpointError(
+            f"{path} is neither a LoRA file nor the folder of one finished run.",
+            remedy="Name a .safetensors file, a run's output folder, or its folder in .influencerai/runs.",
+        )
+    return finals[0]
+
+
+def copy_first_weights(file: Path | None, folder: Path) -> None:
+    """Keep the file in the run's folder, where there is one."""
+    if file is not None:
+        artifacts.write_atomic(folder / FIRST_WEIGHTS_FILE, file.read_bytes())
+
+
+def check_rank(path: Path, *, rank: int) -> None:
+    """Refuse a LoRA of another rank than the run's.
+
+    Raises:
+        CheckpointError: names both ranks, or that the file is no LoRA.
+    """
+    _, entries = artifacts.read_safetensors_header(path, error=CheckpointError)
+    ranks = {entry.shape[0] for name, entry in entries.items() if name.endswith(_DOWN) and entry.shape}
+    if not ranks:
+        raise CheckpointError(f"{path} is no LoRA: it has no {_DOWN[0]} or {_DOWN[1]}.")
+    if ranks != {rank}:
+        found = ", ".join(str(number) for number in sorted(ranks))
+        raise CheckpointError(
+            f"{path} has another rank than the run: networkDim {found} -> {rank}.",
+            remedy=f"Set networkDim to {min(ranks)}, or start with a new adapter.",
+        )
+
+
+def read_first_weights(spec: TrainingSpec, run_dir: Path, *, adapter: Adapter, family: Family) -> dict[str, Tensor]:
+    """The adapter's tensors as the run's first weights give them, whatever alpha they were trained with.
+
+    Raises:
+        CheckpointError: the file is gone, was changed, or is not of this adapter's modules.
+    """
+    path = run_dir / FIRST_WEIGHTS_FILE
+    assert spec.origin is not None
+    if spec.origin.keeps_optimizer or not path.is_file() or artifacts.sha256_file(path) != spec.origin.sha256:
+        raise CheckpointError(
+            f"The weights that the run in {run_dir} goes on from are gone.", remedy="Start a new run."
+        )
+    new = adapter.weights()
+    found = read_lora(path, keys=new.keys(), family=family)
+    paths = {(component, bare_path(module)): f"{component}.{module}" for component, module in new}
+    _check_modules(spec.origin.file, found={".".join(key) for key in found}, own={".".join(key) for key in paths})
+    tensors: dict[str, Tensor] = {}
+    for (component, module), lora in new.items():
+        loaded = found[component, bare_path(module)]
+        scale = (loaded.alpha / loaded.rank) / (lora.alpha / lora.rank)
+        tensors[f"{component}.{module}.lora_down"] = _fitted(loaded.down, lora.down)
+        tensors[f"{component}.{module}.lora_up"] = _fitted(loaded.up, lora.up) * scale
+    return tensors
+
+
+def _fitted(tensor: Tensor, like: Tensor) -> Tensor:
+    if tensor.numel() != like.numel():
+        raise CheckpointError(
+            f"A weight of the LoRA is {tuple(tensor.shape)}, and {tuple(like.shape)} in this adapter.",
+            remedy="Use the networkDim, targetModules and base model that it was trained with.",
+        )
+    return tensor.to(torch.float32).reshape(like.shape)
+
+
+def _check_modules(file: str, *, found: set[str], own: set[str]) -> None:
+    if found == own:
+        return
+    missing, extra = sorted(own - found), sorted(found - own)
+    named = [f"it lacks {len(missing)}, such as {missing[0]}"] if missing else []
+    named += [f"it has {len(extra)} more, such as {extra[0]}"] if extra else []
+    raise CheckpointError(
+        f"{file} adapts other modules than the run: {'; '.join(named)}.",
+        remedy="Use the targetModules and trainTextEncoder that it was trained with.",
+    )

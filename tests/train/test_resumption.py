@@ -1,0 +1,188 @@
+"""What `resume` and `init_from` go on with, wherever the run lies now and whatever machine it is on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from influencerai import Trainer
+from influencerai.errors import CheckpointError, StoppedError
+from influencerai.train.run import Run
+from tests.small_models import small_sd15
+from tests.training_runs import make_config, make_settings, stop_after, write_dataset
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_sd15(tmp_path_factory.mktemp("model") / "sd15")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, sd15: Path) -> bytes:
+    """The final file of two epochs without an interruption."""
+    root = tmp_path_factory.mktemp("straight")
+    shutil.copytree(sd15, root / "models/sd15")
+    write_dataset(root / "me")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        return train(root).lora_path.read_bytes()
+
+
+@pytest.fixture
+def root(tmp_path: Path, sd15: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    root = tmp_path / "project"
+    shutil.copytree(sd15, root / "models/sd15")
+    write_dataset(root / "me")
+    return root
+
+
+def train(root: Path, *, stop: int | None = None, resume: bool = False, threads: int | None = 1, **changes: Any) -> Run:
+    extra = {"should_stop": stop_after(stop)} if stop is not None else {}
+    start = changes.pop("init_from", None)
+    dataset = changes.pop("dataset", "me")
+    config = make_config(changes.pop("model", "sd15"), **changes)
+    trainer = Trainer(config, settings=make_settings(root, threads=threads), on_event=lambda _: None, **extra)
+    return trainer.train(dataset, resume=resume, init_from=start)
+
+
+def stopped(root: Path, steps: int = 2, **changes: Any) -> None:
+    with pytest.raises(StoppedError):
+        train(root, stop=steps, **changes)
+
+
+def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None:
+    stopped(root)
+    run = train(root, resume=True, threads=2)
+    assert run.spec.plan.threads == 1
+    assert any("keeps its 1 threads" in text for text in run.result.warnings)
+    assert run.lora_path.read_bytes() == straight
+
+
+def test_a_run_of_more_threads_than_cores_goes_on_with_a_warning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(root, threads=2)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    run = train(root, resume=True, threads=None)
+    assert run.spec.plan.threads == 2
+    assert any("2 threads" in text and "1 core" in text for text in run.result.warnings)
+
+
+def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
+    stopped(root)
+    moved = root.with_name("elsewhere")
+    root.rename(moved)
+    run = train(moved, resume=True, dataset=moved / "me", model=moved / "models/sd15")
+    assert run.output_dir == moved / "data/loras/test-run"
+    assert run.lora_path.read_bytes() == straight
+    assert len(run.history) == 6
+
+
+def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, straight: bytes) -> None:
+    stopped(root)
+    [file] = root.glob(".influencerai/runs/*/output.json")
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({name: document[name] for name in ("requested", "backend")}))
+    moved = root.with_name("elsewhere")
+    root.rename(moved)
+    assert train(moved, resume=True).lora_path.read_bytes() == straight
+
+
+def test_another_device_is_refused_from_what_to_what(root: Path) -> None:
+    stopped(root)
+    [file] = root.glob(".influencerai/runs/*/spec.json")
+    document = json.loads(file.read_text())
+    document["plan"] |= {"device": "cuda", "deviceName": "NVIDIA H200"}
+    file.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"plan\.device: cuda \(NVIDIA H200\) -> cpu"):
+        train(root, resume=True)
+
+
+def test_a_stopped_run_goes_on_to_other_epochs(root: Path) -> None:
+    stopped(root, steps=4, meta={"lrScheduler": "constant", "warmupSteps": 0})
+    run = train(root, resume=True, epochs=3, meta={"lrScheduler": "constant", "warmupSteps": 0})
+    assert [record["step"] for record in run.history] == list(range(1, 10))
+    assert run.output_dir == root / "data/loras/test-run"
+    assert run.spec.origin is not None
+    assert run.spec.origin.keeps_optimizer
+    whole = train(root, epochs=3, outputPath="whole", meta={"lrScheduler": "constant", "warmupSteps": 0})
+    mine, theirs = (safetensors.torch.load_file(path.lora_path) for path in (run, whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs), "a constant rate makes them one training"
+
+
+def test_the_rate_of_other_epochs_follows_their_schedule(root: Path) -> None:
+    stopped(root, steps=5, meta={"lrScheduler": "linear", "warmupSteps": 0})
+    run = train(root, resume=True, epochs=4, meta={"lrScheduler": "linear", "warmupSteps": 0})
+    rates = [record["learningRate"] for record in run.history]
+    assert rates[4] == pytest.approx(0.001 * 2 / 6)
+    assert rates[5] == pytest.approx(0.001 * 7 / 12)
+    assert any("2 -> 4" in text and "linear" in text for text in run.result.warnings)
+
+
+def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
+    first = train(root)
+    before = first.lora_path.read_bytes()
+    run = train(root, resume=True, epochs=3)
+    assert run.lora_path == first.lora_path
+    assert (run.output_dir / "test-run-epoch-2.safetensors").read_bytes() == before
+    assert [record["step"] for record in run.history] == list(range(1, 10))
+    assert run.spec.origin is not None
+    assert run.spec.origin.run == first.spec.id
+    metadata = safetensors.safe_open(run.lora_path, "pt").metadata()
+    assert json.loads(metadata["ss_influencerai_origin"])["run"] == first.spec.id
+    again = train(root, resume=True, epochs=3)
+    assert again.run_dir == run.run_dir
+    with pytest.raises(CheckpointError, match=r"config\.epochs: 3 -> 1: 3 epochs are done"):
+        train(root, resume=True, epochs=1)
+
+
+def test_a_continued_run_that_is_stopped_resumes_exactly(root: Path) -> None:
+    train(root)
+    shutil.copytree(root, other := root.with_name("copy"))
+    whole = train(root, resume=True, epochs=4)
+    stopped(other, steps=2, resume=True, epochs=4)
+    parts = train(other, resume=True, epochs=4)
+    assert parts.lora_path.read_bytes() == whole.lora_path.read_bytes()
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_a_run_starts_with_the_weights_of_a_file(root: Path, layout: str) -> None:
+    first = train(root, epochs=1, meta={"fileFormat": layout})
+    run = train(
+        root, epochs=1, learningRate=1e-6, outputPath="second", init_from=first.lora_path, networkAlpha=4,
+    )  # fmt: skip
+    assert run.spec.origin is not None
+    assert run.spec.origin.file == first.lora_path.name
+    weights = {name: tensor.float() for name, tensor in safetensors.torch.load_file(run.lora_path).items()}
+    ups = [tensor for name, tensor in weights.items() if name.endswith("lora_up.weight")]
+    if layout == "kohya":
+        start = safetensors.torch.load_file(first.lora_path)
+        name = next(name for name in start if name.endswith("lora_up.weight"))
+        torch.testing.assert_close(weights[name] * 2, start[name].float(), atol=2e-4, rtol=0.02)
+    assert any(tensor.abs().max() > 1e-4 for tensor in ups)
+    assert train(root, epochs=1, outputPath="third", init_from=first.output_dir).spec.origin == run.spec.origin
+    assert train(root, epochs=1, outputPath="fourth", init_from=first.run_dir).spec.origin == run.spec.origin
+
+
+def test_first_weights_that_do_not_fit_are_refused_from_what_to_what(root: Path) -> None:
+    first = train(root, epochs=1)
+    with pytest.raises(CheckpointError, match=r"networkDim 4 -> 8"):
+        train(root, networkDim=8, outputPath="second", init_from=first.lora_path)
+    with pytest.raises(CheckpointError, match="adapts other modules than the run: it has"):
+        train(root, outputPath="third", init_from=first.lora_path, meta={"targetModules": "attention"})
+    with pytest.raises(CheckpointError, match="neither a LoRA file nor the folder"):
+        train(root, outputPath="fourth", init_from="me")
+
+
+def test_what_was_not_chosen_follows_the_run(root: Path) -> None:
+    stopped(root, meta={"repeats": 2})
+    [file] = root.glob(".influencerai/runs/*/spec.json")
+    config = make_config("sd15").model_dump(by_alias=True, exclude={"epochs"})
+    trainer = Trainer(type(make_config("sd15")).parse(config), settings=make_settings(root), on_event=lambda _: None)
+    run = trainer.train("me", resume=True)
+    assert (run.run_dir, run.spec.config.epochs, run.spec.options.repeats) == (file.parent, 2, 2)
