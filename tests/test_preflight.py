@@ -92,6 +92,7 @@ def test_plan_memory_and_time(tmp_path: Path) -> None:
         "stepsPerEpoch": -(-2 * count // 3),
         "epochs": 5,
         "totalSteps": 5 * -(-2 * count // 3),
+        "imagesSeen": 10 * count,
         "saveEpochs": [2, 4],
         "validationImages": 0,
         "buckets": [{"width": 128, "height": 128, "images": count}],
@@ -237,7 +238,7 @@ def test_options_that_cannot_be_planned(dataset: Path, tmp_path: Path) -> None:
 def test_a_missing_optimizer_is_foreseen(
     optimizer: str, package: str, text: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fly(tmp_path, meta={"optimizer": optimizer}).warnings == ()
+    assert not any("optimizer" in text for text in fly(tmp_path, meta={"optimizer": optimizer}).warnings)
     monkeypatch.setitem(sys.modules, package, None)
     found = fly(tmp_path, meta={"optimizer": optimizer})
     assert found.ok

@@ -89,10 +89,15 @@ def _json_block(document: Any) -> str:
 
 def presets() -> str:
     """One line per preset."""
-    lines = ["| preset | what for | learning rate | epochs | batch | rank / alpha |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| preset | what for | images seen | learning rate | epochs | batch | rank / alpha |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for preset in PRESETS.values():
         rank = f"{preset.network_dim} / {preset.network_alpha:g}"
-        numbers = f"{preset.learning_rate:g} | {preset.epochs} | {preset.batch_size} | {rank}"
+        numbers = (
+            f"{preset.meta['imagesSeen']:,} | {preset.learning_rate:g} | {preset.epochs} | {preset.batch_size} | {rank}"
+        )
         lines.append(f"| `{preset.name}` | {preset.description} | {numbers} |")
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.lora_config import without_other_aim
 from influencerai.domain.output_path import last_part
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.wire import check_plain
@@ -71,15 +72,15 @@ def resolve_config(layers: Iterable[ConfigLayer], *, default_name: str) -> Resol
     meta: dict[str, Any] = {}
     warnings: list[str] = []
     for layer in layers:
+        meta = {**without_other_aim(layer.meta, given={*fields, *meta}), **meta}
         fields = {**layer.fields, **fields}
-        meta = {**layer.meta, **meta}
         warnings += layer.warnings
     output_path = fields.get("outputPath")
     name = (last_part(output_path) if isinstance(output_path, str) else "") or default_name
     fields.setdefault("name", name.encode(errors="replace").decode()[:_LONGEST_NAME])
     warnings += [f"{name} is not a field and is ignored." for name in LoraConfig.unknown_fields(fields)]
     try:
-        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}), tuple(warnings))
+        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}).aimed(), tuple(warnings))
     except ValidationError as error:
         if "modelName" in error.field_errors and not fields.get("modelName"):
             error.field_errors["modelName"] = ["Field required (--model, or modelName in the file)"]

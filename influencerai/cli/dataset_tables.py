@@ -69,6 +69,7 @@ def plan_document(plan: BatchPlan) -> dict[str, Any]:
         "stepsPerEpoch": plan.steps_per_epoch,
         "epochs": plan.epochs,
         "totalSteps": plan.total_steps,
+        "imagesSeen": plan.total_images,
         "validationImages": len(plan.validation),
         "buckets": [
             {"width": width, "height": height, "images": count}

@@ -12,7 +12,7 @@ from influencerai.cli.light_check import check_training, refuse_warnings
 from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
 from influencerai.live.text import visible
-from influencerai.planning import BatchPlan, ResourceEstimate, estimate
+from influencerai.planning import BatchPlan, ResourceEstimate, estimate, exposure_text
 from influencerai.settings import Settings
 
 
@@ -65,6 +65,7 @@ def _spec_table(spec: TrainingSpec, cost: ResourceEstimate) -> Table:
         "LoRA": f"{config.name}: rank {config.network_dim}, alpha {config.network_alpha:g}, {options.target_modules}",
         "Base model": f"{spec.model.name} ({spec.model.family}, {spec.model.prediction_type})",
         "Optimizer": f"{options.optimizer}, {options.lr_scheduler}, learning rate {config.learning_rate:g}",
+        "Seen": exposure_text(BatchPlan(spec)),
         "Batch": f"{config.batch_size} x {options.gradient_accumulation}, seed {spec.seed}",
         "Device": f"{execution.device_name}, {execution.precision}, {execution.threads} threads",
         "Memory": memory,

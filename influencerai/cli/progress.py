@@ -95,6 +95,8 @@ class Figures:
 def remark(event: Event) -> str | None:
     """An event that deserves a line of its own, in words."""
     match event:
+        case StageEvent(detail=str(detail)):
+            return detail
         case CheckpointEvent():
             return visible(f"epoch {event.epoch}: wrote {short_path(event.path)}")
         case ValidationEvent():
@@ -132,7 +134,7 @@ class Bars:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StageEvent):
+        if isinstance(event, StageEvent) and not event.detail:
             figures = self._figures.of_stage(event)
             self._show(event.stage, done=event.done, total=event.total, figures=figures)
         elif isinstance(event, StepEvent):
@@ -188,7 +190,7 @@ class Lines(Printed):
         self._last = -SECONDS_BETWEEN_LINES
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, StageEvent):
+        if isinstance(event, StageEvent) and not event.detail:
             self._write(event.stage, event.done, event.total, self._figures.of_stage(event))
         elif isinstance(event, StepEvent):
             self._write("training", event.step, event.total_steps, self._figures.of_step(event))

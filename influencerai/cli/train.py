@@ -16,7 +16,8 @@ from influencerai.cli.config_sources import (
     preset_layer,
     resolve_config,
 )
-from influencerai.cli.outcome import print_result
+from influencerai.cli.outcome import DONE, FAILED, print_result
+from influencerai.cli.progress import short_path
 from influencerai.cli.run_end import end_lines
 from influencerai.domain import LoraConfig, TrainingOptions
 from influencerai.domain.presets import PresetName
@@ -68,7 +69,7 @@ def train(
     backend: str,
     as_json: bool,
     **values: Any,
-) -> None:
+) -> int:
     """Train a LoRA on the pictures and captions in DATASET.
 
     An option that can be null takes the word `none`.
@@ -87,7 +88,7 @@ def train(
         from influencerai.cli.preflight import show_preflight
 
         show_preflight(resolved, dataset, settings=settings, strict=strict, as_json=as_json)
-        return
+        return DONE
 
     from influencerai.cli.training import run_training
 
@@ -102,6 +103,7 @@ def train(
         strict=strict,
         as_json=as_json,
     )
+    code = FAILED if run.result.learned is False else DONE
     if as_json:
         best = run.best_epoch
         where = {
@@ -110,6 +112,10 @@ def train(
             "bestFile": str(best.file) if best else None,
         }
         print_result({**run.result.to_wire(), **where})
-        return
+        return code
+    if run.result.learned is False:
+        click.echo(f"Trained nothing: {short_path(run.lora_path)} changes no picture.")
+        return code
     for line in end_lines(run):
         click.echo(line)
+    return code

@@ -18,6 +18,9 @@ class StageEvent(WireModel):
     stage: Stage
     done: int = 0
     total: int = 0
+    detail: str | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="What was chosen for it, in a sentence."
+    )
 
 
 class StepEvent(WireModel):

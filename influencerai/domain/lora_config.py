@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
 
 from influencerai.domain.keyword_model import KeywordModel
@@ -22,6 +23,10 @@ from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.training_options import TrainingOptions
 from influencerai.domain.wire import NO_NUL, STORED, Document, Number, check_plain
 from influencerai.errors import ValidationError
+
+USUAL_IMAGES_SEEN = 2000
+"""Of a character: 15 to 30 images, each about 100 times."""
+PRODIGY_RATE = 1.0
 
 
 class LoraConfig(KeywordModel):
@@ -45,7 +50,9 @@ class LoraConfig(KeywordModel):
         description="Base model: an alias (sd15, sdxl), a hub id, a diffusers folder or a .safetensors file."
     )
     epochs: StrictInt = Field(default=10, ge=1, le=1000, description="Passes over the images.")
-    learning_rate: Number = Field(default=1e-4, ge=1e-6, le=1.0, description="Peak learning rate of the UNet's LoRA.")
+    learning_rate: Number = Field(
+        default=1e-4, ge=1e-6, le=1.0, description="Peak learning rate of the UNet's LoRA; default with Prodigy: 1."
+    )
     batch_size: StrictInt = Field(default=1, ge=1, le=64, description="Images per forward pass.")
     resolution: StrictInt = Field(
         default=512, ge=128, le=2048, description="Training resolution in pixels (square root of area)."
@@ -92,8 +99,16 @@ class LoraConfig(KeywordModel):
             raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
         start = PRESETS[preset].fields()
         own = cls._keywords(fields)
-        meta = start.pop("meta") | own.pop("meta", {})
+        meta = own.pop("meta", {})
+        meta = without_other_aim(start.pop("meta"), given={*own, *meta}) | meta
         return cls(**start | own, meta=meta)
+
+    def aimed(self) -> Self:
+        """The configuration, aiming at the usual number of images seen where it says nothing of how long to train."""
+        options = self.options.model_fields_set
+        if "epochs" in self.model_fields_set or {"repeats", "images_seen"} & options:
+            return self
+        return self.model_copy(update={"meta": {**self.meta, "imagesSeen": USUAL_IMAGES_SEEN}})
 
     @classmethod
     def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
@@ -151,9 +166,18 @@ class LoraConfig(KeywordModel):
     @classmethod
     def _check_options(cls, sent: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> dict[str, Any]:
         meta: dict[str, Any] = handler(sent)
-        TrainingOptions.model_validate(sent, context=info.context)
+        options = TrainingOptions.model_validate(sent, context=info.context)
+        if options.images_seen is not None and "repeats" in options.model_fields_set:
+            raise ValueError("imagesSeen chooses repeats: give one of the two")
         check_plain(meta)
         return meta
+
+    @model_validator(mode="after")
+    def _choose_rate(self) -> Self:
+        """Prodigy finds the rate itself, as a multiple of this one: 1, where none is given."""
+        if "learning_rate" not in self.model_fields_set and self.meta.get("optimizer") == "Prodigy":
+            self.__dict__["learning_rate"] = PRODIGY_RATE
+        return self
 
     @classmethod
     def refusal_of(cls, name: str) -> str | None:
@@ -179,6 +203,15 @@ class LoraConfig(KeywordModel):
                 f"{self.network_alpha / self.network_dim:g}; half the dim is usual."
             )
         return found
+
+
+def without_other_aim(meta: Mapping[str, Any], *, given: Collection[str]) -> dict[str, Any]:
+    """A preset's `meta` without what stronger values replace: who sets epochs or repeats decides what is seen."""
+    replaced = {
+        "imagesSeen": {"epochs", "repeats"}.intersection(given) and "imagesSeen" not in given,
+        "repeats": "imagesSeen" in given and "repeats" not in given,
+    }
+    return {name: value for name, value in meta.items() if not replaced.get(name)}
 
 
 def _ignored(name: str) -> str:

@@ -12,7 +12,9 @@ from influencerai.domain.wire import WireModel
 
 PresetName = Literal["conservative", "balanced", "fast"]
 
-_META: dict[str, Any] = {"optimizer": "AdamW8bit", "lrScheduler": "cosine", "minSnrGamma": 5}
+
+def _meta(images_seen: int) -> dict[str, Any]:
+    return {"optimizer": "AdamW8bit", "lrScheduler": "cosine", "minSnrGamma": 5, "imagesSeen": images_seen}
 
 
 class Preset(WireModel):
@@ -25,7 +27,7 @@ class Preset(WireModel):
     batch_size: int
     network_dim: int
     network_alpha: float
-    meta: dict[str, Any] = Field(default_factory=lambda: dict(_META))
+    meta: dict[str, Any] = Field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
         """What the preset sets, by the wire names of `LoraConfig`; needs a name and a modelName to be one."""
@@ -44,6 +46,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
                 batch_size=1,
                 network_dim=32,
                 network_alpha=16,
+                meta=_meta(3000),
             ),
             Preset(
                 name="balanced",
@@ -53,6 +56,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
                 batch_size=2,
                 network_dim=16,
                 network_alpha=8,
+                meta=_meta(2000),
             ),
             Preset(
                 name="fast",
@@ -62,6 +66,7 @@ PRESETS: Mapping[PresetName, Preset] = MappingProxyType(
                 batch_size=4,
                 network_dim=8,
                 network_alpha=4,
+                meta=_meta(1500),
             ),
         )
     }

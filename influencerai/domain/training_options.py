@@ -70,6 +70,13 @@ class TrainingOptions(KeywordModel):
         default=False, description="Mirror half of the samples; leave off for asymmetric characters."
     )
     repeats: StrictInt = Field(default=1, ge=1, le=1000, description="Times each image is seen per epoch.")
+    images_seen: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        le=10**7,
+        exclude_if=lambda value: value is None,  # so that specs without it keep their ids
+        description="Images to be seen in all: chooses repeats by the number of images and epochs.",
+    )
     aspect_ratio_buckets: StrictBool = Field(
         default=True, description="Train in several aspect ratios instead of a square crop."
     )

@@ -15,6 +15,14 @@ class TrainingResult(WireModel):
     final_loss: float = Field(description="Mean loss of the last epoch.")
     training_time_minutes: float
     validation_loss: float | None = None
+    images_seen: int | None = Field(
+        default=None, description="Images that the training showed in all, repeats counted."
+    )
+    learned: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="False where the final file changes nothing; absent otherwise.",
+    )
     warnings: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from influencerai.planning.batches import Batch, BatchPlan, Outline, PlannedStep, SampleRef
 from influencerai.planning.buckets import Bucket, BucketPlan, Crop, resize_and_crop
 from influencerai.planning.execution import DeviceFacts, execution_plan
+from influencerai.planning.exposure import chosen_exposure, exposure_text
 from influencerai.planning.findings import spec_warnings
 from influencerai.planning.resources import ResourceEstimate, estimate, estimate_memory
 
@@ -17,9 +18,11 @@ __all__ = [
     "PlannedStep",
     "ResourceEstimate",
     "SampleRef",
+    "chosen_exposure",
     "estimate",
     "estimate_memory",
     "execution_plan",
+    "exposure_text",
     "resize_and_crop",
     "spec_warnings",
 ]

@@ -14,6 +14,7 @@ from functools import cached_property
 
 from influencerai.domain import LoraConfig, SampleSpec, TrainingOptions, TrainingSpec
 from influencerai.planning.buckets import Bucket, BucketPlan, Crop, resize_and_crop
+from influencerai.planning.learning import Amounts, learning_warnings
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,15 @@ class BatchPlan:
         found = list(self.buckets.warnings)
         if self._outline.options.validation_split and not self.validation:
             found.append("validationSplit has no effect: there is only one image.")
-        return tuple(found)
+        amounts = Amounts(
+            images=len(self._outline.samples),
+            held_out=len(self.validation),
+            images_per_epoch=self.images_per_epoch,
+            batches_per_epoch=self.batches_per_epoch,
+            epochs=self.epochs,
+            total_steps=self.total_steps,
+        )
+        return (*found, *learning_warnings(self._outline.config, self._outline.options, amounts))
 
     def epoch_batches(self, epoch: int) -> tuple[Batch, ...]:
         """The batches of an epoch in training order, each of one bucket, a pure function of (seed, epoch)."""

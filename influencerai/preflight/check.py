@@ -16,7 +16,7 @@ from influencerai.domain.training_options import Optimizer
 from influencerai.errors import InfluencerAIError, ValidationError
 from influencerai.imageset import inspect_imageset, samples
 from influencerai.imageset.decoding import Decoding
-from influencerai.planning import BatchPlan, Outline, estimate, execution_plan, spec_warnings
+from influencerai.planning import BatchPlan, Outline, chosen_exposure, estimate, execution_plan, spec_warnings
 from influencerai.planning.cpu_time import cpu_time_warnings
 from influencerai.planning.execution import OPTIMIZER_MODULES
 from influencerai.preflight.device import AssumedDevice, assumed_device
@@ -120,7 +120,11 @@ def examine(
     warnings += [*_optimizer_warnings(config.options.optimizer), *device.warnings, *device_warnings, *report.summary]
     if images:
         with noted(faults):
-            batches = BatchPlan(spec or Outline(config=config, options=config.options, samples=images))
+            if spec is None:
+                config, options = chosen_exposure(config, config.options, images)
+                batches = BatchPlan(Outline(config=config, options=options, samples=images))
+            else:
+                batches = BatchPlan(spec)
             warnings += batches.warnings
             if family := base.family if base else alias_family(config.model_name):
                 warnings += cpu_time_warnings(
@@ -156,7 +160,7 @@ def _texts(fault: InfluencerAIError) -> list[str]:
 def _spec(
     config: LoraConfig, images: tuple[SampleSpec, ...], *, base: BaseModel, execution: ExecutionPlan
 ) -> TrainingSpec:
-    options = config.options
+    config, options = chosen_exposure(config, config.options, images)
     return TrainingSpec(
         config=config,
         options=options,
@@ -184,6 +188,7 @@ def _summary(plan: BatchPlan) -> PlanSummary:
         steps_per_epoch=plan.steps_per_epoch,
         epochs=plan.epochs,
         total_steps=plan.total_steps,
+        images_seen=plan.total_images,
         save_epochs=plan.save_epochs,
         validation_images=len(plan.validation),
         buckets=tuple(

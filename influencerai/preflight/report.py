@@ -25,6 +25,7 @@ class PlanSummary(WireModel):
     steps_per_epoch: int
     epochs: int
     total_steps: int
+    images_seen: int = Field(description="In all epochs, repeats counted.")
     save_epochs: tuple[int, ...] = Field(description="Epochs that leave a file of their own, before the final one.")
     validation_images: int = Field(description="Held out of the training.")
     buckets: tuple[BucketUse, ...] = Field(description="Widest first.")

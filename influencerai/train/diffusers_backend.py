@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
+from influencerai.domain import StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.errors import StoppedError
 from influencerai.planning import BatchPlan
 from influencerai.planning.memory import smaller_images, smaller_setting
@@ -24,11 +24,17 @@ from influencerai.train.family import Family, TextConditioner, load_family
 from influencerai.train.first_weights import read_first_weights
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
+from influencerai.train.lora_file import FILE_DTYPE, Weights
 from influencerai.train.precision import dtype_of
 from influencerai.train.preparation import check_model
 from influencerai.train.ranks import Ranks
 from influencerai.train.recorder import Recorder
 from influencerai.train.sampling import draw_samples
+
+TRAINED_NOTHING = (
+    "The training has learned nothing: the final file changes no picture. Raise learningRate (Prodigy wants 1), "
+    "shorten the warm-up, or train more steps."
+)
 
 
 class DiffusersBackend:
@@ -103,8 +109,13 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         recorder.save(loop)
         context.emit(StageEvent(stage="exporting"))
         with loop.exported_weights():
-            lora_path = exporter.write_final(adapter.weights(), step=loop.step)
-    return ranks.say(recorder.result(lora_path=lora_path, checkpoints=exporter.file_names()))
+            weights = adapter.weights()
+            lora_path = exporter.write_final(weights, step=loop.step)
+    result = recorder.result(lora_path=lora_path, checkpoints=exporter.file_names())
+    if not _changes_anything(weights):
+        context.emit(WarningEvent(message=TRAINED_NOTHING))
+        result = result.model_copy(update={"learned": False, "warnings": (*result.warnings, TRAINED_NOTHING)})
+    return ranks.say(result)
 
 
 def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingResult:
@@ -118,6 +129,11 @@ def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingR
             loop.validation_loss()
     result: TrainingResult = ranks.hear()
     return result
+
+
+def _changes_anything(weights: Weights) -> bool:
+    """Whether the file of these weights changes any picture: in its own precision some `up` is not zero."""
+    return any(bool(torch.any(lora.up.to(FILE_DTYPE) != 0)) for lora in weights.values())
 
 
 def _check_same_step(steps: list[int]) -> None:

@@ -7,8 +7,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.planning import BatchPlan
 from influencerai.train.backend import RunContext
 from influencerai.train.exporter import epoch_files
-from influencerai.train.history import read_history
-from influencerai.train.recorder import HISTORY_FILE
+from influencerai.train.history import HISTORY_FILE, read_history
 
 
 def describe_failure(error: InfluencerAIError, spec: TrainingSpec, context: RunContext) -> TrainingFailure:

@@ -83,6 +83,8 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
         "ss_influencerai_spec": spec.id,
         "ss_influencerai_base_fingerprint": spec.model.fingerprint,
     }
+    if options.images_seen:
+        values["ss_influencerai_images_seen"] = plan.total_images
     if spec.origin:
         values["ss_influencerai_origin"] = spec.origin.to_wire()
     if options.train_text_encoder:

@@ -14,7 +14,7 @@ from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.errors import ModelError, ValidationError
 from influencerai.imageset import ImageSetReport, inspect_imageset, listed, samples
-from influencerai.planning import BatchPlan, execution_plan, spec_warnings
+from influencerai.planning import BatchPlan, chosen_exposure, execution_plan, spec_warnings
 from influencerai.planning.cpu_time import cpu_time_warnings
 from influencerai.train.device import DeviceSetting, device_facts
 from influencerai.train.family import Family, load_family
@@ -91,7 +91,8 @@ def resolve(
     """The spec of a run on images that were looked at, over a base model that was found."""
     family = load_family(base.family)
     optimizer, optimizer_warnings = usable_optimizer(config.options.optimizer)
-    options = config.options.model_copy(update={"optimizer": optimizer})
+    images = samples(report)
+    config, options = chosen_exposure(config, config.options.model_copy(update={"optimizer": optimizer}), images)
     plan, device_warnings = execution_plan(
         config,
         device_facts(settings.device),
@@ -103,7 +104,7 @@ def resolve(
         config=config,
         options=options,
         model=base.spec(options, side_multiple=family.side_multiple(base)),
-        samples=samples(report),
+        samples=images,
         plan=plan,
         output_name=output_name(config),
         created_at=_now(),

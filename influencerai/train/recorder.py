@@ -128,6 +128,7 @@ class Recorder:
             final_loss=self._last_epoch_loss,
             training_time_minutes=round(self._elapsed(time.monotonic()) / 60, 2),
             validation_loss=self._validation_loss,
+            images_seen=self._plan.total_images,
         )
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:

@@ -18,10 +18,9 @@ from influencerai.errors import CheckpointError
 from influencerai.live.curve import plot_loss
 from influencerai.settings import Settings
 from influencerai.train.best_epoch import BestEpoch, best_epoch
-from influencerai.train.history import Record, read_history
+from influencerai.train.history import HISTORY_FILE, Record, read_history
 from influencerai.train.pictures import Pictures
 from influencerai.train.quiet import quiet_libraries
-from influencerai.train.recorder import HISTORY_FILE
 from influencerai.train.run_folder import find_run
 from influencerai.train.sampler import Sampler
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS

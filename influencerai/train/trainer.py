@@ -16,6 +16,7 @@ from influencerai.domain.output_path import output_path
 from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.imageset import ImageSetReport
+from influencerai.planning import BatchPlan, exposure_text
 from influencerai.planning.execution import execution_warnings
 from influencerai.settings import Settings
 from influencerai.train.backend import Backend, RunContext, load_backend
@@ -61,7 +62,7 @@ class Trainer:
         on_event: Callable[[Event], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.config = config
+        self.config = config.aimed()
         self.settings = settings or Settings.load()
         self._backend = backend
         self._on_event = on_event
@@ -185,6 +186,7 @@ class Trainer:
                 )
             for message in warnings:
                 watch.emit(WarningEvent(message=message))
+            watch.emit(StageEvent(stage="checking", detail=exposure_text(BatchPlan(spec))))
             context = RunContext(
                 dataset_dir=dataset_dir,
                 run_dir=folder.path,

@@ -177,11 +177,19 @@ def test_a_missing_dataset_and_a_missing_model_exit_with_1(invoke: Invoke) -> No
     assert "There is no base model 'someone/nothing'" in result.stderr
 
 
+def test_a_training_that_learned_nothing_fails(invoke: Invoke, project: Path) -> None:
+    options = ("--optimizer", "Prodigy", "--learning-rate", "0.0001", "--output-path", "data/loras/nothing")
+    result = train(invoke, *options)
+    assert result.exit_code == 1
+    assert "learns next to nothing" in result.stderr
+    assert "Trained nothing: data/loras/nothing/nothing-final.safetensors" in result.stdout
+
+
 def test_a_command_with_resume_may_be_repeated(invoke: Invoke) -> None:
     dry = ("--backend", "dry-run", "--output-path", "data/loras/heard-of", "--resume")
     first = train(invoke, *dry)
     assert first.exit_code == 0, first.output
-    assert "no run for this output path yet" in first.stderr
+    assert "no run to resume yet for this output path" in first.stderr
     second = train(invoke, *dry)
     assert second.exit_code == 0, second.output
     assert "is complete: data/loras/heard-of/heard-of-final.safetensors" in second.stderr

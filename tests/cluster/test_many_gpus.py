@@ -35,7 +35,7 @@ def test_two_gpus_train_what_one_does(alone: Site) -> None:
     alone.check(id)
     assert alone.outcomes(id) == ["broken", "completed"]
     assert alone.history(id).attempts[-1]["devices"] == 2.0
-    assert (alone.job(id).result or {})["warnings"] == ["A LoRA of 4 images shows little but these; use 15 to 30."]
+    assert not any("gpus" in text for text in (alone.job(id).result or {})["warnings"])
     found, expected = alone.files(id), alone.undisturbed(id)
     assert found.keys() == expected.keys()
     for name in found:

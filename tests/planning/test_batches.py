@@ -200,7 +200,7 @@ def test_the_share_held_out_is_at_least_one_and_never_all(count: int, share: flo
 def test_one_image_cannot_be_held_out_and_that_is_said() -> None:
     plan = make_plan([sample(0)], validation_split=0.5)
     assert plan.validation == ()
-    assert plan.warnings == ("validationSplit has no effect: there is only one image.",)
+    assert plan.warnings[0] == "validationSplit has no effect: there is only one image."
 
 
 def test_copies_of_an_image_stay_on_one_side() -> None:
@@ -240,7 +240,7 @@ def test_a_spec_gives_the_plan_of_its_parts() -> None:
     spec = make_spec()
     plan = BatchPlan(spec)
     assert plan.buckets.side == 480
-    assert plan.warnings == ("resolution 500 is no multiple of the bucket step 48: 480 is used.",)
+    assert plan.warnings[0] == "resolution 500 is no multiple of the bucket step 48: 480 is used."
     outline = Outline(config=spec.config, options=spec.options, samples=spec.samples, side_multiple=16)
     assert [plan.step(step) for step in range(plan.total_steps)] == [
         BatchPlan(outline).step(step) for step in range(plan.total_steps)

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from influencerai import Trainer
+from influencerai import Trainer, artifacts
 from influencerai.errors import CheckpointError, StoppedError
 from influencerai.train.run import Run
 from tests.small_models import small_sd15
@@ -44,11 +44,13 @@ def root(tmp_path: Path, sd15: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(root: Path, *, stop: int | None = None, resume: bool = False, threads: int | None = 1, **changes: Any) -> Run:
-    extra = {"should_stop": stop_after(stop)} if stop is not None else {}
+    should_stop = None if stop is None else stop_after(stop)
     start = changes.pop("init_from", None)
     dataset = changes.pop("dataset", "me")
     config = make_config(changes.pop("model", "sd15"), **changes)
-    trainer = Trainer(config, settings=make_settings(root, threads=threads), on_event=lambda _: None, **extra)
+    trainer = Trainer(
+        config, settings=make_settings(root, threads=threads), on_event=lambda _: None, should_stop=should_stop
+    )
     return trainer.train(dataset, resume=resume, init_from=start)
 
 
@@ -133,7 +135,7 @@ def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
     assert [record["step"] for record in run.history] == list(range(1, 10))
     assert run.spec.origin is not None
     assert run.spec.origin.run == first.spec.id
-    metadata = safetensors.safe_open(run.lora_path, "pt").metadata()
+    metadata, _ = artifacts.read_safetensors_header(run.lora_path)
     assert json.loads(metadata["ss_influencerai_origin"])["run"] == first.spec.id
     again = train(root, resume=True, epochs=3)
     assert again.run_dir == run.run_dir

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from influencerai import Trainer
+from influencerai import Trainer, artifacts
 from influencerai.domain import (
     CheckpointEvent,
     Event,
@@ -111,6 +111,33 @@ def test_training_starts_at_the_base_model_and_moves_away(root: Path, sd15: Path
     assert ups
     assert all(torch.any(up != 0) for up in ups)
     assert all(float(tensors[name]) == 2 for name in tensors if name.endswith(".alpha"))
+
+
+@pytest.mark.parametrize("changes", [{"learningRate": 1e-4, "meta": {"optimizer": "Prodigy"}}])
+def test_a_training_that_learned_nothing_is_no_success(root: Path, sd15: Path, changes: dict[str, Any]) -> None:
+    run = trainer(root, sd15, **changes).train("data/datasets/me")
+    assert run.result.learned is False
+    assert any("learned nothing" in warning for warning in run.result.warnings)
+    assert run.result.to_wire()["learned"] is False
+
+
+def test_prodigy_learns_at_the_rate_that_it_has_without_one(root: Path, sd15: Path) -> None:
+    document = make_config(sd15, epochs=8, meta={"optimizer": "Prodigy"}).to_wire()
+    del document["learningRate"]
+    config = LoraConfig.parse(document)
+    run = Trainer(config, settings=make_settings(root), on_event=lambda _: None).train("data/datasets/me")
+    assert run.spec.config.learning_rate == 1
+    assert run.result.learned is None
+
+
+def test_a_run_shows_and_stores_how_much_it_shows(root: Path, sd15: Path) -> None:
+    events: list[Event] = []
+    run = trainer(root, sd15, events=events, epochs=1, meta={"imagesSeen": 11}).train("data/datasets/me")
+    details = [event.detail for event in events if isinstance(event, StageEvent) and event.detail]
+    assert details == ["5 images x 2 repeats x 1 epoch: 10 images seen in 5 steps; one file at the end."]
+    assert (run.spec.options.images_seen, run.spec.options.repeats, run.result.images_seen) == (11, 2, 10)
+    metadata, _ = artifacts.read_safetensors_header(run.lora_path)
+    assert metadata["ss_influencerai_images_seen"] == "10"
 
 
 def test_a_stopped_run_is_resumed_by_its_output_path(root: Path, sd15: Path) -> None:
@@ -478,6 +505,8 @@ def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) ->
     messages = [event.message for event in events if isinstance(event, WarningEvent)]
     assert len(messages) == 2
     assert all("samplePrompts cannot be drawn" in message and "samples" in message for message in messages)
+    [message] = [text for text in messages if "samplePrompts cannot be drawn" in text]
+    assert "samples" in message
 
 
 def test_warnings_that_nobody_listens_to_are_pythons(root: Path, sd15: Path) -> None:

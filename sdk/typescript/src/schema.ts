@@ -1066,7 +1066,7 @@ export interface components {
              */
             epochs?: number | null;
             /**
-             * @description Peak learning rate of the UNet's LoRA.
+             * @description Peak learning rate of the UNet's LoRA; default with Prodigy: 1.
              * @default 0.0001
              */
             learningRate?: number | null;
@@ -1116,7 +1116,7 @@ export interface components {
              */
             epochs?: number;
             /**
-             * @description Peak learning rate of the UNet's LoRA.
+             * @description Peak learning rate of the UNet's LoRA; default with Prodigy: 1.
              * @default 0.0001
              */
             learningRate?: number;
@@ -1162,7 +1162,7 @@ export interface components {
             modelName?: string;
             /** @description Passes over the images. */
             epochs?: number;
-            /** @description Peak learning rate of the UNet's LoRA. */
+            /** @description Peak learning rate of the UNet's LoRA; default with Prodigy: 1. */
             learningRate?: number;
             /** @description Images per forward pass. */
             batchSize?: number;
@@ -1202,7 +1202,7 @@ export interface components {
              */
             epochs?: number;
             /**
-             * @description Peak learning rate of the UNet's LoRA.
+             * @description Peak learning rate of the UNet's LoRA; default with Prodigy: 1.
              * @default 0.0001
              */
             learningRate?: number;
@@ -1281,6 +1281,25 @@ export interface components {
              */
             sideMultiple?: number;
         };
+        /** @description Where a run's first weights come from, where they are not those of a new adapter. */
+        Origin: {
+            /** @description Of the LoRA file, or of the state. */
+            sha256: string;
+            /** @description Name of that file. */
+            file: string;
+            /** @description Id of the run that this one continues with other epochs. */
+            run?: string | null;
+            /**
+             * @description Optimizer steps that count as done.
+             * @default 0
+             */
+            step?: number;
+            /**
+             * @description Whether the optimizer's state was taken over too.
+             * @default false
+             */
+            keepsOptimizer?: boolean;
+        };
         /** @description What the job would do. */
         PlanSummary: {
             /** @description Repeats counted. */
@@ -1288,6 +1307,8 @@ export interface components {
             stepsPerEpoch: number;
             epochs: number;
             totalSteps: number;
+            /** @description In all epochs, repeats counted. */
+            imagesSeen: number;
             /** @description Epochs that leave a file of their own, before the final one. */
             saveEpochs: number[];
             /** @description Held out of the training. */
@@ -1455,6 +1476,8 @@ export interface components {
              * @default 1
              */
             repeats?: number;
+            /** @description Images to be seen in all: chooses repeats by the number of images and epochs. */
+            imagesSeen?: number | null;
             /**
              * @description Train in several aspect ratios instead of a square crop.
              * @default true
@@ -1537,6 +1560,8 @@ export interface components {
              * @description UTC; the only time that the files carry.
              */
             createdAt: string;
+            /** @description Absent for a run that starts with a new adapter. */
+            origin?: components["schemas"]["Origin"] | null;
         };
         /** @description What an upload changed, and the dataset's status now. */
         UploadAnswer: {
@@ -1628,7 +1653,7 @@ export interface components {
              */
             epochs?: number;
             /**
-             * @description Peak learning rate of the UNet's LoRA.
+             * @description Peak learning rate of the UNet's LoRA; default with Prodigy: 1.
              * @default 0.0001
              */
             learningRate?: number;
