@@ -219,12 +219,7 @@ class Settings(BaseSettings):
     @property
     def usable_threads(self) -> int:
         """`threads`, or as many as there are cores that this process may use."""
-        return self.threads if self.threads is not None else self.usable_cores
-
-    @property
-    def usable_cores(self) -> int:
-        """Cores that this process may use."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads if self.threads is not None else usable_cores()
 
     @property
     def job_threads(self) -> int:
@@ -276,6 +271,11 @@ def child_environment(*, reaches_services: bool) -> dict[str, str]:
     """
     left_out = SECRET_VARIABLES if reaches_services else SECRET_VARIABLES | _SERVICES_VARIABLES
     return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(value: Any) -> Any:

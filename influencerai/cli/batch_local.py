@@ -110,6 +110,9 @@ class LocalBatch:
             row.fail(str(error) if is_known else f"Unexpected {type(error).__name__}: {error}")
             self._state.put(row.name, StoredTraining(identity=item.identity, error=row.error))
         else:
-            row.complete(run.result.to_wire())
+            if run.result.learned is False:
+                row.fail("The training has learned nothing.")
+            else:
+                row.complete(run.result.to_wire())
             self._state.forget(row.name)
         listener(row)

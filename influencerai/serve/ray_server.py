@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -113,7 +114,12 @@ class RayServer:
                     **local,
                 )
         except (RuntimeError, ConnectionError, ValueError, OSError) as error:
-            remedy = "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one." if address else None
+            remedy = (
+                "Look at RAY_ADDRESS, and at RAY_AUTH_TOKEN where that cluster wants one."
+                if address
+                else f"Ray writes to {Path.home() / '.ray'} and to the folder for temporary files: set HOME and TMPDIR "
+                "to folders that you may write to, or serve without Ray (--no-ray)."
+            )
             raise InfluencerAIError(f"Ray cannot be used: {str(error).splitlines()[0]}", remedy=remedy) from error
         keep_token_private()
         if self._joined:

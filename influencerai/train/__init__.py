@@ -3,6 +3,9 @@
 import logging
 import warnings
 
+from influencerai.train.waiting import bound_spinning
+
+bound_spinning()
 # While it is imported, it warns about a kernel that quantized models would use; nothing here does.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Other libraries' bars, of which a notebook without ipywidgets would have nicer ones.

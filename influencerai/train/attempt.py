@@ -41,6 +41,7 @@ from influencerai.imageset.beneath import pinned
 from influencerai.planning import BatchPlan
 from influencerai.planning.execution import execution_warnings
 from influencerai.planning.ways import describe_way
+from influencerai.settings import usable_cores
 from influencerai.train.backend import RunContext, load_backend
 from influencerai.train.causes import is_infrastructure
 from influencerai.train.device import device_facts
@@ -291,7 +292,8 @@ class _Attempt:
         if frozen != spec:
             restore_snapshot(frozen, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
         self._ranks.say((frozen, output_dir))
-        for message in execution_warnings(frozen.plan, self._ranks.gather(device_facts(frozen.plan.device))):
+        devices = self._ranks.gather(device_facts(frozen.plan.device))
+        for message in execution_warnings(frozen.plan, devices, cores=usable_cores()):
             _add(warnings, message)
         return frozen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import time
 from dataclasses import replace
 
 import torch
@@ -100,7 +101,9 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
             if ranks.agree(context.should_stop()):
                 recorder.save(loop)
                 raise _stopped(loop, plan)
-            recorder.add(loop.run_step(), step=loop.step)
+            begun = time.monotonic()
+            outcome = loop.run_step()
+            recorder.add(outcome, step=loop.step, seconds=time.monotonic() - begun)
             epoch, within = divmod(loop.step, plan.steps_per_epoch)
             if within == 0:
                 end_epoch(epoch)

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 import torch
 
-from influencerai.domain import StepEvent, TrainingResult, TrainingSpec, ValidationEvent
+from influencerai.domain import StepEvent, TrainingResult, TrainingSpec, ValidationEvent, WarningEvent
 from influencerai.errors import DivergedError
 from influencerai.planning import BatchPlan
+from influencerai.settings import usable_cores
 from influencerai.train.backend import RunContext
 from influencerai.train.checkpoint import Checkpoint, list_checkpoints
 from influencerai.train.history import HISTORY_FILE, History
 from influencerai.train.loop import StepOutcome, TrainingLoop
+from influencerai.train.pace import Pace
 
 CUDA_STEPS_PER_READ = 10
 """Reading a loss waits for the device, so on a GPU losses are read in groups."""
@@ -41,6 +43,7 @@ class Recorder:
         self._infinite_norms = 0
         self._elapsed_before = 0.0
         self._save_seconds = 0.0
+        self._pace = Pace(threads=spec.plan.threads, cores=usable_cores()) if spec.plan.device == "cpu" else None
 
     @contextmanager
     def recording(self, checkpoint: Checkpoint | None) -> Iterator[None]:
@@ -59,9 +62,11 @@ class Recorder:
         finally:
             self._history.close()
 
-    def add(self, outcome: StepOutcome, *, step: int) -> None:
-        """Take the figures of optimizer step `step`, counted from 1."""
+    def add(self, outcome: StepOutcome, *, step: int, seconds: float) -> None:
+        """Take the figures of optimizer step `step`, counted from 1, which took so many seconds."""
         self._pending.append((step, outcome))
+        if self._pace and (text := self._pace.add(seconds, images=outcome.images)):
+            self._context.emit(WarningEvent(message=text))
         if len(self._pending) >= self._steps_per_read or step % self._plan.steps_per_epoch == 0:
             self.flush()
 

@@ -18,7 +18,7 @@ from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError
 from influencerai.imageset import ImageSetReport
 from influencerai.planning import BatchPlan, exposure_text
 from influencerai.planning.execution import execution_warnings
-from influencerai.settings import Settings
+from influencerai.settings import Settings, usable_cores
 from influencerai.train.backend import Backend, RunContext, load_backend
 from influencerai.train.best_epoch import best_epoch
 from influencerai.train.checkpoint import list_checkpoints
@@ -252,7 +252,7 @@ class Trainer:
                 remedy=f"Resume it where there is one, with the setting device at auto or {plan.device}, or start a "
                 "new run.",
             )
-        found = execution_warnings(plan, [device_facts(plan.device)], cores=self.settings.usable_cores)
+        found = execution_warnings(plan, [device_facts(plan.device)], cores=usable_cores())
         if plan.device == "cpu" and self.settings.threads not in (None, plan.threads):
             found.append(f"The run keeps its {plan.threads} threads: the setting threads counts for new runs.")
         return found
