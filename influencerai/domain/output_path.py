@@ -65,7 +65,8 @@ def slug(text: str, *, default: str, longest: int = 200) -> str:
     """
     kept: list[str] = []
     base = ""
-    for character in unicodedata.normalize("NFKD", text.lower()):
+    lowered = unicodedata.normalize("NFKD", text).lower()
+    for character in unicodedata.normalize("NFKD", lowered):
         kind = unicodedata.category(character)[0]
         if kind == "M":
             if base.isascii():
@@ -75,4 +76,4 @@ def slug(text: str, *, default: str, longest: int = 200) -> str:
         kept.append(character if kind in "LNM" else "-")
     composed = unicodedata.normalize("NFC", "".join(kept))
     found = re.sub(r"-+", "-", composed).strip("-")
-    return found.encode()[:longest].decode(errors="ignore") or default
+    return found.encode()[:longest].decode(errors="ignore").strip("-") or default

@@ -30,6 +30,7 @@ def config(name: str) -> LoraConfig:
         ("देवी", "देवी"),
         ("が", "が"),
         ("①", "1"),
+        ("\U0001d468", "a"),
     ],
 )
 def test_a_name_in_any_script_names_its_folder_and_its_files(name: str, stem: str) -> None:
