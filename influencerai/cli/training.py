@@ -41,7 +41,9 @@ def run_training(
 
         def on_event(event: Event) -> None:
             interruption.watch(event)
-            listener(event)
+            is_said = isinstance(event, StageEvent) and event.detail and not (as_json or resume)  # by `chosen_text`
+            if not is_said:
+                listener(event)
 
         on_event(StageEvent(stage="checking"))
         for message in warnings:
