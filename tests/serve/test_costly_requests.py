@@ -10,7 +10,7 @@ import pytest
 
 from influencerai.domain.wire import LARGEST_DOCUMENT, MOST_UNKNOWN
 from influencerai.serve.bodies import MOST_VALUES
-from tests.serve.running import JSON, Api, checked_error, field_errors
+from tests.serve.running import JSON, Api, checked_error, field_errors, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -112,3 +112,13 @@ async def test_snake_case_in_a_change(api: Api) -> None:
         assert all("did you mean" in texts[0] for texts in errors.values())
     job = await api.job()
     assert "cost_tok" in field_errors(await api.patch(f"/jobs/{job['id']}", {"cost_tok": 1}))
+
+
+async def test_captions_of_an_upload_are_bounded(api: Api) -> None:
+    dataset = await api.dataset()
+    begun = time.process_time()
+    captions = {"captions": f'{{"a": [{"[]," * 2_000_000}1]}}'}
+    files = {"files": ("a.png", picture())}
+    answer = await api.send("POST", f"/datasets/{dataset['id']}/images", files=files, data=captions)
+    assert str(MOST_VALUES) in field_errors(answer)["captions"][0]
+    assert time.process_time() - begun < 2

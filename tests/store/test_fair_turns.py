@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from influencerai.errors import TooManyError
-from influencerai.store import fair_turns
+from influencerai.store import Store, fair_turns
 from influencerai.store.fair_turns import FairTurns, acting_for
+from tests.store.rows import add_config
 
 pytestmark = pytest.mark.anyio
 
@@ -68,3 +69,31 @@ async def test_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     found = await asyncio.gather(*(work.do("ann") for _ in range(10)), work.do("bob"), return_exceptions=True)
     assert [type(error) for error in found if error] == [TooManyError] * 4
     assert found[-1] is None
+
+
+async def test_reads_do_not_wait_for_another_tenants_writers(store: Store) -> None:
+    """Fifty writers of one tenant wait for its row: they held every connection of the process."""
+    id = (await add_config(store, tenant="bob")).id
+    locked, done = asyncio.Event(), asyncio.Event()
+
+    async def write() -> None:
+        with acting_for("ann"):
+            async with store.write() as transaction:
+                await transaction.lock_tenant("ann")
+                locked.set()
+                await done.wait()
+
+    writers = [asyncio.create_task(write()) for _ in range(50)]
+    await locked.wait()
+    await asyncio.sleep(0.1)
+    try:
+        with acting_for("bob"):
+            for _ in range(5):
+                async with asyncio.timeout(2), store.read() as transaction:
+                    assert await transaction.lora_configs.get("bob", id)
+            if not store.database.is_sqlite:  # which has one writer
+                async with asyncio.timeout(2), store.write() as transaction:
+                    await transaction.lock_tenant("bob")
+    finally:
+        done.set()
+        await asyncio.gather(*writers)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from influencerai.domain.dataset import CaptionChange, DatasetImage, ImageQuery, UploadAnswer
 from influencerai.domain.page import QueryBoolean
 from influencerai.errors import ValidationError
-from influencerai.serve.bodies import answer, answer_page, strict_route
+from influencerai.serve.bodies import MOST_VALUES, answer, answer_page, has_too_many_values, strict_route
 from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import ImagePage, Responses, errors, page
 from influencerai.serve.principal import FileReader, Owner
@@ -78,6 +78,8 @@ def dataset_image_routes(service: Service) -> APIRouter:
 
 
 def _captions(text: str) -> dict[str, str]:
+    if has_too_many_values(text.encode(errors="replace")):
+        raise ValidationError(field_errors={"captions": [f"Input should have at most {MOST_VALUES} values"]})
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
