@@ -199,14 +199,53 @@ class PermissionDeniedError(InfluencerAIError):
 
 
 class TooManyError(InfluencerAIError):
-    """There is too much of something; `retry_after` says in how many seconds it is worth trying again."""
+    """There is too much of something; `retry_after` says in how many seconds it is worth trying again.
+
+    `quota` names the tenant's quota that is used up, with what is used and the limit, where it is one.
+    """
 
     code = "too_many"
     advice = "Wait as long as `Retry-After` says; the clients do so by themselves."
 
-    def __init__(self, message: str | None = None, *, retry_after: int, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after: int,
+        remedy: str | None = None,
+        quota: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after = retry_after
+        self.quota = quota
+
+
+class QuotaError(PermissionDeniedError):
+    """The tenant has as much of something as it may have; `quota` names it, with what is used and the limit."""
+
+    code = "quota"
+    advice = (
+        "Delete what is not needed any more; `GET /usage` shows every quota. The operator sets others with "
+        "`influencerai admin quota set`."
+    )
+
+    def __init__(
+        self, message: str | None = None, *, remedy: str | None = None, quota: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.quota = quota
+
+
+class TooLargeError(QuotaError):
+    """One request brings more than it may."""
+
+    code = "too_large"
+    advice = "Send less at once, such as fewer pictures in one upload."
+
+
+def quota_use(name: str, used: float, limit: float) -> dict[str, Any]:
+    """The `quota` of an error, as it stands in the answer."""
+    return {"name": name, "used": used, "limit": limit}
 
 
 class InUseError(RefusedError):

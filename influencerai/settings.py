@@ -121,6 +121,15 @@ class Settings(BaseSettings):
     active_jobs_per_tenant: int = Field(
         5, ge=1, le=10**6, description="Pending and running jobs of a tenant while requests are limited."
     )
+    jobs_per_day_per_tenant: int = Field(
+        500, ge=0, le=10**6, description="Jobs that a tenant may submit in a day (UTC), likewise."
+    )
+    gpu_hours_per_month_per_tenant: float | None = Field(
+        None, ge=0, le=1e9, description="Hours of devices that a tenant may use in a month (UTC), likewise."
+    )
+    datasets_per_tenant: int = Field(1000, ge=0, le=10**9, description="Datasets of a tenant, likewise.")
+    configs_per_tenant: int = Field(1000, ge=0, le=10**9, description="Configurations of a tenant, likewise.")
+    stored_gib_per_tenant: float | None = Field(500, ge=0, le=1e9, description="GiB of a tenant's files, likewise.")
     running_jobs_per_tenant: int = Field(5, ge=1, le=10**6, description="Jobs of a tenant that run at once.")
     max_body_kib: int = Field(1024, ge=1, le=2**20, description="KiB that a request's JSON may have.")
     max_upload_mib: int = Field(2048, ge=1, le=2**20, description="MiB that one upload of images may have.")

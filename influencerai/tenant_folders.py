@@ -22,14 +22,15 @@ class TenantFolders:
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.root
-        self._is_shared = settings.auth == "development"
+        self.is_shared = settings.auth == "development"
+        """Whether all tenants have one root."""
         self._models_dirs = tuple(str(folder) for folder in settings.models_dirs)
 
     def root(self, tenant: str) -> Path:
         """What the tenant's paths are relative to."""
         if not is_tenant(tenant):
             raise ValidationError(f"'{tenant[:80]}' cannot be a tenant.")
-        return self._root if self._is_shared else self._root / "tenants" / tenant
+        return self._root if self.is_shared else self._root / "tenants" / tenant
 
     def run_dir(self, tenant: str, job_id: str) -> Path:
         """Resumable state and logs of a job."""

@@ -27,6 +27,7 @@ COMMANDS = {
     "node": "Make this machine a node of a cluster.",
     "db": "Upgrade or check the database of the server.",
     "keys": "Make, list and revoke API keys.",
+    "admin": "See all tenants, their jobs and usage; set quotas.",
     "doctor": "Show versions, devices and settings, and what is missing.",
 }
 """Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""

@@ -22,6 +22,7 @@ from influencerai.serve.routes.health import health_routes
 from influencerai.serve.routes.job_log import job_log_routes
 from influencerai.serve.routes.jobs import job_routes
 from influencerai.serve.routes.lora_configs import lora_config_routes
+from influencerai.serve.routes.usage import usage_routes
 from influencerai.service import Service
 
 _DESCRIPTION = "Train LoRA adapters of a character: register a dataset, make a configuration, submit a job, watch it."
@@ -87,6 +88,7 @@ def create_app(service: Service) -> FastAPI:
         dataset_image_routes(service),
         lora_config_routes(service),
         cluster_routes(service),
+        usage_routes(service),
         health_routes(service, figures),
     )
     for router in routers:

@@ -10,6 +10,7 @@ from influencerai.domain.dataset import Dataset, DatasetImage
 from influencerai.domain.job import Job
 from influencerai.domain.job_log import JobArtifact, JobEvent, JobMetric
 from influencerai.domain.lora_config_record import LoraConfigRecord
+from influencerai.domain.usage import Usage
 from influencerai.domain.wire import WireModel
 from influencerai.serve.errors import ErrorBody
 
@@ -70,6 +71,10 @@ WarnedLoraConfig = create_model(  # type: ignore[call-overload]
 
 class WarnedJob(Job, Warned):
     """A job, and what its user should know."""
+
+
+class WarnedUsage(Usage, Warned):
+    """Usage after a change of quotas, and what was ignored."""
 
 
 class LoraConfigPage(BaseModel):

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from influencerai.domain.wire import MOST_ERRORS, WireModel
+from influencerai.domain.wire import MOST_ERRORS, Number, WireModel
 from influencerai.errors import (
     AuthenticationError,
     ConflictError,
@@ -26,6 +26,7 @@ from influencerai.errors import (
     PermissionDeniedError,
     RefusedError,
     StoreError,
+    TooLargeError,
     TooManyError,
     ValidationError,
 )
@@ -38,6 +39,7 @@ STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
     (DatasetError, 400),
     (ModelError, 400),
     (AuthenticationError, 401),
+    (TooLargeError, 413),
     (PermissionDeniedError, 403),
     (NotFoundError, 404),
     (ConflictError, 409),
@@ -66,6 +68,14 @@ class FieldErrors(WireModel):
     field_errors: dict[str, list[str]] = Field(description="Messages by field; nested ones as `payload.datasetId`.")
 
 
+class QuotaExcess(WireModel):
+    """A quota that does not allow more."""
+
+    name: str
+    used: Number
+    limit: Number
+
+
 class ErrorBody(WireModel):
     """Every error's body."""
 
@@ -74,6 +84,7 @@ class ErrorBody(WireModel):
     errors: FieldErrors | None = None
     remedy: str | None = Field(default=None, description="What to do about it.")
     id: str | None = Field(default=None, description="What a conflict is with.")
+    quota: QuotaExcess | None = Field(default=None, description="The quota that is used up.")
 
 
 class UnexpectedErrors:
@@ -142,6 +153,7 @@ def error_response(error: InfluencerAIError, *, folders: TenantFolders | None = 
         errors={"fieldErrors": dict(fields)} if fields else None,
         remedy=error.remedy,
         id=getattr(error, "existing_id", None),
+        quota=getattr(error, "quota", None),
     )
 
 

@@ -190,6 +190,32 @@ def _warned(item: dict[str, Any], *warnings: str) -> dict[str, Any]:
     return {**item, "warnings": list(warnings)}
 
 
+_QUOTAS = (
+    ("datasets", 2, 1000, "default"),
+    ("configs", 3, 1000, "default"),
+    ("storedGib", 1.5, 200, "tenant"),
+    ("activeJobs", 1, 5, "default"),
+    ("jobsPerDay", 4, 500, "default"),
+    ("uploadMib", None, 2048, "default"),
+    ("gpuHoursPerMonth", 1.25, None, "default"),
+)
+_USAGE: dict[str, Any] = {
+    "tenantId": "tenant_demo",
+    "jobs": {"pending": 0, "running": 1, "completed": 11, "failed": 1, "cancelled": 0},
+    "datasets": 2,
+    "configs": 3,
+    "deviceSeconds": 52000,
+    "deviceSecondsThisMonth": 4500,
+    "disk": {
+        "datasets": 1000000000,
+        "runs": 500000000,
+        "loras": 110000000,
+        "other": 612736,
+        "total": 1610612736,
+        "measuredAt": "2025-01-15T10:30:00.000Z",
+    },
+    "quotas": [{"name": name, "used": used, "limit": limit, "source": source} for name, used, limit, source in _QUOTAS],
+}
 REQUESTS: dict[str, Any] = {
     "create_dataset": _DATASET_DRAFT,
     "update_dataset": {"meta": {"imageCount": 26, "triggerWord": "ohwx"}},
@@ -199,6 +225,7 @@ REQUESTS: dict[str, Any] = {
     "update_lora_config": _CONFIG_CHANGE,
     "create_job": _JOB_DRAFT,
     "update_job": _JOB_CHANGE,
+    "set_quotas": {"storedGib": 200, "gpuHoursPerMonth": None, "activeJobs": "default"},
 }
 """By operation, the body of a request."""
 ANSWERS: dict[str, Any] = {
@@ -234,6 +261,11 @@ ANSWERS: dict[str, Any] = {
     "get_job_metrics": {"data": [_METRIC]},
     "list_job_artifacts": {"data": [_ARTIFACT]},
     "get_cluster": {"nodes": [_NODE], "workers": 0},
+    "get_usage": _USAGE,
+    "list_tenants": {"data": [_USAGE]},
+    "get_tenant": _USAGE,
+    "set_quotas": _warned(_USAGE),
+    "list_all_jobs": _page(_COMPLETED),
     "get_health": {"status": "ok"},
     "get_readiness": {
         "status": "ready",
@@ -250,8 +282,9 @@ ERRORS: dict[str, Any] = {
     "401": {"statusCode": 401, "message": "The header x-tenant-id is missing"},
     "403": {
         "statusCode": 403,
-        "message": "This needs a tenant's credential.",
-        "remedy": "Send an API key or a JWT with the scope 'tenant'.",
+        "message": "The credential's scope 'read' does not allow changing what the tenant owns: that needs the scope "
+        "'full'.",
+        "remedy": "Send a credential with that scope; the operator makes one with `influencerai keys create`.",
     },
     "405": {"statusCode": 405, "message": "This route has no such method"},
     "409": {

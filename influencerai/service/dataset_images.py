@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from influencerai.imageset.uploaded_files import write_caption
 from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
 from influencerai.service.picture_work import PictureWork
+from influencerai.service.quotas import QuotaService
 from influencerai.settings import Settings
 
 _ZIP = b"PK\x03\x04"
@@ -26,9 +28,10 @@ _ZIP = b"PK\x03\x04"
 class DatasetImageService:
     """Images of one tenant's datasets, per call."""
 
-    def __init__(self, settings: Settings, datasets: DatasetService, work: PictureWork) -> None:
+    def __init__(self, settings: Settings, datasets: DatasetService, work: PictureWork, quotas: QuotaService) -> None:
         self._datasets = datasets
         self._work = work
+        self._quotas = quotas
         self._max_pixels = settings.max_image_pixels
         self._limits = UploadLimits(
             max_files=settings.max_upload_files,
@@ -51,6 +54,7 @@ class DatasetImageService:
         Raises:
             NotFoundError: there is no such dataset.
             ValidationError: what is wrong with each file.
+            QuotaError: the tenant may not store, or upload at once, so many bytes.
         """
         dataset = await self._datasets.get(tenant, id)
 
@@ -70,7 +74,8 @@ class DatasetImageService:
                     upload.caption(name, text)
                 return upload.commit(replace=replace)
 
-        report = await self._work.long(tenant, put)
+        async with self._quotas.uploading(tenant, sum(_size(file) for _, file in files)):
+            report = await self._work.long(tenant, put)
         return report, await self._datasets.look_again(tenant, dataset, always=True)
 
     async def list(self, tenant: str, id: str, query: ImageQuery) -> Page[DatasetImage]:
@@ -131,6 +136,12 @@ class DatasetImageService:
         if not is_image_path(image):
             raise NotFoundError(f"Image {image!a} not found")
         return dataset, image
+
+
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _image(id: str, image: ImageReport) -> DatasetImage:

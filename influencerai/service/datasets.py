@@ -29,6 +29,7 @@ from influencerai.service.answer import Answer, answer_once
 from influencerai.service.dataset_folders import DatasetFolders, MissingFolderError
 from influencerai.service.lora_configs import users
 from influencerai.service.picture_work import PictureWork
+from influencerai.service.quotas import QuotaService
 from influencerai.service.shared_work import SharedWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
@@ -45,11 +46,14 @@ _log = logging.getLogger(__name__)
 class DatasetService:
     """One tenant's datasets per call."""
 
-    def __init__(self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork, quotas: QuotaService
+    ) -> None:
         self._store = store
         self._settings = settings
         self._folders = DatasetFolders(folders)
         self._work = work
+        self._quotas = quotas
         self._looks = SharedWork[tuple[Dataset, ImageSetReport]]()
         self._looking: dict[str, asyncio.Task[None]] = {}
         """Looks that nobody waits for, by dataset."""
@@ -62,12 +66,14 @@ class DatasetService:
 
         Raises:
             ValidationError: the path leaves the tenant's root.
+            QuotaError: the tenant has as many datasets as it may have.
         """
         self._folders.check(tenant, draft.path)
         status, report = await self._first_look(tenant, draft)
         warnings = (*unknown, *_misspelt(draft.meta), *_warnings(status, report, draft))
 
         async def make(transaction: Transaction) -> Answer[Dataset]:
+            await self._quotas.check_new(transaction, tenant, "datasets")
             found = await transaction.datasets.add(
                 tenant, draft, status=status, report=None if report is None else report.to_wire()
             )

@@ -16,8 +16,8 @@ from influencerai.domain.output_path import output_name, output_path
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
 from influencerai.service.answer import Answer, answer_once
-from influencerai.service.jobs import check_active, not_found
-from influencerai.settings import Settings
+from influencerai.service.jobs import not_found
+from influencerai.service.quotas import QuotaService
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
 from influencerai.store.jobs import NewJob, StoredArtifact, StoredJob
@@ -30,10 +30,10 @@ _APPENDED = "history.jsonl"
 class JobRunService:
     """What a job left on the disk, for one tenant per call."""
 
-    def __init__(self, store: Store, settings: Settings, folders: TenantFolders) -> None:
+    def __init__(self, store: Store, folders: TenantFolders, quotas: QuotaService) -> None:
         self._store = store
-        self._settings = settings
         self._folders = folders
+        self._quotas = quotas
 
     async def retry(self, tenant: str, id: str, *, request: RequestKey | None = None) -> Answer[Job]:
         """A new job that goes on from the last checkpoint of a failed or cancelled one.
@@ -41,11 +41,13 @@ class JobRunService:
         Raises:
             NotFoundError: there is no such job.
             ConflictError: the job has not ended, or was completed.
-            TooManyError: too many of the tenant's jobs are active.
+            TooManyError: a quota of jobs or GPU-hours is used up for now.
+            QuotaError: nothing more may be stored.
         """
+        await self._quotas.freshen(tenant)
 
         async def make(transaction: Transaction) -> Answer[Job]:
-            await check_active(transaction, tenant, self._settings)
+            await self._quotas.check_new_job(transaction, tenant)
             stored = await transaction.jobs.stored(tenant, id)
             if stored is None:
                 raise not_found(id)

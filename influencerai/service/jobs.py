@@ -25,9 +25,10 @@ from influencerai.domain.job import (
 from influencerai.domain.output_path import output_path
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
-from influencerai.errors import ConflictError, NotFoundError, TooManyError, ValidationError
+from influencerai.errors import ConflictError, NotFoundError, ValidationError
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.datasets import DatasetService, trigger_word
+from influencerai.service.quotas import QuotaService
 from influencerai.service.series import DEFAULT_BUCKETS, count_spans, days_since_1970, spans, utc_today
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
@@ -40,10 +41,11 @@ from influencerai.store.times import to_datetime
 class JobService:
     """One tenant's jobs per call."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService) -> None:
+    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, quotas: QuotaService) -> None:
         self._store = store
         self._settings = settings
         self._datasets = datasets
+        self._quotas = quotas
 
     async def create(
         self, tenant: str, draft: JobDraft, payload: dict[str, Any], *, request: RequestKey | None = None
@@ -53,12 +55,14 @@ class JobService:
         Raises:
             NotFoundError: dataset or configuration are not there.
             ValidationError: no configuration is named, and the tenant has no default one.
-            TooManyError: too many of the tenant's jobs are active.
+            TooManyError: a quota of jobs or GPU-hours is used up for now.
+            QuotaError: nothing more may be stored.
         """
         await self._look_at_dataset(tenant, draft.payload.dataset_id)
+        await self._quotas.freshen(tenant)
 
         async def make(transaction: Transaction) -> Answer[Job]:
-            await check_active(transaction, tenant, self._settings)
+            await self._quotas.check_new_job(transaction, tenant)
             dataset, config_id, config = await resolve_draft(transaction, tenant, draft)
             resolved = with_trigger_word(config, dataset)
             report = await transaction.datasets.report(tenant, dataset.id)
@@ -173,24 +177,6 @@ class JobService:
             dataset = await transaction.datasets.get(tenant, id)
         if dataset is not None and dataset.status == "pending":
             await self._datasets.look_again(tenant, dataset)
-
-
-async def check_active(transaction: Transaction, tenant: str, settings: Settings) -> None:
-    """Refuse one more job of a tenant that has as many active ones as it may have, where requests are limited.
-
-    Raises:
-        TooManyError: it has.
-    """
-    if not settings.limits_requests:
-        return
-    await transaction.lock_tenant(tenant)
-    limit = settings.active_jobs_per_tenant
-    if await transaction.jobs.active(tenant) >= limit:
-        raise TooManyError(
-            f"There are {limit} active jobs, which is the limit",
-            remedy="Wait until one has ended, or cancel one.",
-            retry_after=30,
-        )
 
 
 def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:

@@ -12,6 +12,7 @@ from influencerai.domain.page import Page
 from influencerai.errors import InUseError, NotFoundError, RefusedError, ValidationError
 from influencerai.planning import BucketPlan
 from influencerai.service.answer import Answer, answer_once
+from influencerai.service.quotas import QuotaService
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
 from influencerai.tenant_folders import TenantFolders
@@ -24,9 +25,10 @@ _DEFAULT_DELETED = "Deleted the default LoRA configuration. Consider setting a n
 class LoraConfigService:
     """One tenant's configurations per call."""
 
-    def __init__(self, store: Store, folders: TenantFolders) -> None:
+    def __init__(self, store: Store, folders: TenantFolders, quotas: QuotaService) -> None:
         self._store = store
         self._folders = folders
+        self._quotas = quotas
 
     async def create(
         self, tenant: str, config: LoraConfig, *, unknown: tuple[str, ...] = (), request: RequestKey | None = None
@@ -36,10 +38,12 @@ class LoraConfigService:
         Raises:
             ValidationError: its output path leaves the root.
             ConflictError: the name is taken.
+            QuotaError: the tenant has as many as it may have.
         """
         self._check(tenant, config)
 
         async def make(transaction: Transaction) -> Answer[LoraConfigRecord]:
+            await self._quotas.check_new(transaction, tenant, "configs")
             record = await transaction.lora_configs.add(tenant, config)
             return Answer(value=record, warnings=(*unknown, *_warnings(config)))
 

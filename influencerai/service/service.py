@@ -14,7 +14,9 @@ from influencerai.service.keys import KeyService
 from influencerai.service.lora_configs import LoraConfigService
 from influencerai.service.picture_work import PictureWork
 from influencerai.service.pre_flights import PreFlightService
+from influencerai.service.quotas import QuotaService
 from influencerai.service.upkeep import Upkeep
+from influencerai.service.usage import UsageService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.tenant_folders import TenantFolders
@@ -27,12 +29,14 @@ class Service:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.folders = TenantFolders(settings)
-        self.lora_configs = LoraConfigService(self.store, self.folders)
+        self.usage = UsageService(self.store, settings, self.folders)
+        self.quotas = QuotaService(self.store, settings, self.usage)
+        self.lora_configs = LoraConfigService(self.store, self.folders, self.quotas)
         self._picture_work = PictureWork(settings)
-        self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work)
-        self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work)
-        self.jobs = JobService(self.store, settings, self.datasets)
-        self.job_runs = JobRunService(self.store, settings, self.folders)
+        self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work, self.quotas)
+        self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work, self.quotas)
+        self.jobs = JobService(self.store, settings, self.datasets, self.quotas)
+        self.job_runs = JobRunService(self.store, self.folders, self.quotas)
         self.job_log = JobLogService(self.store, self.folders)
         self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders, self._picture_work)
         self.event_streams = EventStreams(

@@ -21,9 +21,12 @@ from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
 from influencerai.store.schema import attempts, counts, jobs
+from influencerai.store.times import to_datetime
 
 USAGE = "device_ms"
-"""The noun under which a tenant's device-time is counted."""
+"""The noun under which a tenant's device-time is counted for its turn."""
+USED = "used_ms"
+"""The noun under which a tenant's device-time is counted for its quota, by the month of an attempt's end."""
 _STARTED = ("", "attempt", "", "")
 """Under which all attempts that were ever started are counted, of all tenants."""
 ACTIVE = ("pending", "running")
@@ -101,6 +104,8 @@ class Attempts:
             return
         used = round((row.ended_at - row.started_at) * row.devices)
         self._counts.add(job.tenant_id, USAGE, "", "", used - row.charged)
+        if outcome not in UNPAID and used > 0:
+            self._counts.add(job.tenant_id, USED, f"{to_datetime(row.ended_at):%Y-%m}", "", used)
         if outcome not in UNPAID and row.tok_per_second * row.devices > 0:
             paid = math.ceil(used / 1000 * row.tok_per_second)
             cost = func.coalesce(jobs.c.cost_tok, 0) + paid

@@ -27,7 +27,7 @@ NOT_WAITING: Mapping[str, None] = {"waiting": None, "queue_position": None, "est
 """Of a job that waits no more."""
 CANCELLED = "cancelled"
 """The status that `?status=cancelled` filters by: failed, and asked for."""
-_SHOWN = [column for column in jobs.c if column.name not in ("snapshot", "plan", "needs")]
+SHOWN = [column for column in jobs.c if column.name not in ("snapshot", "plan", "needs")]
 """What a list of jobs needs; what a job trains is long."""
 
 
@@ -128,13 +128,13 @@ class Jobs:
 
     async def get(self, tenant: str, id: str) -> Job | None:
         """One job as its users see it, or None."""
-        statement = select(*_SHOWN).where(jobs.c.tenant_id == tenant, jobs.c.id == id)
+        statement = select(*SHOWN).where(jobs.c.tenant_id == tenant, jobs.c.id == id)
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else job_of(row)
 
     async def detail(self, tenant: str, id: str) -> tuple[Job, Mapping[str, Any], str] | None:
         """One job, what it was made of, and its output folder; without its plan, which is long."""
-        statement: Select[Any] = select(*_SHOWN, jobs.c.snapshot).where(jobs.c.tenant_id == tenant, jobs.c.id == id)
+        statement: Select[Any] = select(*SHOWN, jobs.c.snapshot).where(jobs.c.tenant_id == tenant, jobs.c.id == id)
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else (job_of(row), row.snapshot, row.output_dir)
 
@@ -146,7 +146,7 @@ class Jobs:
     async def page(self, tenant: str, query: JobQuery) -> Page[Job]:
         """A slice of the tenant's jobs."""
         total = await self._total(tenant, query)
-        statement: Select[Any] = select(*_SHOWN).where(jobs.c.tenant_id == tenant)
+        statement: Select[Any] = select(*SHOWN).where(jobs.c.tenant_id == tenant)
         if query.status == CANCELLED:
             statement = statement.where(jobs.c.status == "failed", jobs.c.cancelled)
         elif query.status:

@@ -288,3 +288,25 @@ request_counts = Table(
     Column("count", BigInteger, nullable=False),
 )
 """Requests of the running minute; a crash may lose them."""
+
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("tenant_id", String(64), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("value", Float(53)),
+)
+"""Limits of single tenants, which win over the settings'; NULL is no limit."""
+
+disk_usage = Table(
+    "disk_usage",
+    metadata,
+    Column("tenant_id", String(64), primary_key=True),
+    Column("datasets", BigInteger, nullable=False),
+    Column("runs", BigInteger, nullable=False),
+    Column("loras", BigInteger, nullable=False),
+    Column("other", BigInteger, nullable=False),
+    Column("added", BigInteger, nullable=False),  # by uploads since
+    Column("measured_at", BigInteger, nullable=False),
+)
+"""Bytes of each tenant's files, as last measured."""

@@ -18,9 +18,11 @@ from influencerai.store.jobs import Jobs
 from influencerai.store.lora_configs import LoraConfigs
 from influencerai.store.nodes import Nodes
 from influencerai.store.queue import Queue
+from influencerai.store.quotas import Quotas
 from influencerai.store.request_counts import RequestCounts
 from influencerai.store.tenants import lock_tenant
 from influencerai.store.turns import Turns
+from influencerai.store.usage import UsageRecords
 from influencerai.store.workers import Workers
 
 
@@ -42,6 +44,8 @@ class Transaction:
         self.nodes = Nodes(connection)
         self.request_counts = RequestCounts(connection)
         self.attempts = Attempts(connection, self.counts)
+        self.quotas = Quotas(connection)
+        self.usage = UsageRecords(connection, self.counts)
 
     async def lock_tenant(self, tenant: str) -> None:
         """Until the end, nobody else decides about all that the tenant has; taken before any other lock."""

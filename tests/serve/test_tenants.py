@@ -18,10 +18,15 @@ from tests.serve.running import ANN, BOB, UNKNOWN_ID, Api, picture, routes, runn
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")}
+OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")} | {
+    ("GET", "/admin/tenants"),
+    ("GET", "/admin/jobs"),
+    ("GET", "/admin/tenants/{tenant}"),
+    ("PATCH", "/admin/tenants/{tenant}/quotas"),
+}
 """About no tenant."""
-OWN_VIEW = {("GET", "/cluster")}
-"""What shows the asking tenant's part of something shared; tested with the cluster."""
+OWN_VIEW = {("GET", "/cluster"), ("GET", "/usage")}
+"""What shows the asking tenant's part of something shared; tested with the cluster and the quotas."""
 LISTS = {("GET", "/datasets"), ("GET", "/lora-configs"), ("GET", "/jobs"), ("GET", "/jobs/series")}
 CREATES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/datasets"): {"json": {"kind": "lora-training", "path": "data/datasets/me"}},

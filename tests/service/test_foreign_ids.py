@@ -35,6 +35,8 @@ NOUNS = {
     "keys",
     "health",
     "cluster",
+    "usage",
+    "quotas",
 }
 NOT_A_TENANTS = {
     "datasets.resume_looking",
@@ -49,11 +51,20 @@ NOT_A_TENANTS = {
     "keys.revoke",
     "keys.authenticate",
     "keys.write_uses",
+    "usage.of_all",
+    "usage.jobs",
+    "usage.freshen",
+    "quotas.change",
+    "quotas.check_new",
+    "quotas.check_new_job",
+    "quotas.freshen",
+    "quotas.upload_limit",
+    "quotas.uploading",
 }
 """For the process or its operator; no route lends them to a tenant."""
 OF_ITS_OWN = {"datasets.look_again", "datasets.folder"}
 """Given a dataset that a method above has found."""
-OWN_VIEW = {"cluster.show"}
+OWN_VIEW = {"cluster.show", "usage.of"}
 """A tenant's part of what is shared; tested in tests/serve/test_cluster.py."""
 Call = Callable[[Service, str, dict[str, str]], Any]
 LISTS: dict[str, Call] = {

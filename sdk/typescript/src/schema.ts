@@ -424,6 +424,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Usage
+         * @description What you have, have used and may use: jobs, device time, bytes on the disk, quotas.
+         */
+        get: operations["get_usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/tenants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Tenants
+         * @description Every tenant with its usage and quotas.
+         */
+        get: operations["list_tenants"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/tenants/{tenant}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Tenant
+         * @description The usage and quotas of one tenant.
+         */
+        get: operations["get_tenant"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/tenants/{tenant}/quotas": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Set Quotas
+         * @description Set quotas of one tenant: a number, null for no limit, or "default"; absent ones stay.
+         */
+        patch: operations["set_quotas"];
+        trace?: never;
+    };
+    "/admin/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List All Jobs
+         * @description Jobs of all tenants.
+         */
+        get: operations["list_all_jobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -706,6 +806,23 @@ export interface components {
             /** @default [] */
             warnings?: string[];
         };
+        /** @description Bytes of a tenant's files; a file with several names counts once. */
+        DiskUsage: {
+            /** @description Folders of registered datasets. */
+            datasets: number;
+            /** @description States, logs and copies of pictures of jobs. */
+            runs: number;
+            /** @description Output folders: LoRA files and samples. */
+            loras: number;
+            /** @description The rest of the tenant's root; 0 in development, where all share one. */
+            other: number;
+            total: number;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            measuredAt: string;
+        };
         /** @description Every error's body. */
         ErrorBody: {
             statusCode: number;
@@ -715,6 +832,8 @@ export interface components {
             remedy?: string | null;
             /** @description What a conflict is with. */
             id?: string | null;
+            /** @description The quota that is used up. */
+            quota?: components["schemas"]["QuotaExcess"] | null;
         };
         /** @description Events of a job, and the number of its last one. */
         EventPage: {
@@ -1339,6 +1458,43 @@ export interface components {
             time: components["schemas"]["TimeEstimate"];
             device: components["schemas"]["AssumedDevice"];
         };
+        /** @description Quotas to set: a number, null for no limit, or "default" for the setting's. Absent ones stay. */
+        QuotaChange: {
+            /** @description Registered datasets. */
+            datasets?: number | "default" | null;
+            /** @description Configurations. */
+            configs?: number | "default" | null;
+            /** @description GiB of files. */
+            storedGib?: number | "default" | null;
+            /** @description Pending and running jobs. */
+            activeJobs?: number | "default" | null;
+            /** @description Jobs submitted in a day, in UTC. */
+            jobsPerDay?: number | "default" | null;
+            /** @description MiB of one upload. */
+            uploadMib?: number | "default" | null;
+            /** @description Hours of devices in a month, in UTC. */
+            gpuHoursPerMonth?: number | "default" | null;
+        };
+        /** @description A quota that does not allow more. */
+        QuotaExcess: {
+            name: string;
+            used: number;
+            limit: number;
+        };
+        /** @description One quota, and how much of it is used. */
+        QuotaUse: {
+            /** @enum {string} */
+            name: "datasets" | "configs" | "storedGib" | "activeJobs" | "jobsPerDay" | "uploadMib" | "gpuHoursPerMonth";
+            /** @description Null where nothing adds up: the size of one upload. */
+            used?: number | null;
+            /** @description Null: no limit. */
+            limit?: number | null;
+            /**
+             * @description Whether a setting or a quota of the tenant says so.
+             * @enum {string}
+             */
+            source: "default" | "tenant";
+        };
         /** @description Whether requests can be served. */
         Readiness: {
             /** @enum {string} */
@@ -1573,6 +1729,27 @@ export interface components {
             /** @enum {string} */
             status: "pending" | "processing" | "ready" | "failed";
         };
+        /** @description What one tenant has and has used. */
+        Usage: {
+            tenantId: string;
+            /** @description Jobs by status; cancelled ones apart from failed ones. */
+            jobs: {
+                [key: string]: number;
+            };
+            datasets: number;
+            configs: number;
+            /** @description Seconds of devices (GPUs; without one, trainings on cores), ever. */
+            deviceSeconds: number;
+            /** @description The same since the month began, in UTC. */
+            deviceSecondsThisMonth: number;
+            /** @description As last measured; null before the first time. */
+            disk?: components["schemas"]["DiskUsage"] | null;
+            quotas: components["schemas"]["QuotaUse"][];
+        };
+        /** @description What every tenant has and has used. */
+        UsageList: {
+            data: components["schemas"]["Usage"][];
+        };
         /** @description A dataset, and what its user should know. */
         WarnedDataset: {
             /** @description What was ignored, or is probably not meant. */
@@ -1701,6 +1878,25 @@ export interface components {
              */
             updatedAt: string;
         };
+        /** @description Usage after a change of quotas, and what was ignored. */
+        WarnedUsage: {
+            /** @description What was ignored, or is probably not meant. */
+            warnings: string[];
+            tenantId: string;
+            /** @description Jobs by status; cancelled ones apart from failed ones. */
+            jobs: {
+                [key: string]: number;
+            };
+            datasets: number;
+            configs: number;
+            /** @description Seconds of devices (GPUs; without one, trainings on cores), ever. */
+            deviceSeconds: number;
+            /** @description The same since the month began, in UTC. */
+            deviceSecondsThisMonth: number;
+            /** @description As last measured; null before the first time. */
+            disk?: components["schemas"]["DiskUsage"] | null;
+            quotas: components["schemas"]["QuotaUse"][];
+        };
     };
     responses: {
         /** @description Something in the request cannot be used, or cannot be done now. */
@@ -1762,8 +1958,8 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 403,
-                 *       "message": "This needs a tenant's credential.",
-                 *       "remedy": "Send an API key or a JWT with the scope 'tenant'."
+                 *       "message": "The credential's scope 'read' does not allow changing what the tenant owns: that needs the scope 'full'.",
+                 *       "remedy": "Send a credential with that scope; the operator makes one with `influencerai keys create`."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -3884,6 +4080,517 @@ export interface operations {
                     "application/json": components["schemas"]["Cluster"];
                 };
             };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_usage: {
+        parameters: {
+            query?: {
+                /** @description Measure the disk now. */
+                refresh?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "tenantId": "tenant_demo",
+                     *       "jobs": {
+                     *         "pending": 0,
+                     *         "running": 1,
+                     *         "completed": 11,
+                     *         "failed": 1,
+                     *         "cancelled": 0
+                     *       },
+                     *       "datasets": 2,
+                     *       "configs": 3,
+                     *       "deviceSeconds": 52000,
+                     *       "deviceSecondsThisMonth": 4500,
+                     *       "disk": {
+                     *         "datasets": 1000000000,
+                     *         "runs": 500000000,
+                     *         "loras": 110000000,
+                     *         "other": 612736,
+                     *         "total": 1610612736,
+                     *         "measuredAt": "2025-01-15T10:30:00.000Z"
+                     *       },
+                     *       "quotas": [
+                     *         {
+                     *           "name": "datasets",
+                     *           "used": 2,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "configs",
+                     *           "used": 3,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "storedGib",
+                     *           "used": 1.5,
+                     *           "limit": 200,
+                     *           "source": "tenant"
+                     *         },
+                     *         {
+                     *           "name": "activeJobs",
+                     *           "used": 1,
+                     *           "limit": 5,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "jobsPerDay",
+                     *           "used": 4,
+                     *           "limit": 500,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "uploadMib",
+                     *           "used": null,
+                     *           "limit": 2048,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "gpuHoursPerMonth",
+                     *           "used": 1.25,
+                     *           "limit": null,
+                     *           "source": "default"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    list_tenants: {
+        parameters: {
+            query?: {
+                /** @description Measure the disk now. */
+                refresh?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "tenantId": "tenant_demo",
+                     *           "jobs": {
+                     *             "pending": 0,
+                     *             "running": 1,
+                     *             "completed": 11,
+                     *             "failed": 1,
+                     *             "cancelled": 0
+                     *           },
+                     *           "datasets": 2,
+                     *           "configs": 3,
+                     *           "deviceSeconds": 52000,
+                     *           "deviceSecondsThisMonth": 4500,
+                     *           "disk": {
+                     *             "datasets": 1000000000,
+                     *             "runs": 500000000,
+                     *             "loras": 110000000,
+                     *             "other": 612736,
+                     *             "total": 1610612736,
+                     *             "measuredAt": "2025-01-15T10:30:00.000Z"
+                     *           },
+                     *           "quotas": [
+                     *             {
+                     *               "name": "datasets",
+                     *               "used": 2,
+                     *               "limit": 1000,
+                     *               "source": "default"
+                     *             },
+                     *             {
+                     *               "name": "configs",
+                     *               "used": 3,
+                     *               "limit": 1000,
+                     *               "source": "default"
+                     *             },
+                     *             {
+                     *               "name": "storedGib",
+                     *               "used": 1.5,
+                     *               "limit": 200,
+                     *               "source": "tenant"
+                     *             },
+                     *             {
+                     *               "name": "activeJobs",
+                     *               "used": 1,
+                     *               "limit": 5,
+                     *               "source": "default"
+                     *             },
+                     *             {
+                     *               "name": "jobsPerDay",
+                     *               "used": 4,
+                     *               "limit": 500,
+                     *               "source": "default"
+                     *             },
+                     *             {
+                     *               "name": "uploadMib",
+                     *               "used": null,
+                     *               "limit": 2048,
+                     *               "source": "default"
+                     *             },
+                     *             {
+                     *               "name": "gpuHoursPerMonth",
+                     *               "used": 1.25,
+                     *               "limit": null,
+                     *               "source": "default"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["UsageList"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_tenant: {
+        parameters: {
+            query?: {
+                /** @description Measure the disk now. */
+                refresh?: boolean;
+            };
+            header?: never;
+            path: {
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "tenantId": "tenant_demo",
+                     *       "jobs": {
+                     *         "pending": 0,
+                     *         "running": 1,
+                     *         "completed": 11,
+                     *         "failed": 1,
+                     *         "cancelled": 0
+                     *       },
+                     *       "datasets": 2,
+                     *       "configs": 3,
+                     *       "deviceSeconds": 52000,
+                     *       "deviceSecondsThisMonth": 4500,
+                     *       "disk": {
+                     *         "datasets": 1000000000,
+                     *         "runs": 500000000,
+                     *         "loras": 110000000,
+                     *         "other": 612736,
+                     *         "total": 1610612736,
+                     *         "measuredAt": "2025-01-15T10:30:00.000Z"
+                     *       },
+                     *       "quotas": [
+                     *         {
+                     *           "name": "datasets",
+                     *           "used": 2,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "configs",
+                     *           "used": 3,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "storedGib",
+                     *           "used": 1.5,
+                     *           "limit": 200,
+                     *           "source": "tenant"
+                     *         },
+                     *         {
+                     *           "name": "activeJobs",
+                     *           "used": 1,
+                     *           "limit": 5,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "jobsPerDay",
+                     *           "used": 4,
+                     *           "limit": 500,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "uploadMib",
+                     *           "used": null,
+                     *           "limit": 2048,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "gpuHoursPerMonth",
+                     *           "used": 1.25,
+                     *           "limit": null,
+                     *           "source": "default"
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    set_quotas: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                tenant: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "storedGib": 200,
+                 *       "gpuHoursPerMonth": null,
+                 *       "activeJobs": "default"
+                 *     }
+                 */
+                "application/json": components["schemas"]["QuotaChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "tenantId": "tenant_demo",
+                     *       "jobs": {
+                     *         "pending": 0,
+                     *         "running": 1,
+                     *         "completed": 11,
+                     *         "failed": 1,
+                     *         "cancelled": 0
+                     *       },
+                     *       "datasets": 2,
+                     *       "configs": 3,
+                     *       "deviceSeconds": 52000,
+                     *       "deviceSecondsThisMonth": 4500,
+                     *       "disk": {
+                     *         "datasets": 1000000000,
+                     *         "runs": 500000000,
+                     *         "loras": 110000000,
+                     *         "other": 612736,
+                     *         "total": 1610612736,
+                     *         "measuredAt": "2025-01-15T10:30:00.000Z"
+                     *       },
+                     *       "quotas": [
+                     *         {
+                     *           "name": "datasets",
+                     *           "used": 2,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "configs",
+                     *           "used": 3,
+                     *           "limit": 1000,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "storedGib",
+                     *           "used": 1.5,
+                     *           "limit": 200,
+                     *           "source": "tenant"
+                     *         },
+                     *         {
+                     *           "name": "activeJobs",
+                     *           "used": 1,
+                     *           "limit": 5,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "jobsPerDay",
+                     *           "used": 4,
+                     *           "limit": 500,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "uploadMib",
+                     *           "used": null,
+                     *           "limit": 2048,
+                     *           "source": "default"
+                     *         },
+                     *         {
+                     *           "name": "gpuHoursPerMonth",
+                     *           "used": 1.25,
+                     *           "limit": null,
+                     *           "source": "default"
+                     *         }
+                     *       ],
+                     *       "warnings": []
+                     *     }
+                     */
+                    "application/json": components["schemas"]["WarnedUsage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            413: components["responses"]["TooLarge"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    list_all_jobs: {
+        parameters: {
+            query?: {
+                /** @description Items in the page. */
+                take?: number;
+                /** @description Items before the page. */
+                skip?: number;
+                /** @description Direction of the sort field, then of the id. */
+                sortOrder?: "asc" | "desc";
+                /** @description Only jobs of this tenant. */
+                tenant?: string;
+                status?: "pending" | "running" | "completed" | "failed" | "cancelled";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A slice of the list. */
+            200: {
+                headers: {
+                    /** @description Items in the whole list. */
+                    "X-Total-Count"?: number;
+                    /** @description Items asked for. */
+                    "X-Take"?: number;
+                    /** @description Items before the page. */
+                    "X-Skip"?: number;
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "id": "0198f3a1-5c00-7000-8000-00000000000c",
+                     *           "tenantId": "tenant_demo",
+                     *           "type": "lora-training",
+                     *           "payload": {
+                     *             "datasetId": "0198f3a1-5c00-7000-8000-00000000000a",
+                     *             "loraConfigId": "0198f3a1-5c00-7000-8000-00000000000b"
+                     *           },
+                     *           "status": "completed",
+                     *           "result": {
+                     *             "loraPath": "data/loras/my-influencer-v1/my-influencer-v1-final.safetensors",
+                     *             "checkpoints": [
+                     *               "my-influencer-v1-epoch-5.safetensors",
+                     *               "my-influencer-v1-epoch-10.safetensors",
+                     *               "my-influencer-v1-epoch-15.safetensors",
+                     *               "my-influencer-v1-final.safetensors"
+                     *             ],
+                     *             "finalLoss": 0.0123,
+                     *             "trainingTimeMinutes": 95
+                     *           },
+                     *           "costTok": null,
+                     *           "startedAt": "2025-01-15T11:31:00.000Z",
+                     *           "finishedAt": "2025-01-15T13:06:00.000Z",
+                     *           "createdAt": "2025-01-15T11:30:00.000Z",
+                     *           "updatedAt": "2025-01-15T13:06:00.000Z",
+                     *           "waiting": null,
+                     *           "cancelRequested": false,
+                     *           "retryOf": null
+                     *         }
+                     *       ],
+                     *       "total": 1,
+                     *       "take": 20,
+                     *       "skip": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobPage"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
             401: components["responses"]["Unauthorized"];
             403: components["responses"]["Forbidden"];
             405: components["responses"]["MethodNotAllowed"];

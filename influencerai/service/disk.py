@@ -1,0 +1,81 @@
+"""Disk: bytes of one tenant's files, by what they are.
+
+Links are never followed, and a file with several names counts once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from influencerai.domain.relative_path import OWN_FOLDER
+from influencerai.settings import Settings
+from influencerai.store.usage import TenantFiles
+from influencerai.tenant_folders import TenantFolders
+
+PARTS = ("datasets", "runs", "loras", "other")
+
+
+def measure(folders: TenantFolders, tenant: str, files: TenantFiles) -> dict[str, int]:
+    """Bytes of the tenant's files by part. A folder that is a dataset and an output folder counts as the former."""
+    root = folders.root(tenant)
+    places = {
+        "datasets": [root / path for path in files.datasets],
+        "runs": [folders.run_dir(tenant, id) for id in files.job_ids],
+        "loras": [root / path for path in files.outputs],
+        "other": [],
+    }
+    if not folders.is_shared:
+        places["runs"].append(root / OWN_FOLDER)
+        places["other"].append(root)
+    seen: set[tuple[int, int]] = set()
+    sizes = dict.fromkeys(PARTS, 0)
+    for part in PARTS:
+        for place in places[part]:
+            if _is_plain(root, place):
+                for size, inode in _files(place):
+                    if inode not in seen:
+                        seen.add(inode)
+                        sizes[part] += size
+    return sizes
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum({inode: size for size, inode in _files(folder)}.values())
+
+
+def free_bytes(settings: Settings) -> dict[str, int]:
+    """Free bytes by folder, root and cache."""
+    found = {}
+    for name, folder in (("root", settings.root), ("cache", settings.cache_dir)):
+        with suppress(OSError):
+            state = os.statvfs(folder)
+            found[name] = state.f_bavail * state.f_frsize
+    return found
+
+
+def _is_plain(root: Path, place: Path) -> bool:
+    """Whether no part of the path below the root is a link: what a link leads to is somewhere else's."""
+    if place == root:
+        return True
+    parts = place.relative_to(root).parts
+    return not any(root.joinpath(*parts[: count + 1]).is_symlink() for count in range(len(parts)))
+
+
+def _files(folder: Path) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Size and inode of each regular file below the folder."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                        continue
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(found.st_mode):
+                        yield found.st_size, (found.st_dev, found.st_ino)
