@@ -171,6 +171,13 @@ class Settings(BaseSettings):
         description="Bits that files of the server and its workers lack (umask): 077 keeps them to its user, 027 lets "
         "the group read.",
     )
+    retention_days: float | None = Field(
+        None,
+        gt=0,
+        le=1e5,
+        description="Days after which `influencerai gc`, and a server once a day, removes what ended jobs and runs "
+        "have left; LoRA files stay. Default: a server removes nothing.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the server logs.")
     log_format: Literal["json", "text"] = Field("text", description="How the server logs.")
 

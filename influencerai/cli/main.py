@@ -28,6 +28,7 @@ COMMANDS = {
     "db": "Upgrade or check the database of the server.",
     "keys": "Make, list and revoke API keys.",
     "admin": "See all tenants, their jobs and usage; set quotas.",
+    "gc": "Remove what ended jobs and runs have left.",
     "doctor": "Show versions, devices and settings, and what is missing.",
 }
 """Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""

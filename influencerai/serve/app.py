@@ -13,7 +13,8 @@ from influencerai.serve.cors import Cors
 from influencerai.serve.errors import UnexpectedErrors, add_error_handlers
 from influencerai.serve.gate import Gate
 from influencerai.serve.heads import HeadRequests
-from influencerai.serve.observation import REQUEST_ID_HEADER, Figures, Observation
+from influencerai.serve.metrics import Figures
+from influencerai.serve.observation import REQUEST_ID_HEADER, Observation
 from influencerai.serve.openapi import DOCUMENT_PATH, add_page, describe, operation_id
 from influencerai.serve.routes.cluster import cluster_routes
 from influencerai.serve.routes.dataset_images import dataset_image_routes

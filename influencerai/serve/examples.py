@@ -314,5 +314,6 @@ PATH_PARAMETERS: dict[tuple[str, str], tuple[str, str]] = {
     ("LoRA configs", "id"): ("The configuration's id.", CONFIG),
     ("Jobs", "id"): ("The job's id.", JOB),
     ("Jobs", "name"): ("The file's name.", _LORA),
+    ("Operation", "tenant"): ("The tenant's id.", "tenant_demo"),
 }
 """By tag and name, what a path's parameter means, and an example."""

@@ -1,4 +1,4 @@
-"""Observation: every request gets an id, a line in the log, and its place in the figures for Prometheus."""
+"""Observation: every request gets an id, a line in the log, and its place in the metrics."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from influencerai.serve.errors import UNEXPECTED, plain_error
+from influencerai.serve.metrics import Figures
 
 REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -21,21 +21,6 @@ _JOB_PATH = re.compile(r"/jobs/([0-9a-f-]{36})(?:/|$)")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Any other word would be a series of its own."""
 _log = logging.getLogger("influencerai.requests")
-
-
-class Figures:
-    """What Prometheus is told of this process."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ("method", "route", "status")
-        self.requests = Counter("influencerai_requests", "Requests answered.", labels, registry=self.registry)
-        self.seconds = Histogram(
-            "influencerai_request_seconds", "Time to the end of an answer.", labels[:2], registry=self.registry
-        )
-        self.streams = Gauge("influencerai_event_streams", "Open event streams.", registry=self.registry)
-        self.jobs = Gauge("influencerai_jobs", "Jobs of all tenants.", ("status",), registry=self.registry)
-        self.workers = Gauge("influencerai_workers", "Workers seen lately.", registry=self.registry)
 
 
 class Observation:
@@ -73,8 +58,7 @@ class Observation:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._figures.requests.labels(method, route, str(status)).inc()
-        self._figures.seconds.labels(method, route).observe(seconds)
+        self._figures.note(method=method, route=route, status=status, seconds=seconds)
         principal = scope.get("state", {}).get("principal")
         fields: dict[str, Any] = {
             "method": scope["method"],

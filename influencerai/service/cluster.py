@@ -25,14 +25,20 @@ class ClusterService:
             nodes = await transaction.nodes.seen(within_seconds=self._seconds)
             active = await transaction.attempts.active()
             workers = await transaction.workers.seen(within_seconds=self._seconds)
-        here: dict[str, list[ActiveAttempt]] = {}
-        for attempt in active:
-            here.setdefault(attempt.held.node, []).append(attempt)
-        shown = tuple(_shown(seen, here.get(seen.node.id, []), tenant) for seen in nodes)
-        return Cluster(nodes=shown, workers=len(workers))
+        return Cluster(nodes=shown_nodes(nodes, active, tenant=tenant), workers=len(workers))
 
 
-def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str) -> ClusterNode:
+def shown_nodes(
+    nodes: Sequence[NodeState], active: Sequence[ActiveAttempt], *, tenant: str | None = None
+) -> tuple[ClusterNode, ...]:
+    """The nodes with what attempts hold of them; of the jobs, only those of the tenant."""
+    here: dict[str, list[ActiveAttempt]] = {}
+    for attempt in active:
+        here.setdefault(attempt.held.node, []).append(attempt)
+    return tuple(_shown(seen, here.get(seen.node.id, []), tenant) for seen in nodes)
+
+
+def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None) -> ClusterNode:
     node = seen.node
     own = [attempt for attempt in here if attempt.tenant_id == tenant]
     return ClusterNode(

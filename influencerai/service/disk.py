@@ -6,9 +6,11 @@ Links are never followed, and a file with several names counts once.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from influencerai.domain.relative_path import OWN_FOLDER
@@ -43,18 +45,21 @@ def measure(folders: TenantFolders, tenant: str, files: TenantFiles) -> dict[str
     return sizes
 
 
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum({inode: size for size, inode in _files(folder)}.values())
+@dataclass(frozen=True, kw_only=True)
+class DiskSpace:
+    """Bytes of one disk."""
+
+    free: int
+    size: int
 
 
-def free_bytes(settings: Settings) -> dict[str, int]:
-    """Free bytes by folder, root and cache."""
+def disk_spaces(settings: Settings) -> dict[str, DiskSpace]:
+    """The disks under the folders that fill: root and cache; one that cannot be asked is absent."""
     found = {}
     for name, folder in (("root", settings.root), ("cache", settings.cache_dir)):
         with suppress(OSError):
-            state = os.statvfs(folder)
-            found[name] = state.f_bavail * state.f_frsize
+            usage = shutil.disk_usage(folder)
+            found[name] = DiskSpace(free=usage.free, size=usage.total)
     return found
 
 

@@ -8,18 +8,24 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
+from influencerai.domain.cluster import ClusterNode
 from influencerai.domain.wire import WireModel
 from influencerai.errors import InfluencerAIError
+from influencerai.service.cluster import shown_nodes
+from influencerai.service.disk import DiskSpace, disk_spaces
 from influencerai.settings import Settings
 from influencerai.store import Store
+from influencerai.store.job_figures import JobFigures
 
 _DEADLINE_SECONDS = 5.0
 _LASTS_SECONDS = 1.0
 _MIB = 2**20
+_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +44,17 @@ class Readiness(WireModel):
     checks: dict[str, Check] = Field(
         default_factory=dict, description="In production for those alone who send a credential."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFigures:
+    """What monitoring reads, the same from every server of a database."""
+
+    statuses: dict[str, int]
+    jobs: JobFigures
+    workers: int
+    nodes: tuple[ClusterNode, ...]
+    disks: dict[str, DiskSpace]
 
 
 class HealthService:
@@ -72,15 +89,26 @@ class HealthService:
         ready = all(check.status == "ok" for check in checks.values())
         return Readiness(status="ready" if ready else "not ready", checks=checks)
 
-    async def jobs_by_status(self) -> dict[str, int]:
-        """Jobs of all tenants; cancelled ones are a status of their own."""
-        async with self._store.read() as transaction:
-            return await transaction.counts.overall("job")
+    async def figures(self) -> ServerFigures:
+        """Figures over all tenants and servers, for monitoring.
 
-    async def workers(self) -> int:
-        """Workers seen lately."""
+        Raises:
+            StoreError: the database does not answer.
+        """
+        seconds = self._settings.lease_seconds
         async with self._store.read() as transaction:
-            return len(await transaction.workers.seen(within_seconds=self._settings.lease_seconds))
+            found = await transaction.counts.overall("job")
+            jobs = await transaction.usage.job_figures()
+            workers = await transaction.workers.seen(within_seconds=seconds)
+            nodes = await transaction.nodes.seen(within_seconds=seconds)
+            active = await transaction.attempts.active()
+        return ServerFigures(
+            statuses={name: found.get(name, 0) for name in _STATUSES},
+            jobs=jobs,
+            workers=len(workers),
+            nodes=shown_nodes(nodes, active),
+            disks=await asyncio.to_thread(disk_spaces, self._settings),
+        )
 
     async def _database(self) -> str:
         await self._store.database.ping()

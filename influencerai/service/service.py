@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influencerai.service.cleanup import CleanupService
 from influencerai.service.cluster import ClusterService
 from influencerai.service.dataset_images import DatasetImageService
 from influencerai.service.datasets import DatasetService
@@ -43,8 +44,9 @@ class Service:
             self.store, poll_seconds=settings.poll_seconds, per_tenant=settings.event_streams_per_tenant
         )
         self.keys = KeyService(self.store)
+        self.cleanup = CleanupService(self.store, settings, self.folders)
         self.cluster = ClusterService(self.store, settings)
-        self._upkeep = Upkeep(self.store, settings, self.datasets, self.keys)
+        self._upkeep = Upkeep(self.store, settings, self.datasets, keys=self.keys, cleanup=self.cleanup)
         self.health = HealthService(self.store, settings, needs_worker=needs_worker)
 
     async def open(self) -> None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 
 from influencerai.errors import InfluencerAIError
+from influencerai.service.cleanup import CleanupRules, CleanupService
 from influencerai.service.datasets import DatasetService
 from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
@@ -20,17 +23,22 @@ from influencerai.worker.remains import Remains
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600
+_DAY_SECONDS = 24 * 3600.0
 _log = logging.getLogger(__name__)
 
 
 class Upkeep:
     """A task of the serving process; several processes do it side by side without harm."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, keys: KeyService) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, datasets: DatasetService, keys: KeyService, cleanup: CleanupService
+    ) -> None:
         self._store = store
         self._settings = settings
         self._datasets = datasets
         self._keys = keys
+        self._cleanup = cleanup
+        self._cleaned: float | None = None
         self._remains = Remains(store, settings)
         self._task: asyncio.Task[None] | None = None
 
@@ -51,6 +59,7 @@ class Upkeep:
             await self._guarded(self._once)
             await self._guarded(self._remains.remove)
             await self._guarded(self._keys.write_uses)
+            await self._guarded(self._clean_daily)
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:
@@ -63,6 +72,16 @@ class Upkeep:
             await transaction.nodes.forget(unseen_seconds=_UNSEEN_SECONDS)
         for tenant, dataset_id in waited_for:
             self._datasets.look_soon(tenant, dataset_id)
+
+    async def _clean_daily(self) -> None:
+        days, moment = self._settings.retention_days, time.monotonic()
+        if days is None or (self._cleaned is not None and moment - self._cleaned < _DAY_SECONDS):
+            return
+        self._cleaned = moment
+        report = await self._cleanup.run(CleanupRules(older_than=timedelta(days=days)))
+        _log.info("Cleanup removed %d bytes.", report.total_bytes)
+        for problem in report.problems:
+            _log.warning("Cleanup: %s", problem)
 
     @staticmethod
     async def _guarded(work: Callable[[], Awaitable[object]]) -> None:

@@ -18,6 +18,7 @@ from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_keep, now
 from influencerai.store.events import append_events
 from influencerai.store.ids import new_id
+from influencerai.store.job_figures import count_transition
 from influencerai.store.paging import page_of
 from influencerai.store.schema import artifacts, attempts, datasets, jobs, lora_configs, outputs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_datetime
@@ -275,6 +276,7 @@ async def write_job(
     row: Row[Any] = (await connection.execute(statement)).one()
     count_job(counts, before, -1)
     count_job(counts, row, 1)
+    count_transition(counts, before, row)
     return row
 
 

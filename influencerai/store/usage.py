@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, union, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.domain.job import Job
+from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.page import Page
 from influencerai.domain.usage import AdminJobQuery, DiskUsage
-from influencerai.store.attempts import USED
+from influencerai.store.attempts import ACTIVE, USED
 from influencerai.store.counts import Counts
-from influencerai.store.dialect import insert_or_set, now
+from influencerai.store.dialect import insert_or_set, now, one_of
+from influencerai.store.job_figures import JobFigures, read_figures
 from influencerai.store.jobs import CANCELLED, SHOWN, job_of
 from influencerai.store.paging import page_of
-from influencerai.store.schema import api_keys, attempts, counts, datasets, disk_usage, jobs, outputs, quotas
+from influencerai.store.schema import (
+    api_keys,
+    artifacts,
+    attempts,
+    counts,
+    datasets,
+    disk_usage,
+    jobs,
+    lora_configs,
+    outputs,
+    quotas,
+)
 from influencerai.store.times import to_datetime
 
 SUBMITTED = "submitted"
 """The noun under which a tenant's submissions are counted, by day."""
+_AT_ONCE = 500
 _PARTS = ("datasets", "runs", "loras", "other")
 
 
@@ -33,6 +46,27 @@ class TenantFiles:
     datasets: tuple[str, ...]
     outputs: tuple[str, ...]
     job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedJob:
+    """Whose a job is, and for how long it has been over."""
+
+    tenant_id: str
+    is_ended: bool
+    ended_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFiles:
+    """Files that datasets, configurations and active jobs name, relative to the tenant's root."""
+
+    folders: tuple[str, ...]
+    texts: frozenset[str]
+
+    def has(self, path: str) -> bool:
+        """Whether one of them needs the file."""
+        return path in self.texts or any(path == folder or path.startswith(f"{folder}/") for folder in self.folders)
 
 
 class UsageRecords:
@@ -51,6 +85,10 @@ class UsageRecords:
         named = union(*(select(table.c.tenant_id) for table in (counts, api_keys, quotas))).subquery()
         statement = select(named.c.tenant_id).where(named.c.tenant_id.is_not(None), named.c.tenant_id != "")
         return sorted((await self._connection.execute(statement)).scalars())
+
+    async def job_figures(self) -> JobFigures:
+        """How long jobs of all tenants wait and take, and why they fail."""
+        return await read_figures(self._connection)
 
     async def jobs_by_status(self, tenant: str) -> dict[str, int]:
         """The tenant's jobs; cancelled ones are a status of their own."""
@@ -129,6 +167,49 @@ class UsageRecords:
         ]
         return TenantFiles(datasets=found[0], outputs=found[1], job_ids=found[2])
 
+    async def ended_jobs(self, ids: Sequence[str]) -> dict[str, EndedJob]:
+        """The jobs with these ids that are there."""
+        found: dict[str, EndedJob] = {}
+        for start in range(0, len(ids), _AT_ONCE):
+            some = one_of(self._connection, jobs.c.id, ids[start : start + _AT_ONCE])
+            found |= await self._ended(some)
+        return found
+
+    async def jobs_with_artifacts(self, *, tenant: str | None) -> dict[str, EndedJob]:
+        """The jobs, of one tenant or of all, that have published files."""
+        published = jobs.c.id.in_(select(artifacts.c.job_id))
+        return await self._ended(published if tenant is None else published & (jobs.c.tenant_id == tenant))
+
+    async def named_files(self, tenant: str) -> NamedFiles:
+        """What datasets, configurations and active jobs of the tenant name."""
+        folders = (await self.files(tenant)).datasets
+        texts: set[str] = set()
+        for column, condition in (
+            (lora_configs.c.document, lora_configs.c.tenant_id == tenant),
+            (jobs.c.snapshot, (jobs.c.tenant_id == tenant) & jobs.c.status.in_(ACTIVE)),
+        ):
+            for document in (await self._connection.execute(select(column).where(condition))).scalars():
+                texts.update(_texts(document))
+        return NamedFiles(folders=folders, texts=frozenset(texts))
+
+    async def forget_artifacts(self, job_id: str, names: Sequence[str]) -> None:
+        """Delete the rows of files that are gone."""
+        for name in names:
+            gone = delete(artifacts).where(artifacts.c.job_id == job_id, artifacts.c.name == name)
+            await self._connection.execute(gone)
+
+    async def _ended(self, condition: ColumnElement[bool]) -> dict[str, EndedJob]:
+        columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.status, jobs.c.finished_at)
+        age = (now() - jobs.c.finished_at).label("age")
+        return {
+            row.id: EndedJob(
+                tenant_id=row.tenant_id,
+                is_ended=row.status in TERMINAL and row.finished_at is not None,
+                ended_seconds=(row.age or 0) / 1000,
+            )
+            for row in await self._connection.execute(select(*columns, age).where(condition))
+        }
+
     async def jobs(self, query: AdminJobQuery) -> Page[Job]:
         """A slice of all tenants' jobs."""
         statement: Select[Any] = select(*SHOWN)
@@ -145,3 +226,15 @@ class UsageRecords:
     async def _disk_row(self, tenant: str) -> Row[Any] | None:
         statement = select(disk_usage).where(disk_usage.c.tenant_id == tenant)
         return (await self._connection.execute(statement)).one_or_none()
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Every text in a JSON document."""
+    if isinstance(document, str):
+        yield document.removeprefix("./")
+    elif isinstance(document, Mapping):
+        for value in document.values():
+            yield from _texts(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _texts(value)

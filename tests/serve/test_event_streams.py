@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -190,7 +191,7 @@ async def test_a_reader_that_leaves_frees_its_place(server: Served, store: Store
     await until(lambda: server.service.event_streams.open_streams == 0)
     assert not server.service.event_streams._topics
     shown = (await client.get("/metrics")).text
-    assert "influencerai_event_streams 0.0" in shown
+    assert re.search(r"^influencerai_event_streams\{.*\} 0.0$", shown, re.MULTILINE)
 
 
 async def test_a_tenant_has_so_many_streams_at_once(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from influencerai.serve.bodies import answer, answer_document
 from influencerai.serve.documents import Responses, errors
-from influencerai.serve.observation import Figures
+from influencerai.serve.metrics import Figures
 from influencerai.serve.principal import MaybePrincipal
 from influencerai.service import Service
 from influencerai.service.health import Readiness
@@ -40,11 +40,7 @@ def health_routes(service: Service, figures: Figures) -> APIRouter:
         """Figures for Prometheus; in production for credentials with the scope `metrics`, `admin` or `worker`."""
         if principal is not None:
             principal.require("metrics")
-        figures.jobs.clear()
-        for status, count in (await service.health.jobs_by_status()).items():
-            figures.jobs.labels(status).set(count)
-        figures.workers.set(await service.health.workers())
-        figures.streams.set(service.event_streams.open_streams)
-        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
+        text = figures.exposition(await service.health.figures(), open_streams=service.event_streams.open_streams)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return router

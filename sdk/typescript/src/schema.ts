@@ -4304,6 +4304,10 @@ export interface operations {
             };
             header?: never;
             path: {
+                /**
+                 * @description The tenant's id.
+                 * @example tenant_demo
+                 */
                 tenant: string;
             };
             cookie?: never;
@@ -4405,6 +4409,10 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                /**
+                 * @description The tenant's id.
+                 * @example tenant_demo
+                 */
                 tenant: string;
             };
             cookie?: never;
