@@ -84,10 +84,10 @@ def tenants(*, refresh: bool, as_json: bool, **given: Any) -> None:
     """List every tenant: active and ended jobs, device hours of this month, bytes, and quotas that are nearly used."""
     found = _run(lambda service: service.usage.of_all(refresh=refresh), given)
     if as_json:
-        print_result({"tenants": [usage.to_wire() for usage in found]})
+        print_result(found.to_wire())
         return
     table = _table("tenant", "pending", "running", "completed", "failed", "hours", "disk", "quotas of 80% and more")
-    for usage in found:
+    for usage in found.data:
         jobs = usage.jobs
         numbers = (jobs["pending"], jobs["running"], jobs["completed"], jobs["failed"] + jobs["cancelled"])
         hours = f"{usage.device_seconds_this_month / 3600:.1f}"
@@ -144,21 +144,23 @@ Examples:
 def usage(*, tenant: str | None, refresh: bool, as_json: bool, **given: Any) -> None:
     """Show jobs, device seconds and bytes of the disk of TENANT, or the disk of every tenant."""
     if tenant is not None:
-        found = _run(lambda service: service.usage.of(tenant, refresh=refresh), given)
+        found = _run(lambda service: service.usage.of(tenant, max_age=0 if refresh else None), given)
         _print_usage(found, as_json=as_json)
         return
     every = _run(lambda service: service.usage.of_all(refresh=refresh), given)
     if as_json:
-        print_result({"tenants": [usage.to_wire() for usage in every]})
+        print_result(every.to_wire())
         return
     table = _table("tenant", "device seconds", "datasets", "runs", "LoRAs", "other", "total", "measured")
-    for one in every:
+    for one in every.data:
         disk = one.disk
         sizes = () if disk is None else (disk.datasets, disk.runs, disk.loras, disk.other, disk.total)
         texts = [size_of(size) for size in sizes] or ["?"] * 5
         measured = "never: use --refresh" if disk is None else f"{age(disk.measured_at)} ago"
         _add_row(table, one.tenant_id, f"{one.device_seconds:g}", *texts, measured)
-    standard_output().print(table)
+    console = standard_output()
+    console.print(table)
+    console.print(f"The cache, which all share: {size_of(every.cache_bytes)}")
 
 
 @admin.group(short_help="Show and set the quotas of a tenant.")

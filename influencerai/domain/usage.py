@@ -51,12 +51,15 @@ class UsageList(WireModel):
     """What every tenant has and has used."""
 
     data: tuple[Usage, ...]
+    cache_bytes: int = Field(
+        description="Bytes of the cache of encoded pictures and captions, which all tenants share."
+    )
 
 
 class UsageQuery(WireModel):
     """How usage is asked for."""
 
-    refresh: QueryBoolean = Field(default=False, description="Measure the disk now.")
+    refresh: QueryBoolean = Field(default=False, description="Measure the disk first; one's own at most every 10 s.")
 
 
 class QuotaChange(WireModel):

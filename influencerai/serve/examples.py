@@ -262,7 +262,7 @@ ANSWERS: dict[str, Any] = {
     "list_job_artifacts": {"data": [_ARTIFACT]},
     "get_cluster": {"nodes": [_NODE], "workers": 0},
     "get_usage": _USAGE,
-    "list_tenants": {"data": [_USAGE]},
+    "list_tenants": {"data": [_USAGE], "cacheBytes": 2147483648},
     "get_tenant": _USAGE,
     "set_quotas": _warned(_USAGE),
     "list_all_jobs": _page(_COMPLETED),

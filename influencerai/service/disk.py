@@ -45,6 +45,11 @@ def measure(folders: TenantFolders, tenant: str, files: TenantFiles) -> dict[str
     return sizes
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(size for size, _ in _files(folder))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiskSpace:
     """Bytes of one disk."""

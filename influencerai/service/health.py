@@ -102,12 +102,13 @@ class HealthService:
             workers = await transaction.workers.seen(within_seconds=seconds)
             nodes = await transaction.nodes.seen(within_seconds=seconds)
             active = await transaction.attempts.active()
+        loop = asyncio.get_running_loop()
         return ServerFigures(
             statuses={name: found.get(name, 0) for name in _STATUSES},
             jobs=jobs,
             workers=len(workers),
             nodes=shown_nodes(nodes, active),
-            disks=await asyncio.to_thread(disk_spaces, self._settings),
+            disks=await loop.run_in_executor(self._disk_thread, disk_spaces, self._settings),
         )
 
     async def _database(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from influencerai.domain.job import Job
 from influencerai.domain.page import Page
-from influencerai.domain.usage import QUOTAS, AdminJobQuery, QuotaName, QuotaUse, Usage
+from influencerai.domain.usage import QUOTAS, AdminJobQuery, QuotaName, QuotaUse, Usage, UsageList
 from influencerai.errors import ValidationError
-from influencerai.service.disk import measure
+from influencerai.service.disk import folder_bytes, measure
 from influencerai.service.quota_limits import QuotaLimits
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
@@ -27,30 +28,35 @@ class UsageService:
     def __init__(self, store: Store, settings: Settings, folders: TenantFolders) -> None:
         self._store = store
         self._folders = folders
+        self._cache_dir = settings.cache_dir
         self._limits = QuotaLimits(settings)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="disk-usage")
+        """Of its own: large folders take long, and nothing else waits for them."""
         self._measuring: dict[str, asyncio.Task[None]] = {}
 
-    async def of(self, tenant: str, *, refresh: bool = False) -> Usage:
-        """What the tenant has, has used and may use; with `refresh` its files are measured now.
+    async def of(self, tenant: str, *, max_age: float | None = None) -> Usage:
+        """What the tenant has, has used and may use; files that were measured `max_age` seconds ago are measured again.
 
         Raises:
             ValidationError: no tenant can have this id.
         """
         check_tenant(tenant)
-        if refresh:
-            await self._measure(tenant)
+        if max_age is not None:
+            await self._measure_older(tenant, seconds=max_age)
         async with self._store.read() as transaction:
             return await self._usage(transaction, tenant)
 
-    async def of_all(self, *, refresh: bool = False) -> list[Usage]:
-        """The same of every tenant, by name."""
+    async def of_all(self, *, refresh: bool = False) -> UsageList:
+        """The same of every tenant, by name, and the cache that they share."""
         async with self._store.read() as transaction:
             tenants = await transaction.usage.tenants()
         if refresh:
             for tenant in tenants:
                 await self._measure(tenant)
         async with self._store.read() as transaction:
-            return [await self._usage(transaction, tenant) for tenant in tenants]
+            found = [await self._usage(transaction, tenant) for tenant in tenants]
+        cache = await asyncio.get_running_loop().run_in_executor(self._threads, folder_bytes, self._cache_dir)
+        return UsageList(data=tuple(found), cache_bytes=cache)
 
     async def jobs(self, query: AdminJobQuery) -> Page[Job]:
         """A slice of all tenants' jobs."""
@@ -60,11 +66,15 @@ class UsageService:
     async def freshen(self, tenant: str, *, limit: float, adding: int = 0) -> None:
         """Measure the tenant's files unless the last time was lately; a moment ago, if that time is over `limit`."""
         async with self._store.read() as transaction:
-            found = await transaction.usage.disk(tenant)
             stored = await transaction.usage.stored_bytes(tenant)
+        is_over = stored >= limit or stored + adding > limit
+        await self._measure_older(tenant, seconds=_REFUSING_SECONDS if is_over else _FRESH_SECONDS)
+
+    async def _measure_older(self, tenant: str, *, seconds: float) -> None:
+        async with self._store.read() as transaction:
+            found = await transaction.usage.disk(tenant)
             now = await transaction.usage.time()
-        oldest = _REFUSING_SECONDS if stored >= limit or stored + adding > limit else _FRESH_SECONDS
-        if found is None or (now - found.measured_at).total_seconds() > oldest:
+        if found is None or (now - found.measured_at).total_seconds() >= seconds:
             await self._measure(tenant)
 
     async def _usage(self, transaction: Transaction, tenant: str) -> Usage:
@@ -111,7 +121,8 @@ class UsageService:
         async with self._store.read() as transaction:
             added = await transaction.usage.added_bytes(tenant)
             files = await transaction.usage.files(tenant)
-        parts = await asyncio.to_thread(measure, self._folders, tenant, files)
+        loop = asyncio.get_running_loop()
+        parts = await loop.run_in_executor(self._threads, measure, self._folders, tenant, files)
         async with self._store.write() as transaction:
             await transaction.usage.note_disk(tenant, parts, seen=added)
 

@@ -180,14 +180,43 @@ async def test_an_older_schema_is_refused_until_it_is_upgraded(
         assert (await connection.execute(text("SELECT name, colour FROM lora_configs"))).all() == [("face", None)]
 
 
-async def test_keys_of_the_first_schema_keep_what_they_opened(bare: Store) -> None:
-    def first_schema(connection: Connection) -> None:
-        config = database._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+def upgrade_to(connection: Connection, revision: str) -> None:
+    config = database._config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
+
+async def test_device_time_of_earlier_attempts_counts_for_quotas(bare: Store) -> None:
+    job = {
+        "id": "j", "tenant_id": "ann", "type": "lora-training", "status": "failed", "cancelled": False,
+        "payload": "{}", "snapshot": "{}", "created_at": 1, "updated_at": 1, "output_dir": "x", "priority": 5,
+        "not_before": 0, "fence": 3, "lost_attempts": 0, "broken_attempts": 0, "last_seq": 0,
+    }  # fmt: skip
+    february, march = 1_738_368_000_000, 1_740_787_200_000  # 2025, UTC
+    attempts = [
+        (1, february, february + 10_000, 2.0, "released"),
+        (2, march - 1000, march + 1000, 1.0, "failed"),
+        (3, march, march + 99_000, 1.0, "lost"),
+        (4, march, None, 1.0, None),
+    ]
     async with bare.database.write() as connection:
-        await connection.run_sync(first_schema)
+        await connection.run_sync(upgrade_to, "0003")
+        names = ", ".join(job)
+        await connection.execute(text(f"INSERT INTO jobs ({names}) VALUES (:{names.replace(', ', ', :')})"), job)
+        for fence, started, ended, devices, outcome in attempts:
+            row = {"fence": fence, "started": started, "ended": ended, "devices": devices, "outcome": outcome}
+            columns = "job_id, fence, node, devices, charged, tok_per_second, started_at, ended_at, outcome"
+            values = "'j', :fence, 'n', :devices, 0, 0, :started, :ended, :outcome"
+            await connection.execute(text(f"INSERT INTO attempts ({columns}) VALUES ({values})"), row)
+    await bare.database.upgrade()
+    async with bare.read() as transaction:
+        used = [await transaction.counts.total("ann", "used_ms", first=month) for month in ("2025-02", "2025-03")]
+    assert used == [20_000, 2_000]
+
+
+async def test_keys_of_the_first_schema_keep_what_they_opened(bare: Store) -> None:
+    async with bare.database.write() as connection:
+        await connection.run_sync(upgrade_to, "0001")
         for number, (scope, tenant) in enumerate((("tenant", "ann"), ("worker", None))):
             row = {"id": scope, "tenant": tenant, "scope": scope, "hash": hash_of(f"iak_{number}")}
             await connection.execute(

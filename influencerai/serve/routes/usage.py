@@ -14,6 +14,9 @@ from influencerai.serve.principal import Admin, Reader
 from influencerai.service import Service
 from influencerai.service.lora_configs import unknown_field_warnings
 
+_OWN_SECONDS = 10.0
+"""Whoever asks for its own usage again and again does not have its folders read each time."""
+
 
 def usage_routes(service: Service) -> APIRouter:
     """Routes over `service.usage` and `service.quotas`."""
@@ -23,17 +26,17 @@ def usage_routes(service: Service) -> APIRouter:
     @router.get("/usage", response_model=Usage, responses=errors(400))
     async def get_usage(tenant: Reader, query: Annotated[UsageQuery, Query()]) -> Response:
         """What you have, have used and may use: jobs, device time, bytes on the disk, quotas."""
-        return answer(await usage.of(tenant, refresh=query.refresh))
+        return answer(await usage.of(tenant, max_age=_OWN_SECONDS if query.refresh else None))
 
     @router.get(f"{ADMIN_PATH}/tenants", response_model=UsageList, responses=errors(400))
     async def list_tenants(admin: Admin, query: Annotated[UsageQuery, Query()]) -> Response:
-        """Every tenant with its usage and quotas."""
-        return answer(UsageList(data=tuple(await usage.of_all(refresh=query.refresh))))
+        """Every tenant with its usage and quotas, and the bytes of the cache that they share."""
+        return answer(await usage.of_all(refresh=query.refresh))
 
     @router.get(f"{ADMIN_PATH}/tenants/{{tenant}}", response_model=Usage, responses=errors(400))
     async def get_tenant(admin: Admin, tenant: str, query: Annotated[UsageQuery, Query()]) -> Response:
         """The usage and quotas of one tenant."""
-        return answer(await usage.of(tenant, refresh=query.refresh))
+        return answer(await usage.of(tenant, max_age=0 if query.refresh else None))
 
     @router.patch(f"{ADMIN_PATH}/tenants/{{tenant}}/quotas", response_model=WarnedUsage, responses=errors(400, 413))
     async def set_quotas(admin: Admin, tenant: str, change: QuotaChange, sent: SentBody) -> Response:

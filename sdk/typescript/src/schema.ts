@@ -453,7 +453,7 @@ export interface paths {
         };
         /**
          * List Tenants
-         * @description Every tenant with its usage and quotas.
+         * @description Every tenant with its usage and quotas, and the bytes of the cache that they share.
          */
         get: operations["list_tenants"];
         put?: never;
@@ -1749,6 +1749,8 @@ export interface components {
         /** @description What every tenant has and has used. */
         UsageList: {
             data: components["schemas"]["Usage"][];
+            /** @description Bytes of the cache of encoded pictures and captions, which all tenants share. */
+            cacheBytes: number;
         };
         /** @description A dataset, and what its user should know. */
         WarnedDataset: {
@@ -4091,7 +4093,7 @@ export interface operations {
     get_usage: {
         parameters: {
             query?: {
-                /** @description Measure the disk now. */
+                /** @description Measure the disk first; one's own at most every 10 s. */
                 refresh?: boolean;
             };
             header?: never;
@@ -4193,7 +4195,7 @@ export interface operations {
     list_tenants: {
         parameters: {
             query?: {
-                /** @description Measure the disk now. */
+                /** @description Measure the disk first; one's own at most every 10 s. */
                 refresh?: boolean;
             };
             header?: never;
@@ -4281,7 +4283,8 @@ export interface operations {
                      *             }
                      *           ]
                      *         }
-                     *       ]
+                     *       ],
+                     *       "cacheBytes": 2147483648
                      *     }
                      */
                     "application/json": components["schemas"]["UsageList"];
@@ -4299,7 +4302,7 @@ export interface operations {
     get_tenant: {
         parameters: {
             query?: {
-                /** @description Measure the disk now. */
+                /** @description Measure the disk first; one's own at most every 10 s. */
                 refresh?: boolean;
             };
             header?: never;
