@@ -105,16 +105,15 @@ def list_(*, tenant: str | None, as_json: bool, **given: Any) -> None:
         print_result({"keys": [_document(key) for key in found]})
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=36)
-    table.add_column("key", no_wrap=True)
-    for title in ("scope", "tenant", "state", "made", "expires", "last used", "name"):
-        table.add_column(title)
+    for title in ("key", "scope", "tenant", "state", "made", "expires", "last used"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("name", overflow="fold")
     for key in found:
         expires = "never" if key.expires_at is None else f"{key.expires_at.astimezone():%Y-%m-%d}"
         used = "never" if key.used_at is None else f"{age(key.used_at)} ago"
         cells = (f"{key.prefix}...", key.scope, key.tenant_id or "-", key.state)
         times = (f"{key.created_at.astimezone():%Y-%m-%d}", expires, used)
-        table.add_row(key.id, *(escape(visible(cell)) for cell in (*cells, *times, key.name)))
+        table.add_row(*(escape(visible(cell)) for cell in (*cells, *times, key.name)))
     standard_output().print(table)
 
 

@@ -87,8 +87,8 @@ def test_scope_expiry_and_last_use_are_listed(keys: Invoke) -> None:
     lifetime = datetime.fromisoformat(listed[0]["expiresAt"]) - datetime.fromisoformat(listed[0]["createdAt"])
     assert lifetime == timedelta(days=30)
     header, first, *_ = keys("list").stdout.splitlines()
-    assert header.split()[:4] == ["id", "key", "scope", "tenant"]
-    assert first.split()[2:5] == ["read", "studio", "active"]
+    assert header.split() == ["key", "scope", "tenant", "state", "made", "expires", "last", "used", "name"]
+    assert first.split()[1:4] == ["read", "studio", "active"]
     assert "never" in first
 
 
