@@ -9,9 +9,11 @@ from pathlib import Path
 from influencerai.cli.packages import check_train_packages
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import output_path
-from influencerai.errors import InfluencerAIError, TrainingError
+from influencerai.errors import CheckpointError, InfluencerAIError, TrainingError
 from influencerai.preflight import Preflight, examine, name_faults
 from influencerai.settings import Settings
+
+_INIT_FROM = "Name by --init-from a .safetensors file, a run's output folder, or its folder in .influencerai/runs."
 
 
 def check_training(
@@ -20,6 +22,7 @@ def check_training(
     *,
     settings: Settings,
     backend: str = "diffusers",
+    init_from: str | None = None,
     warnings: Sequence[str] = (),
     strict: bool = False,
 ) -> Preflight:
@@ -34,7 +37,10 @@ def check_training(
     check_train_packages()
     _check_backend(backend)
     folder, output = settings.root / dataset, settings.root / output_path(config)
-    raise_faults(name_faults(config, folder, settings=settings, output_dir=output))
+    faults = name_faults(config, folder, settings=settings, output_dir=output)
+    if init_from is not None and not (settings.root / init_from).exists():
+        faults.append(CheckpointError(f"{settings.root / init_from} does not exist.", remedy=_INIT_FROM))
+    raise_faults(faults)
     found = examine(config, folder, settings=settings, as_path=True, output_dir=output)
     raise_faults(found.faults)
     if strict:

@@ -48,7 +48,15 @@ def run_training(
         on_event(StageEvent(stage="checking"))
         for message in warnings:
             listener(WarningEvent(message=message))
-        found = check_training(config, dataset, settings=settings, backend=backend, warnings=warnings, strict=strict)
+        found = check_training(
+            config,
+            dataset,
+            settings=settings,
+            backend=backend,
+            init_from=init_from,
+            warnings=warnings,
+            strict=strict,
+        )
         if not as_json and not resume:
             listener.say(chosen_text(found))
 

@@ -66,7 +66,9 @@ def write_samples_sheet(spec: TrainingSpec, *, output_dir: Path, best: int | Non
         for index, prompt in enumerate(prompts)
     ]
     grid = comparison_grid(
-        sections, columns=[_label(epoch, best=best) for epoch in epochs], title=f"{spec.config.name}, seed {spec.seed}"
+        sections,
+        columns=[_label(epoch, spec=spec, best=best) for epoch in epochs],
+        title=f"{spec.config.name}, seed {spec.seed}",
     )
     artifacts.write_atomic(output_dir / SAMPLES_SHEET, encoded(grid))
     return output_dir / SAMPLES_SHEET
@@ -85,8 +87,9 @@ def _spread(epochs: Sequence[int], *, keep: int | None) -> list[int]:
     return sorted(chosen)
 
 
-def _label(epoch: int, *, best: int | None) -> str:
-    name = f"epoch {epoch}" if epoch else BASE
+def _label(epoch: int, *, spec: TrainingSpec, best: int | None) -> str:
+    start = Path(spec.origin.file).stem if spec.origin and spec.origin.step == 0 else BASE
+    name = f"epoch {epoch}" if epoch else start
     return f"{name}, lowest validation" if epoch and epoch == best else name
 
 

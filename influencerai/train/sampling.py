@@ -46,7 +46,8 @@ def draw_samples(
 ) -> None:
     """Draw the run's sample prompts with the modules under training into `samples/` beside the LoRA files.
 
-    Epoch 0 is the base model: the adapter changes nothing before the first step.
+    Epoch 0 is the base model, since a new adapter changes nothing before the first step; or the LoRA that the run
+    starts with.
 
     What the denoiser does afterwards is unchanged: no global generator is touched and modes are restored. Pictures
     that cannot be drawn or written are a WarningEvent.
@@ -70,7 +71,7 @@ def draw_samples(
                     seeds=[spec.seed],
                     size=spec.config.resolution,
                     model=ModelIdentity(name=model_label(spec.model.name), sha256=_file_sha256(base)),
-                    lora=LoraUse(name=f"{spec.output_name}-epoch-{epoch}", strength=1.0) if epoch else None,
+                    lora=_lora_in_training(spec, epoch=epoch),
                     epoch=epoch,
                 )[0]
                 path = folder / f"epoch-{epoch:04d}-{index}-{slug(prompt, default='prompt', longest=40)}.png"
@@ -138,6 +139,13 @@ def sampled_files(output_dir: Path) -> list[tuple[int, Path]]:
     """The pictures that lie in a run's output folder, with their epochs."""
     pictures = sorted((output_dir / SAMPLES_FOLDER).glob("epoch-[0-9]*-*.png"))
     return [(int(picture.name.split("-")[1]), picture) for picture in pictures]
+
+
+def _lora_in_training(spec: TrainingSpec, *, epoch: int) -> LoraUse | None:
+    """What the adapter is after `epoch`; before the first step the file that the run starts with, if there is one."""
+    if epoch:
+        return LoraUse(name=f"{spec.output_name}-epoch-{epoch}", strength=1.0)
+    return LoraUse(name=Path(spec.origin.file).stem, strength=1.0) if spec.origin else None
 
 
 def _file_sha256(base: LoadableModel) -> str | None:

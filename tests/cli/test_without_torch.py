@@ -81,6 +81,7 @@ UNUSABLE = (
     (("train", "data/absent", "--model", "small", "--dry-run"), 1, "data/absent cannot be trained on"),
     (("sample", "data/absent.safetensors", "--prompt", "a"), 1, "data/absent.safetensors does not exist"),
     (("train", "data/faces", "--model", "small", "--backend", "magic"), 1, "There is no backend 'magic'"),
+    (("train", "data/faces", "--model", "small", "--init-from", "absent"), 1, "absent does not exist"),
     (("sample", "data/face", "--prompt", "a"), 1, "Did you mean"),
     (("sample", "data/base.safetensors", "--prompt", "a"), 1, "base.safetensors is a base model, not a LoRA"),
     (("sample", "data/faces", "--prompt", "a"), 1, "data/faces holds no LoRA file"),
