@@ -61,7 +61,8 @@ def _is_of_ray(variable: str) -> bool:
     assert spec is not None
     assert spec.origin is not None
     package = Path(spec.origin).parent
-    places = [*(package / "_private").rglob("*.py"), package / "_raylet.so"]
+    folders = (package / "_private", package / "serve" / "_private")
+    places = [*(path for folder in folders for path in folder.rglob("*.py")), package / "_raylet.so"]
     return variable.startswith("RAY_") and any(_holds(path, variable.encode()) for path in places)
 
 
