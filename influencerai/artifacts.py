@@ -12,7 +12,7 @@ import secrets
 import stat
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,24 +23,29 @@ from influencerai.errors import ExportError, InfluencerAIError
 _TEMPORARY = ".influencerai-{}.tmp"
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_SIDES = 8
-_DTYPE_BYTES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E5M2": 1,
-    "F8_E4M3": 1,
-    "F8_E8M0": 1,
-    "I16": 2,
-    "U16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "I32": 4,
-    "U32": 4,
-    "F32": 4,
-    "C64": 8,
-    "F64": 8,
-    "I64": 8,
-    "U64": 8,
+_DTYPE_BITS = {
+    "BOOL": 8,
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "U8": 8,
+    "I8": 8,
+    "F8_E5M2": 8,
+    "F8_E4M3": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "F64": 64,
+    "I64": 64,
+    "U64": 64,
 }
 
 
@@ -53,8 +58,10 @@ class TensorEntry(NamedTuple):
     end: int
 
 
-def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview], *, sync: bool = True) -> None:
     """Write `data` to `path` so that a reader, or a crash, finds the old file or the new one, never a part.
+
+    An iterable's parts are written one after the other.
 
     The folder is made where it is missing. `sync` waits until bytes and name are on the disk; without it a
     power cut may lose the file.
@@ -66,7 +73,8 @@ def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                file.write(part)
             if sync:
                 file.flush()
                 file_system.sync(file.fileno())
@@ -114,16 +122,38 @@ def canonical_safetensors(serialized: bytes, metadata: Mapping[str, str]) -> byt
     start = _data_offset(serialized)
     header = json.loads(serialized[8:start])
     header.pop("__metadata__", None)
-    tensors = dict(sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0])))
-    document = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    text = json.dumps({**document, **tensors}, separators=(",", ":"), ensure_ascii=False).encode()
+    entries = {name: _entry(entry) for name, entry in header.items()}
+    ordered = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end, item[0])))
+    return safetensors_header(ordered, metadata) + serialized[start:]
+
+
+def safetensors_header(entries: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data of a canonical file; `entries` in the order of their data."""
+    document: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    for name, entry in entries.items():
+        document[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.begin, entry.end)}
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + serialized[start:]
+    return struct.pack("<Q", len(text)) + text
 
 
 def model_hash(serialized: bytes) -> str:
     """SHA-256 of all bytes after the header: kohya's `sshs_model_hash`, ModelSpec's `hash_sha256`."""
     return hashlib.sha256(memoryview(serialized)[_data_offset(serialized) :]).hexdigest()
+
+
+def model_hash_of_file(path: Path) -> str:
+    """`model_hash` of a file, whatever its size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        file.seek(8 + struct.unpack("<Q", file.read(8))[0])
+        digest = hashlib.sha256()
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def legacy_hash(serialized: bytes) -> str:
@@ -243,7 +273,7 @@ def _data_offset(serialized: bytes) -> int:
 def _entry(entry: Any) -> TensorEntry:
     """A header's entry, checked, since JSON has numbers and shapes that no tensor has."""
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in _DTYPE_BYTES or not isinstance(shape, list) or len(shape) > _MAX_SIDES:
+    if dtype not in _DTYPE_BITS or not isinstance(shape, list) or len(shape) > _MAX_SIDES:
         raise ValueError("a tensor of an unknown dtype or shape")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end)):
         raise ValueError("a side or an offset that is none")
@@ -260,8 +290,8 @@ def _check_extent(
 ) -> None:
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        expected = _DTYPE_BYTES[entry.dtype] * math.prod(entry.shape)
-        if entry.begin != position or entry.end - entry.begin != expected:
+        bits = _DTYPE_BITS[entry.dtype] * math.prod(entry.shape)
+        if entry.begin != position or 8 * (entry.end - entry.begin) != bits:
             raise error(f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy)
         position = entry.end
     if position > data_bytes:

@@ -29,6 +29,8 @@ class BaseModel:
     zero_terminal_snr: bool
     configs: Path
     """A diffusers folder with the components' configurations: `path` itself, or ours for single files."""
+    warnings: tuple[str, ...] = ()
+    """Parts of the files that no component uses."""
 
     def config(self, component: str) -> dict[str, Any]:
         """The component's configuration ("scheduler" too), without loading weights.
@@ -135,18 +137,16 @@ def find_base_model(
 
 
 def _recognised(name: str, path: Path, *, configs: Path) -> BaseModel:
-    if path.is_dir():
-        family, prediction_type, zero_terminal_snr = diffusers_folder.recognise(path)
-    else:
-        family, prediction_type, zero_terminal_snr = single_file.recognise(path, configs=configs)
+    found = diffusers_folder.recognise(path) if path.is_dir() else single_file.recognise(path, configs=configs)
     return BaseModel(
         name=name,
         path=path,
         layout="diffusers" if path.is_dir() else "single_file",
-        family=family,
-        prediction_type=prediction_type,
-        zero_terminal_snr=zero_terminal_snr,
-        configs=path if path.is_dir() else configs / family,
+        family=found.family,
+        prediction_type=found.prediction_type,
+        zero_terminal_snr=found.zero_terminal_snr,
+        configs=path if path.is_dir() else configs / found.family,
+        warnings=found.warnings,
     )
 
 

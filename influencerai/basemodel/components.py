@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ COMPONENTS = {
     "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
 }
 """Components of every family, the scheduler's configuration aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """What a model's files say that it is."""
+
+    family: str
+    prediction_type: PredictionType
+    zero_terminal_snr: bool
+    warnings: tuple[str, ...]
+    """Parts of the files that no component uses."""
+
 
 _CONFIG_NAMES = {
     "scheduler": "scheduler_config.json",

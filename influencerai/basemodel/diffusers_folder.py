@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ from influencerai.basemodel.components import (
     CLASSES,
     COMPONENTS,
     VOCABULARIES,
+    Recognition,
     noise_schedule,
     read_config,
     read_json,
 )
+from influencerai.basemodel.quantization import component_tensors, unused_warning
 from influencerai.basemodel.weight_file import PICKLE_SUFFIXES, adapter_error, read_header
-from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
 
 PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
 """Family of every pipeline that a model_index.json may name."""
-VARIANTS = (None, "fp16")
-"""Variants of the weights in order of preference; None is the plain one."""
+VARIANTS = (None, "fp16", "bf16", "fp32")
+"""Variants of the weights in order of preference; None is the plain one. Another one is read where it is alone."""
 
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _TEXT_STEM = "model"
@@ -33,11 +35,11 @@ _MAX_TIMESTEPS = 10_000
 _SUPPORTED = f"Supported are folders of a {' or a '.join(PIPELINES)}."
 
 
-def recognise(folder: Path) -> tuple[str, PredictionType, bool]:
-    """Family, prediction type and zero terminal SNR of a diffusers folder; reads JSON and headers only.
+def recognise(folder: Path) -> Recognition:
+    """What a diffusers folder is; reads JSON and headers only.
 
     Raises:
-        ModelError: no diffusers folder, of no supported family, or with a component missing or damaged.
+        ModelError: no diffusers folder, of no supported family, or with a component missing, damaged or quantised.
     """
     if not (folder / "model_index.json").is_file():
         raise _not_a_diffusers_folder(folder)
@@ -45,14 +47,19 @@ def recognise(folder: Path) -> tuple[str, PredictionType, bool]:
     family = PIPELINES.get(str(index.get("_class_name")))
     if family is None:
         raise ModelError(f"{folder} is a {index.get('_class_name')}, which is not supported.", remedy=_SUPPORTED)
-    for component in COMPONENTS[family]:
-        _check_component(folder, component, index)
+    warnings = [text for component in COMPONENTS[family] for text in _check_component(folder, component, index)]
     _check_architecture(folder, family)
-    return family, *noise_schedule(folder, read_config(folder, "scheduler"))
+    prediction_type, zero_terminal_snr = noise_schedule(folder, read_config(folder, "scheduler"))
+    return Recognition(
+        family=family,
+        prediction_type=prediction_type,
+        zero_terminal_snr=zero_terminal_snr,
+        warnings=tuple(warnings),
+    )
 
 
 def weight_files(folder: Path, component: str) -> tuple[str | None, list[Path]]:
-    """Variant (None or "fp16") and .safetensors files of a component's weights, its shards in order.
+    """Variant (None, "fp16", ...) and .safetensors files of a component's weights, its shards in order.
 
     Raises:
         ModelError: there are none, or only pickles; an index or an adapter names files elsewhere.
@@ -64,7 +71,8 @@ def weight_files(folder: Path, component: str) -> tuple[str | None, list[Path]]:
                 f"{config} would replace the model's {component} by an adapter, which is not supported.",
                 remedy="Remove that file, or merge the adapter into the model.",
             )
-    for variant in VARIANTS:
+    others = _other_variants(place, stem)
+    for variant in (*VARIANTS, *others[: len(others) == 1]):
         infix = f".{variant}" if variant else ""
         if (file := place / f"{stem}{infix}.safetensors").is_file():
             return variant, [file]
@@ -76,10 +84,26 @@ def weight_files(folder: Path, component: str) -> tuple[str | None, list[Path]]:
             f"{place} holds its weights as pickles only ({', '.join(pickles)}), which are never opened here.",
             remedy="Get the model's .safetensors files, or save the pipeline with safe_serialization=True.",
         )
-    raise ModelError(f"{place} holds no weights: {stem}.safetensors is missing.", remedy="Download the model again.")
+    if others:
+        raise ModelError(
+            f"{place} holds its weights in several variants ({', '.join(others)}), and none that is preferred.",
+            remedy=f"Rename the file of one of them to {stem}.safetensors.",
+        )
+    missing = (
+        f"{stem}.safetensors.index.json" if any(place.glob(f"{stem}*-of-*.safetensors")) else f"{stem}.safetensors"
+    )
+    raise ModelError(f"{place} holds no weights: {missing} is missing.", remedy="Download the model again.")
 
 
-def _check_component(folder: Path, component: str, index: dict[str, Any]) -> None:
+def _other_variants(place: Path, stem: str) -> list[str]:
+    """Names of the variants that lie in a component's folder, but those of `VARIANTS`."""
+    pattern = re.compile(rf"{stem}(?:\.(\w+)\.safetensors|\.safetensors\.index\.(\w+)\.json)")
+    found = {match[1] or match[2] for path in place.iterdir() if (match := pattern.fullmatch(path.name))}
+    return sorted(found - {"index", *VARIANTS})
+
+
+def _check_component(folder: Path, component: str, index: dict[str, Any]) -> list[str]:
+    """Refuse a component that cannot be loaded; returns warnings about tensors that are not used."""
     place = folder / component
     entry = index.get(component)
     declared = entry[-1] if isinstance(entry, list) and entry else None
@@ -94,12 +118,17 @@ def _check_component(folder: Path, component: str, index: dict[str, Any]) -> Non
     if component not in CLASSES:
         if not any((place / name).is_file() for name in VOCABULARIES):
             raise ModelError(f"{place} holds no {VOCABULARIES[-1]}.", remedy="Download the model again.")
-        return
+        return []
     if declared != CLASSES[component]:
         raise ModelError(f"{folder} has a {declared} as its {component}, which is not supported.", remedy=_SUPPORTED)
-    read_config(folder, component)
-    for file in weight_files(folder, component)[1]:
-        read_header(file)
+    if quantization := read_config(folder, component).get("quantization_config"):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise ModelError(
+            f"{place} is quantised ({method}), which is not supported: its config.json has a quantization_config.",
+            remedy="Use the model in float16, bfloat16 or float32.",
+        )
+    headers = [read_header(file) for file in weight_files(folder, component)[1]]
+    return unused_warning(place, component, component_tensors(headers, component).unused)
 
 
 def _shards(index: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import math
 
 from influencerai.basemodel.base_model import BaseModel
 from influencerai.basemodel.diffusers_folder import weight_files
+from influencerai.basemodel.quantization import component_tensors
 from influencerai.basemodel.single_file import PREFIXES
 from influencerai.basemodel.weight_file import read_header
 
@@ -33,12 +34,9 @@ def count_parameters(base: BaseModel) -> int:
         files, prefix = [base.path], PREFIXES[base.family]["unet"]
     else:
         files, prefix = weight_files(base.path, "unet")[1], ""
-    return sum(
-        math.prod(shape)
-        for file in files
-        for name, shape in read_header(file).shapes.items()
-        if name.startswith(prefix)
-    )
+    headers = [read_header(file) for file in files]
+    weights = component_tensors(headers, "unet", prefix=prefix).weights
+    return sum(math.prod(header.shapes[name]) for header in headers for name in weights & header.shapes.keys())
 
 
 def _halvings(base: BaseModel, component: str) -> int:

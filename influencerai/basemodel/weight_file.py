@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
+import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from influencerai.artifacts import open_regular, read_safetensors_header, sha256_file
+from influencerai.artifacts import TensorEntry, open_regular, read_safetensors_header, sha256_file
 from influencerai.errors import ModelError
 
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 
-_LORA_MARKS = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w", ".lokr_w", ".oft_")
+_ADAPTER_TENSOR = re.compile(
+    r"^(lora_(unet|te\d?|prior)|lycoris)_"
+    r"|(^|\.)(lora_(A|B|E|up|down|mid|embedding_[AB]|magnitude_vector)|\w*_lora|lora|lora_linear_layer"
+    r"|hada_[wt]\w*|lokr_[wt]\w*|oft_\w+|dora_scale|base_layer)(\.|$)"
+)
+"""Names that sd-scripts, LyCORIS, PEFT and diffusers give to an adapter's tensors, and PEFT to the layer below one."""
+_BASE_PREFIXES = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 _MAX_HEADER_BYTES = 100_000_000
 _FOREIGN_FORMATS = (
     (
@@ -27,20 +35,41 @@ _FOREIGN_FORMATS = (
 
 @dataclass(frozen=True)
 class WeightHeader:
-    """What a .safetensors file holds: shapes by tensor name, and the file's metadata."""
+    """What a .safetensors file holds: tensors by name, and the file's metadata."""
 
     path: Path
-    shapes: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by tensor name."""
+        return {name: entry.shape for name, entry in self.tensors.items()}
 
     def has(self, prefix: str) -> bool:
         """Whether a tensor's name begins with `prefix`."""
-        return any(name.startswith(prefix) for name in self.shapes)
+        return any(name.startswith(prefix) for name in self.tensors)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The bytes of one small tensor.
+
+        Raises:
+            ModelError: the file cannot be read any more.
+        """
+        entry = self.tensors[name]
+        try:
+            with open_regular(self.path) as file:
+                file.seek(8 + struct.unpack("<Q", file.read(8))[0] + entry.begin)
+                return file.read(entry.end - entry.begin)
+        except (OSError, struct.error) as error:
+            raise ModelError(f"{self.path} cannot be read: {error}.") from error
 
     @property
     def is_adapter(self) -> bool:
-        """Whether this is a LoRA (LoHa, LoKr, OFT) and no model."""
-        return any(mark in f".{name}" for name in self.shapes for mark in _LORA_MARKS)
+        """Whether this is a LoRA (LoHa, LoKr, OFT) and no model, which may hold one besides its own weights."""
+        own = [name for name in self.tensors if not is_adapter_tensor(name)]
+        is_base = any(name.startswith(_BASE_PREFIXES) and name.endswith((".weight", ".bias")) for name in own)
+        return len(own) < len(self.tensors) and not is_base
 
 
 def read_header(path: Path) -> WeightHeader:
@@ -53,7 +82,12 @@ def read_header(path: Path) -> WeightHeader:
         raise pickle_error(path)
     _refuse_foreign_format(path)
     metadata, tensors = read_safetensors_header(path, error=ModelError)
-    return WeightHeader(path, {name: entry.shape for name, entry in tensors.items()}, metadata)
+    return WeightHeader(path, tensors, metadata)
+
+
+def is_adapter_tensor(name: str) -> bool:
+    """Whether a tensor's name is one of an adapter (LoRA, LoHa, LoKr, OFT, DoRA)."""
+    return _ADAPTER_TENSOR.search(name) is not None
 
 
 def file_sha256(path: Path) -> str:

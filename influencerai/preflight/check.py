@@ -114,6 +114,7 @@ def examine(
     if images and base:
         with noted(faults):
             spec = _spec(config, images, base=base, execution=execution)
+            warnings += base.warnings
             warnings += spec_warnings(spec, own_size=unet_size.own_size(base))
     if spec is None:
         warnings += config.warnings

@@ -44,7 +44,7 @@ def find_loadable_model(
     as_path: bool = True,
     configs: Path = CONFIGS,
 ) -> LoadableModel:
-    """`find_base_model`, and of a single file every tensor is looked for.
+    """`find_base_model`, and every tensor is looked for: a single file's before it is loaded, and what is not used.
 
     Raises:
         ModelError: as `find_base_model`, or a tensor is missing or of another shape.
@@ -53,5 +53,7 @@ def find_loadable_model(
         name, models_dirs=models_dirs, allow_download=allow_download, as_path=as_path, configs=configs
     )
     if found.layout == "single_file":
-        single_file.check_tensors(found.path, family=found.family, configs=configs)
-    return LoadableModel(**vars(found))
+        unused = single_file.check_tensors(found.path, family=found.family, configs=configs)
+    else:
+        unused = diffusers_folder.check_tensors(found.path, family=found.family)
+    return LoadableModel(**vars(found) | {"warnings": (*found.warnings, *unused)})

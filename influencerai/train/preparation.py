@@ -111,6 +111,7 @@ def resolve(
     )
     batches = BatchPlan(spec)
     warnings = (
+        *base.warnings,
         *spec_warnings(spec, own_size=family.own_size(base)),
         *_caption_warnings(spec, base, family),
         *optimizer_warnings,
