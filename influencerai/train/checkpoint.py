@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from influencerai import artifacts
 from influencerai.errors import CheckpointError
+from influencerai.train.tensor_stream import read_tensors, tensors_sha256, write_tensors
 
 KEPT = 2
 """States kept: if the newest cannot be read, the one before can."""
@@ -43,21 +40,15 @@ class Checkpoint:
     @property
     def digest(self) -> str:
         """SHA-256 of the adapter's weights."""
-        return hashlib.sha256(artifacts.canonical_safetensors(safetensors.torch.save(self.adapter), {})).hexdigest()
+        return tensors_sha256(self.adapter)
 
     def save(self, folder: Path) -> Path:
         """Write the state under its step, then delete all but the newest two."""
         groups = {"adapter": self.adapter, "export": self.export, "optimizer": self.optimizer}
-        tensors = {
-            f"{group}/{name}": tensor.detach().cpu().contiguous()
-            for group, members in groups.items()
-            for name, tensor in members.items()
-        }
+        tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
         state = json.dumps({name: getattr(self, name) for name in _Document.model_fields})
-        body = safetensors.torch.save(tensors)
-        metadata = {"state": state, "sha256": _digest(state, body)}
         path = folder / f"state-{self.step:08d}.safetensors"
-        artifacts.write_atomic(path, artifacts.canonical_safetensors(body, metadata))
+        write_tensors(path, tensors, document=state)
         for old in list_checkpoints(folder)[:-KEPT]:
             with suppress(OSError):
                 old.unlink()
@@ -71,16 +62,13 @@ class Checkpoint:
             CheckpointError: torn, altered or of another format.
         """
         try:
-            data = path.read_bytes()
-            metadata, _ = artifacts.read_safetensors_header(path, error=CheckpointError)
-            if _digest(metadata["state"], data) != metadata["sha256"]:
-                raise CheckpointError(f"The state {path} is damaged: its content does not match its hash.")
-            document = _Document.model_validate(json.loads(metadata["state"]))
+            state, tensors = read_tensors(path)
+            document = _Document.model_validate(json.loads(state))
             groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "export": {}, "optimizer": {}}
-            for name, tensor in safetensors.torch.load(data).items():
+            for name, tensor in tensors.items():
                 group, _, rest = name.partition("/")
                 groups[group][rest] = tensor
-        except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        except (OSError, KeyError, ValueError, RecursionError) as error:
             raise CheckpointError(f"The state {path} cannot be read: {error}") from error
         return cls(
             **document.model_dump(),
@@ -100,11 +88,6 @@ class _Document(pydantic.BaseModel):
     elapsed_seconds: float
     epoch_loss: tuple[float, int]
     scalars: dict[str, Any]
-
-
-def _digest(state: str, serialized: bytes) -> str:
-    """SHA-256 over the document, and the tensors with their names and shapes."""
-    return hashlib.sha256(state.encode() + artifacts.canonical_safetensors(serialized, {})).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
