@@ -78,6 +78,7 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
         "ss_keep_tokens": options.keep_tokens,
         "ss_caption_dropout_rate": options.caption_dropout,
         "ss_dataset_dirs": _dataset_dirs(spec, plan),
+        "ss_datasets": [_dataset(spec, plan, sides)],
         "ss_tag_frequency": _tag_frequency(spec, plan),
         # Ours
         "ss_influencerai_spec": spec.id,
@@ -113,7 +114,7 @@ def model_metadata(
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
 
@@ -148,6 +149,39 @@ def _dataset_dirs(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, in
         entry = found.setdefault(_folder(spec, plan, index), {"n_repeats": plan.repeats(index), "img_count": 0})
         entry["img_count"] += 1
     return found
+
+
+def _dataset(spec: TrainingSpec, plan: BatchPlan, sides: list[int]) -> dict[str, Any]:
+    """The whole dataset as sd-scripts writes one that a config file describes: viewers of metadata read this form."""
+    options = spec.options
+    subsets = [
+        {
+            "img_count": folder["img_count"],
+            "num_repeats": folder["n_repeats"],
+            "color_aug": False,
+            "flip_aug": options.flip,
+            "random_crop": False,
+            "shuffle_caption": options.shuffle_tags,
+            "keep_tokens": options.keep_tokens,
+            "image_dir": name,
+            "class_tokens": options.trigger_word or None,
+            "is_reg": False,
+        }
+        for name, folder in _dataset_dirs(spec, plan).items()
+    ]
+    return {
+        "is_dreambooth": True,
+        "batch_size_per_device": -(-spec.config.batch_size // spec.plan.world_size),
+        "num_train_images": plan.images_per_epoch,
+        "num_reg_images": 0,
+        "resolution": [plan.buckets.side, plan.buckets.side],
+        "enable_bucket": options.aspect_ratio_buckets,
+        "min_bucket_reso": min(sides),
+        "max_bucket_reso": max(sides),
+        "tag_frequency": _tag_frequency(spec, plan),
+        "bucket_info": _bucket_info(spec, plan),
+        "subsets": subsets,
+    }
 
 
 def _tag_frequency(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, int]]:

@@ -275,6 +275,13 @@ class TestMetadata:
             "1_ohwx woman": {"n_repeats": 1, "img_count": 2},
             "5_hat": {"n_repeats": 5, "img_count": 1},
         }
+        (dataset,) = json.loads(found["ss_datasets"])
+        assert (dataset["num_train_images"], dataset["resolution"]) == (7, [512, 512])
+        assert dataset["tag_frequency"] == json.loads(found["ss_tag_frequency"])
+        assert [(subset["image_dir"], subset["num_repeats"], subset["img_count"]) for subset in dataset["subsets"]] == [
+            ("1_ohwx woman", 1, 2),
+            ("5_hat", 5, 1),
+        ]
         buckets = json.loads(found["ss_bucket_info"])["buckets"].values()
         assert sum(bucket["count"] for bucket in buckets) == 7
         assert {"resolution": [512, 512], "count": 2} in buckets
