@@ -11,17 +11,16 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors import safe_open
 
 from influencerai import artifacts
 from influencerai.basemodel.lora_description import LoraDescription, describe_lora
 from influencerai.domain import ExecutionPlan, LoraConfig
-from influencerai.errors import InfluencerAIError, ModelError
 from influencerai.planning import execution_plan
 from influencerai.settings import Settings
 from influencerai.train.device import device_facts, fixed_execution, memory_errors
 from influencerai.train.family import load_family
 from influencerai.train.loadable_model import LoadableModel, find_loadable_model
+from influencerai.train.lora_loading import load_lora
 from influencerai.train.picture_record import LoraUse, ModelIdentity, model_label
 from influencerai.train.precision import dtype_of
 from influencerai.train.quiet import quiet_libraries
@@ -170,26 +169,11 @@ class Sampler:
             pipeline.unload_lora_weights()
 
     def _load_lora(self, lora: Path, strength: float) -> None:
-        try:
-            with memory_errors(self._plan.device_name, remedy="Use a device with more memory, or a smaller LoRA."):
-                _check_numbers(lora)
-                # Without use_safetensors diffusers falls back on unpickling.
-                self._pipeline.load_lora_weights(
-                    lora.parent,
-                    weight_name=lora.name,
-                    adapter_name=_ADAPTER,
-                    use_safetensors=True,
-                    local_files_only=True,
-                )
-                self._pipeline.set_adapters(_ADAPTER, strength)
-        except InfluencerAIError:
-            raise
-        # The loaders raise whatever a foreign key, shape or configuration brings up.
-        except Exception as error:
-            raise ModelError(
-                f"{lora} does not fit {self._base.path}, {type(error).__name__}: {error}",
-                remedy="Name the base model that it was trained on.",
-            ) from error
+        with memory_errors(self._plan.device_name, remedy="Use a device with more memory, or a smaller LoRA."):
+            load_lora(
+                self._pipeline, lora, name=_ADAPTER, family=load_family(self._base.family), base=self._base.path
+            )
+            self._pipeline.set_adapters(_ADAPTER, strength)
 
     @contextmanager
     def _predicting(self, lora: LoraDescription | None) -> Iterator[None]:
@@ -211,18 +195,6 @@ class Sampler:
         found = describe_lora(lora)
         found.check_family(self._base.family, lora=lora, model_name=self._model_name)
         return found
-
-
-def _check_numbers(lora: Path) -> None:
-    """Refuse weights that float16 cannot hold, infinite ones among them: they would draw black pictures."""
-    with safe_open(lora, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118
-            tensor = file.get_tensor(name)
-            if tensor.is_floating_point() and not tensor.float().half().isfinite().all():
-                raise ModelError(
-                    f"{lora} is damaged: its tensor '{name}' holds numbers that are infinite or too large.",
-                    remedy="Download it again, or train it again with a lower learningRate.",
-                )
 
 
 def _lora_sha256(lora: Path, description: LoraDescription | None) -> str:

@@ -137,7 +137,11 @@ def small_lora(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
         (small_lora(alpha=torch.tensor(torch.inf)), {}, "infinite or too large"),
         (small_lora(alpha=torch.tensor(1e30)), {}, "infinite or too large"),
         (small_lora(lora_up=torch.ones(64), lora_down=torch.ones(64)), {}, "does not fit"),
-        ({"lora_te3_x.lora_down.weight": torch.ones(2, 2), "lora_te3_x.lora_up.weight": torch.ones(2, 2)}, {}, "fit"),
+        (
+            {"lora_te3_x.lora_down.weight": torch.ones(2, 2), "lora_te3_x.lora_up.weight": torch.ones(2, 2)},
+            {},
+            "1 modules",
+        ),
         (small_lora(), {"lora_adapter_metadata": "[]"}, "does not fit"),
     ],
     ids=["nan", "infinite alpha", "large alpha", "vectors", "no module", "metadata"],
@@ -180,3 +184,66 @@ def test_a_lora_is_sampled_by_what_it_was_trained_to_predict(settings: Settings,
     as_velocity = sampler.draw(["a man"], lora=lora, strength=0.0, **QUICK)
     assert np.abs(pixels(as_velocity) - pixels(base)).mean() > 1
     assert np.array_equal(pixels(sampler.draw(["a man"], **QUICK)), pixels(base))
+
+
+MODULE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+KEY = f"lora_unet_{MODULE.replace('.', '_')}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [
+        (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), "LoHa"),
+        (("lokr_w1", "lokr_w2"), "LoKr"),
+        (("oft_blocks",), "OFT"),
+        (("lora_down.weight", "lora_up.weight", "dora_scale"), "DoRA"),
+        (("diff",), "full difference"),
+        (("lora_mid.weight",), "LoCon with a core"),
+    ],
+)
+def test_a_kind_that_is_not_applied_is_named_and_counted(
+    parts: tuple[str, ...], kind: str, sampler: Sampler, tmp_path: Path
+) -> None:
+    foreign = {f"{KEY.replace('to_q', 'to_k')}.{part}": torch.ones(2, 2) for part in parts}
+    path = write_lora(tmp_path / "other.safetensors", metadata={}, tensors=small_lora() | foreign)
+    with pytest.raises(ModelError, match=rf"is of the kind {kind}.* in 1 of 2 modules") as caught:
+        sampler.draw(["a man"], lora=path, **QUICK)
+    assert "LyCORIS" in str(caught.value.remedy)
+    assert len(caught.value.message) < 500
+
+
+def test_modules_that_the_base_lacks_are_named_and_counted(sampler: Sampler, tmp_path: Path) -> None:
+    absent = {name.replace("attn1_to_q", "attn3_to_q"): tensor for name, tensor in small_lora().items()}
+    second = {name.replace("lora_unet", "lora_te2"): tensor for name, tensor in small_lora().items()}
+    for extra, named in ((absent, "attn3_to_q"), (second, "lora_te2_")):
+        path = write_lora(tmp_path / "more.safetensors", metadata={}, tensors=small_lora() | extra)
+        with pytest.raises(ModelError, match=rf"more\.safetensors changes 2 modules, .* not have 1 .*{named}"):
+            sampler.draw(["a man"], lora=path, **QUICK)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 4.0])
+def test_pefts_own_file_is_applied_with_its_alpha(sampler: Sampler, tmp_path: Path, alpha: float) -> None:
+    down, up = torch.randn(2, 32), torch.randn(32, 2)
+    kohya = small_lora(lora_down=down, lora_up=up, alpha=torch.tensor(alpha))
+    text = "text_model.encoder.layers.0.self_attn.q_proj"
+    tensors = {}
+    for module, key in ((MODULE, KEY), (text, f"lora_te_{text.replace('.', '_')}")):
+        pair = {"lora_A": down.clone(), "lora_B": up.clone()}
+        tensors |= {f"base_model.model.{module}.{part}.weight": tensor for part, tensor in pair.items()}
+        kohya |= {f"{key}.lora_down.weight": down.clone(), f"{key}.lora_up.weight": up.clone()}
+        kohya[f"{key}.alpha"] = torch.tensor(alpha)
+    (tmp_path / "peft").mkdir()
+    path = write_lora(tmp_path / "peft" / "adapter_model.safetensors", metadata={}, tensors=tensors)
+    with pytest.raises(ModelError, match=r"adapter_config\.json, which holds its alpha, is not beside it"):
+        sampler.draw(["a man"], lora=path, **QUICK)
+    (tmp_path / "peft" / "adapter_config.json").write_text(f'{{"peft_type": "LORA", "r": 2, "lora_alpha": {alpha}}}')
+    expected = write_lora(tmp_path / "kohya.safetensors", metadata={}, tensors=kohya)
+    drawn = [pixels(sampler.draw(["a man"], lora=lora, **QUICK)) for lora in (None, path, expected)]
+    assert np.abs(drawn[1] - drawn[2]).max() <= 1
+    assert np.abs(drawn[1] - drawn[0]).max() > 1
+
+
+def test_a_base_model_is_no_lora(sampler: Sampler, settings: Settings, tmp_path: Path) -> None:
+    unet = settings.models_dirs[0] / "small" / "unet" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(ModelError, match="is no LoRA"):
+        sampler.draw(["a man"], lora=unet, **QUICK)
