@@ -32,11 +32,12 @@ def download(
     *,
     models_dirs: Sequence[Path],
     endpoint: str | None = None,
+    into: Path | None = None,
 ) -> Path:
-    """Download what is needed of a hub model (configurations, tokenizers, .safetensors) into the cache.
+    """Download what is needed of a hub model (configurations, tokenizers, .safetensors) into the cache, or `into`.
 
     Raises:
-        ModelError: the hub cannot be reached or has no such diffusers model; says how to get it by hand.
+        ModelError: there is no network, or the hub has no such diffusers model; says how to get it by hand.
         DependencyMissingError: huggingface_hub is not installed.
     """
     try:
@@ -58,17 +59,31 @@ def download(
                 f"{hub_id} is no diffusers model: its repository holds no model_index.json.",
                 remedy=_single_file_remedy(files),
             )
-        folder = huggingface_hub.snapshot_download(hub_id, allow_patterns=needed_files(files), endpoint=endpoint)
+        folder = huggingface_hub.snapshot_download(
+            hub_id, allow_patterns=needed_files(files), endpoint=api.endpoint, local_dir=into
+        )
     except ModelError:
         raise
     # The hub's client raises errors of its own, of its HTTP library and of the system, without a common base.
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise ModelError(
-            f"{hub_id} could not be downloaded: {reason or type(error).__name__}.",
-            remedy=by_hand(hub_id, models_dirs),
+            f"{hub_id} could not be downloaded: {_reason(error)}.", remedy=by_hand(hub_id, models_dirs)
         ) from error
     return Path(folder)
+
+
+def _reason(error: Exception) -> str:
+    """The cause in a user's words. Errors are told by the names of their classes, whichever HTTP library is below."""
+    names = {base.__name__ for base in type(error).__mro__}
+    if "OfflineModeIsEnabled" in names:
+        return "the hub's client is offline (HF_HUB_OFFLINE)"
+    if "GatedRepoError" in names:
+        return "its owner asks for a login: accept its licence on the hub's site, then run `hf auth login`"
+    if "RepositoryNotFoundError" in names:
+        return "the hub has no model of that name, or it is private"
+    if names & {"TransportError", "ConnectionError", "TimeoutError", "gaierror"}:
+        return "no network, or the hub does not answer"
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def needed_files(files: Iterable[str]) -> list[str]:

@@ -102,8 +102,12 @@ def by_hand(hub_id: str | None, models_dirs: Sequence[Path]) -> str:
     """How to bring a model here without a download by us."""
     folder = models_dirs[0] if models_dirs else Path("models")
     place = f"{folder / hub_id} (the diffusers folder: model_index.json and its folders)" if hub_id else f"{folder}"
+    singles = [
+        f"{folder / name}{WEIGHTS} (its single file)" for name, alias in ALIASES.items() if alias.hub_id == hub_id
+    ]
     return (
-        f"Copy the model to {place}, or give the path of a .safetensors file. "
+        f"Copy the model to {' or '.join([place, *singles])} on each machine that trains, or give the path of a "
+        f".safetensors file. With network, `influencerai models get` does it. "
         f"Names that are known: {', '.join(_KNOWN_NAMES)} (which comes with the package)."
     )
 

@@ -7,14 +7,17 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from influencerai import __version__
+from influencerai.basemodel.inventory import list_aliases, list_models
+from influencerai.cli.models import alias_document, alias_remedy
 from influencerai.demo.characters import MODEL_ID
 from influencerai.errors import InfluencerAIError
+from influencerai.planning import processor
+from influencerai.preflight.device import gpu_names
 from influencerai.settings import Settings
 
 INSTALL = "pip install 'influencerai[train]'"
@@ -77,9 +80,13 @@ class Diagnosis:
     """Version per package; None where it cannot be imported."""
     devices: list[dict[str, Any]] = field(default_factory=list)
     settings: list[dict[str, str]] = field(default_factory=list)
-    models: list[dict[str, str]] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
     folders: list[FolderReport] = field(default_factory=list)
+    aliases: list[dict[str, Any]] = field(default_factory=list)
+    """The well-known base models, and where they are or belong."""
     problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+    """Limits of this machine, and what lifts them: trainings work without."""
     warnings: list[str] = field(default_factory=list)
 
     def to_wire(self) -> dict[str, Any]:
@@ -92,15 +99,21 @@ class Diagnosis:
         return {"ok": not self.problems, **document}
 
 
-def diagnose(settings: Settings) -> Diagnosis:
-    """Look at packages, devices, models and folders; nothing is changed and nothing raised for what is missing."""
+def diagnose(settings: Settings, *, load_torch: bool = True) -> Diagnosis:
+    """Inspect packages, devices, models and folders; nothing is changed and nothing raised for what is missing.
+
+    Without `load_torch`, which takes seconds, the driver's files name the GPUs, and torch is only found.
+    """
     found = Diagnosis(warnings=list(settings.warnings))
     found.settings = [
         {"name": origin.name, "value": str(origin.value), "origin": origin.origin} for origin in settings.origins()
     ]
     _look_at_packages(found)
     if found.versions["torch"]:
-        _look_at_devices(found, settings)
+        if load_torch:
+            _look_at_devices(found, settings)
+        else:
+            _look_at_hardware(found, settings)
     _look_at_models(found, settings)
     _look_at_folders(found, settings)
     return found
@@ -146,20 +159,54 @@ def _look_at_devices(found: Diagnosis, settings: Settings) -> None:
     found.devices = [
         {"kind": device.kind, "name": device.name, "memoryBytes": device.memory_bytes} for device in devices
     ]
-    if settings.device == "cuda" and not any(device.kind == "cuda" for device in devices):
+    _check_gpu(found, settings)
+
+
+def _look_at_hardware(found: Diagnosis, settings: Settings) -> None:
+    """The CPU and the GPUs that torch would find, as far as the system's files tell."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found.devices = [{"kind": "cpu", "name": processor.model_name(), "memoryBytes": memory}]
+    names = [] if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") else gpu_names()
+    if names and (found.versions["torch"] or "").endswith("+cpu"):
         found.problems.append(
             Problem(
-                message="The setting device is 'cuda', and torch sees no CUDA device.",
+                message=f"torch {found.versions['torch']} is a build for CPUs and cannot use {names[0]}.",
+                remedy="Install the build for its CUDA version: https://pytorch.org/get-started/locally",
+            )
+        )
+        names = []
+    found.devices += [{"kind": "cuda", "name": name, "memoryBytes": None} for name in names]
+    _check_gpu(found, settings)
+
+
+def _check_gpu(found: Diagnosis, settings: Settings) -> None:
+    if any(device["kind"] == "cuda" for device in found.devices):
+        return
+    if settings.device == "cuda":
+        found.problems.append(
+            Problem(
+                message="The setting device is 'cuda', and there is no CUDA device that torch can use.",
                 remedy="Set INFLUENCERAI_DEVICE=auto, or install the GPU's driver and a CUDA build of torch.",
             )
         )
+    elif settings.device == "auto":
+        message = f"There is no GPU: trainings use the CPU with {settings.usable_threads} threads."
+        remedy = "That is enough for influencerai/tiny-avatars. SD1.5 takes hours to days, SDXL is out of reach."
+        found.notes.append(Problem(message=message, remedy=remedy))
 
 
 def _look_at_models(found: Diagnosis, settings: Settings) -> None:
-    for folder in settings.models_dirs:
-        for path in _models_in(folder):
-            name = path.relative_to(folder).as_posix().removesuffix(".safetensors")
-            found.models.append({"name": name, "path": str(path)})
+    found.models = [
+        {"name": model.name, "path": str(model.path), "family": model.base and model.base.family, "fault": model.fault}
+        for model in list_models(settings.models_dirs)
+    ]
+    aliases = list_aliases(settings.models_dirs)
+    found.aliases = [alias_document(alias) for alias in aliases]
+    found.notes += [
+        Problem(message=f"{alias.alias} is not here.", remedy=alias_remedy(alias))
+        for alias in aliases
+        if not alias.path
+    ]
     if not any(model["name"] == MODEL_ID for model in found.models):
         problem = Problem(
             message=f"The embedded base model {MODEL_ID} is not in {settings.models_dirs[-1]}.",
@@ -178,15 +225,6 @@ def _check_embedded_model(found: Diagnosis, settings: Settings) -> None:
     except InfluencerAIError as error:
         remedy = error.remedy or "pip install --force-reinstall influencerai"
         found.problems.append(Problem(message=error.message, remedy=remedy))
-
-
-def _models_in(folder: Path) -> Iterator[Path]:
-    """Diffusers folders and single files, up to `<org>/<name>` below the models folder."""
-    for pattern in ("*", "*/*"):
-        for path in sorted(folder.glob(pattern)):
-            in_model = (path.parent / "model_index.json").exists()
-            if (path / "model_index.json").is_file() or (path.suffix == ".safetensors" and not in_model):
-                yield path
 
 
 def _look_at_folders(found: Diagnosis, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`influencerai doctor`: what is here, and what is missing."""
+"""`influencerai doctor`: what works here, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from influencerai.settings import Settings
 
 
 @click.command(
-    short_help="Show versions, devices and settings, and what is missing.",
+    short_help="Say what works here, and what is missing.",
     epilog="""\b
 Examples:
   influencerai doctor
+  influencerai doctor --all
   influencerai doctor --json
 \b
 Exits with 1 if something that a training needs is missing.""",
 )
+@click.option(
+    "--all", "show_all", is_flag=True, help="Also load torch, and show versions, settings, models and folders."
+)
 @output_options
-def doctor(*, as_json: bool) -> None:
-    """Show versions, devices, settings with their origin, models and folders; then what is missing, with the
-    command that repairs it."""
+def doctor(*, show_all: bool, as_json: bool) -> None:
+    """Say in a few lines what works on this machine and what is missing, with the command that repairs it."""
     from influencerai.cli.diagnosis import diagnose
 
-    found = diagnose(Settings.load())
+    found = diagnose(Settings.load(), load_torch=show_all)
     if as_json:
         print_result(found.to_wire())
     else:
-        from influencerai.cli.diagnosis_tables import print_diagnosis
+        from influencerai.cli.diagnosis_tables import print_diagnosis, print_summary
 
-        print_diagnosis(found)
+        (print_diagnosis if show_all else print_summary)(found)
     if found.problems:
         click.get_current_context().exit(FAILED)

@@ -20,6 +20,8 @@ COMMANDS = {
     "train": "Train a LoRA on a folder of pictures.",
     "batch": "Train many LoRAs from one file.",
     "sample": "Draw a grid of pictures with LoRAs.",
+    "models": "List base models, or download one.",
+    "lora": "Show what is in a LoRA file.",
     "dataset": "Check a folder of pictures, or write a sample one.",
     "demo": "Serve, train sample characters, draw before and after.",
     "serve": "Serve the REST API and train submitted jobs.",
@@ -29,7 +31,7 @@ COMMANDS = {
     "keys": "Make, list and revoke API keys.",
     "admin": "See all tenants, their jobs and usage; set quotas.",
     "gc": "Remove what ended jobs and runs have left.",
-    "doctor": "Show versions, devices and settings, and what is missing.",
+    "doctor": "Say what works here, and what is missing.",
 }
 """Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""
 

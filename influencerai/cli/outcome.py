@@ -129,7 +129,7 @@ def _print_error(error: BaseException) -> None:
         _print_lines(
             _unexpected(error),
             "This is a mistake of InfluencerAI. Please report it with what the same command prints with --debug, "
-            "and with the output of `influencerai doctor`.",
+            "and with the output of `influencerai doctor --all`.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import platform
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -19,3 +20,13 @@ def has_bf16(info: Path = CPU_INFO) -> bool:
         return True
     features = [line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))]
     return not features or all(_BF16_FEATURES & set(names) for names in features)
+
+
+def model_name(info: Path = CPU_INFO) -> str:
+    """The processor's name as its maker gives it, or its architecture."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine() or "CPU"

@@ -37,7 +37,7 @@ def assumed_device(setting: Literal["auto", "cpu", "cuda"], *, gpus: Path = NVID
     """The device of a job on this machine, where `setting` is the setting `device`."""
     if setting == "cpu":
         return _cpu("The setting device is 'cpu'.")
-    if names := _gpu_names(gpus):
+    if names := gpu_names(gpus):
         return AssumedDevice(
             kind="cuda",
             name=names[0],
@@ -74,7 +74,8 @@ def _cpu(basis: str) -> AssumedDevice:
     return AssumedDevice(kind="cpu", name="CPU", has_bf16=processor.has_bf16(), basis=basis)
 
 
-def _gpu_names(gpus: Path) -> list[str]:
+def gpu_names(gpus: Path = NVIDIA_GPUS) -> list[str]:
+    """Names of the GPUs that NVIDIA's driver lists."""
     names = []
     for file in sorted(gpus.glob("*/information")):
         try:

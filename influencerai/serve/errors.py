@@ -151,7 +151,7 @@ def error_response(error: InfluencerAIError, *, folders: TenantFolders | None = 
         error.public_message if folders is None else folders.shown(error.public_message),
         headers=headers,
         errors={"fieldErrors": dict(fields)} if fields else None,
-        remedy=error.remedy,
+        remedy=folders.shown(error.remedy) if folders and error.remedy else error.remedy,
         id=getattr(error, "existing_id", None),
         quota=getattr(error, "quota", None),
     )

@@ -170,9 +170,7 @@ class Sampler:
 
     def _load_lora(self, lora: Path, strength: float) -> None:
         with memory_errors(self._plan.device_name, remedy="Use a device with more memory, or a smaller LoRA."):
-            load_lora(
-                self._pipeline, lora, name=_ADAPTER, family=load_family(self._base.family), base=self._base.path
-            )
+            load_lora(self._pipeline, lora, name=_ADAPTER, family=load_family(self._base.family), base=self._base.path)
             self._pipeline.set_adapters(_ADAPTER, strength)
 
     @contextmanager

@@ -61,7 +61,7 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     ordered = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end, item[0])))
     digest = _digest(document, ordered)
     tensors = {}
-    with artifacts.open_regular(path) as file:
+    with path.open("rb") as file:
         file.seek(8 + struct.unpack("<Q", file.read(8))[0])
         for name, entry in ordered.items():
             tensor = torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
@@ -105,4 +105,4 @@ def _digest(document: str, entries: Mapping[str, TensorEntry]) -> hashlib._Hash:
 def _bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes, without a copy where it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    return flat.numpy().data

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import json
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +15,7 @@ from hypothesis.strategies import from_regex
 
 from influencerai.basemodel import find_base_model, hub, search
 from influencerai.errors import ModelError
+from tests.hub_server import hub_server
 from tests.small_models import small_sd15
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -57,11 +51,13 @@ def test_names_that_the_hub_has(name: str) -> None:
 
 
 def test_a_hub_out_of_reach_is_asked_once(online: None) -> None:
-    with _hub(Path()) as endpoint:
+    with hub_server(Path()) as endpoint:
         pass
     before = time.monotonic()
-    with pytest.raises(ModelError, match="org/name could not be downloaded"):
-        hub.download("org/name", models_dirs=[], endpoint=endpoint)
+    with pytest.raises(ModelError, match="org/name could not be downloaded: no network") as caught:
+        hub.download("org/name", models_dirs=[Path("models")], endpoint=endpoint)
+    assert "Errno" not in str(caught.value)
+    assert "models/org/name" in str(caught.value.remedy)
     assert time.monotonic() - before < 5
 
 
@@ -111,11 +107,11 @@ def test_download(sd15: Path, tmp_path: Path, online: None) -> None:
     (served / "org/name/huge.safetensors").write_bytes(b"not needed")
     (served / "org/single").mkdir()
     (served / "org/single/one.safetensors").write_bytes(b"single")
-    with _hub(served) as endpoint:
+    with hub_server(served) as endpoint:
         folder = hub.download("org/name", models_dirs=[], endpoint=endpoint)
         with pytest.raises(ModelError, match=r"no model_index\.json.*one\.safetensors"):
             hub.download("org/single", models_dirs=[], endpoint=endpoint)
-        with pytest.raises(ModelError, match="org/none could not be downloaded"):
+        with pytest.raises(ModelError, match="org/none could not be downloaded: the hub has no model of that name"):
             hub.download("org/none", models_dirs=[], endpoint=endpoint)
     assert find_base_model("org/name", models_dirs=[]).path == folder
     fetched = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -126,7 +122,7 @@ def test_download(sd15: Path, tmp_path: Path, online: None) -> None:
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match=r"org/name could not be downloaded: .*ffline") as caught:
+    with pytest.raises(ModelError, match=r"org/name could not be downloaded: .*HF_HUB_OFFLINE") as caught:
         find_base_model("org/name", models_dirs=[tmp_path / "models"], allow_download=True)
     assert str(tmp_path / "models/org/name") in str(caught.value.remedy)
 
@@ -135,59 +131,3 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever HF_HUB_OFFLINE says; the only hub that the tests ask is on this machine."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-
-
-@contextlib.contextmanager
-def _hub(root: Path) -> Iterator[str]:
-    """The address of a hub on the loopback interface that serves the folders `<root>/<org>/<name>`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_HubHandler, root))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _HubHandler(BaseHTTPRequestHandler):
-    commit = "1" * 40
-
-    def __init__(self, root: Path, *args: Any) -> None:
-        self.root = root
-        super().__init__(*args)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0].strip("/")
-        if not path.startswith("api/models/"):
-            org, name, _, _, file = path.split("/", 4)
-            data = (self.root / org / name / file).read_bytes()
-            tag = hashlib.sha256(data).hexdigest()
-            self._send(200, data, {"ETag": f'"{tag}"', "X-Repo-Commit": self.commit})
-            return
-        name = "/".join(path.split("/")[2:4])
-        folder = self.root / name
-        if not folder.is_dir():
-            self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif "/tree/" in path:
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            tree = [
-                {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": "0"}
-                for path in files
-            ]
-            self._send(200, json.dumps(tree).encode(), {})
-        else:
-            self._send(200, json.dumps({"id": name, "sha": self.commit, "siblings": []}).encode(), {})
-
-    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        """Silent."""

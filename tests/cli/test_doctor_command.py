@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from influencerai.cli.diagnosis import TRAIN_PACKAGES, diagnose
@@ -27,7 +28,8 @@ def test_versions_devices_and_models_are_those_that_are_here(project: Path) -> N
     assert None not in found.versions.values()
     assert found.devices[0]["kind"] == "cpu"
     assert found.devices[0]["memoryBytes"] > 2**30
-    assert {"name": "small", "path": str(project / "models" / "small")} in found.models
+    small = {"name": "small", "path": str(project / "models" / "small"), "family": "sd15", "fault": None}
+    assert small in found.models
 
 
 def test_settings_are_shown_with_their_origin(invoke: Invoke) -> None:
@@ -37,8 +39,36 @@ def test_settings_are_shown_with_their_origin(invoke: Invoke) -> None:
     assert settings["cache_max_gib"]["origin"] == "default"
 
 
+def test_it_is_short_and_honest(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("INFLUENCERAI_DEVICE", "auto")
+    monkeypatch.setattr("influencerai.cli.diagnosis.gpu_names", list)
+    result = invoke("doctor")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 15
+    output = " ".join(result.stdout.split())
+    assert "There is no GPU: trainings use the CPU with 1 threads." in output
+    for alias in ("sd15", "sdxl"):
+        assert f"{alias} is not here. Run: influencerai models get {alias}" in output
+    assert "Trainings of the models that are here work. sd15 and sdxl: not here." in output
+    assert "Everything that a training needs" not in output
+    (document,) = json_lines(invoke("doctor", "--json").stdout)
+    assert {note["message"] for note in document["notes"]} >= {"sd15 is not here.", "sdxl is not here."}
+    assert document["ok"] is True
+
+
+def test_a_build_for_cpus_beside_a_gpu_is_a_problem(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("influencerai.cli.diagnosis.gpu_names", lambda: ["NVIDIA H100"])
+    found = diagnose(Settings(root=project), load_torch=False)
+    is_cpu_build = str(found.versions["torch"]).endswith("+cpu")
+    assert any("cannot use NVIDIA H100" in problem.message for problem in found.problems) == is_cpu_build
+    assert any(device["kind"] == "cuda" for device in found.devices) != is_cpu_build
+
+
 def test_the_text_has_every_section(invoke: Invoke, project: Path) -> None:
-    output = invoke("doctor").stdout
+    output = invoke("doctor", "--all").stdout
     for title in ("Versions", "Devices", "Settings", "Models", "Folders"):
         assert title in output.splitlines()
     assert re.search(r"threads +1 +INFLUENCERAI_THREADS", output)

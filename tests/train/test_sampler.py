@@ -225,8 +225,8 @@ def test_modules_that_the_base_lacks_are_named_and_counted(sampler: Sampler, tmp
 def test_pefts_own_file_is_applied_with_its_alpha(sampler: Sampler, tmp_path: Path, alpha: float) -> None:
     down, up = torch.randn(2, 32), torch.randn(32, 2)
     kohya = small_lora(lora_down=down, lora_up=up, alpha=torch.tensor(alpha))
-    text = "text_model.encoder.layers.0.self_attn.q_proj"
-    tensors = {}
+    text = "text_model.encoder.layers.0.self_attn.out_proj"
+    tensors: dict[str, torch.Tensor] = {}
     for module, key in ((MODULE, KEY), (text, f"lora_te_{text.replace('.', '_')}")):
         pair = {"lora_A": down.clone(), "lora_B": up.clone()}
         tensors |= {f"base_model.model.{module}.{part}.weight": tensor for part, tensor in pair.items()}
