@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 
 from influencerai.cli.batch_state import BatchState, digest
 from influencerai.cli.batch_training import Training
 from influencerai.client import AsyncInfluencerAIClient
-from influencerai.client.upload import batches
-from influencerai.domain.dataset import Dataset
+from influencerai.client.upload import local_folder
+from influencerai.domain.dataset import Dataset, UploadAnswer
 from influencerai.domain.output_path import slug
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import (
@@ -142,7 +142,7 @@ class BatchDatasets:
         return found
 
     async def _pictures(self, training: Training, folder: _Folder, *, may_upload: bool) -> Pictures:
-        is_new = folder.id is None
+        is_new, warning = folder.id is None, None
         if self._upload and not may_upload and (is_new or folder.here != folder.there):
             return Pictures()
         if is_new:
@@ -154,13 +154,14 @@ class BatchDatasets:
                 seen = tuple((name, *of) for name, of in sorted(folder.here.items()))
                 return Pictures(id=id, seen=seen, warning=_NOT_UPLOADED)
             source = self._root / training.dataset
-            await self._patiently(lambda: self._client.datasets.upload(id, source, replace=True))
+            answer = await self._patiently(lambda: self._client.datasets.upload(id, source, replace=True))
+            warning = _skipped(answer)
         report = await self._patiently(lambda: self._client.datasets.report(id, refresh=True))
         if self._upload:
             _refuse_left_over(id, folder.here, seen_there(report))
         fields = ("path", "sha256", "caption")
         found = sorted(tuple(str(image.get(name) or "") for name in fields) for image in _images(report))
-        return Pictures(id=id, seen=tuple((path, sha256, caption) for path, sha256, caption in found))
+        return Pictures(id=id, seen=tuple((path, sha256, caption) for path, sha256, caption in found), warning=warning)
 
     async def _made(self, training: Training, folder: _Folder) -> _Folder:
         """The folder with a dataset, which is the batch's own if no pictures were there."""
@@ -231,7 +232,7 @@ def seen_here(folder: Path) -> Seen:
     """
     from influencerai.imageset import inspect_imageset
 
-    taken = {path.name for files in batches(folder) for path in files}
+    taken = {file.name for files in local_folder(folder).batches for file in files}
     found = [image for image in inspect_imageset(folder).images if image.path in taken]
     return {_name_there(image.path): _seen(image.sha256, image.caption, image.caption_source) for image in found}
 
@@ -242,6 +243,14 @@ def seen_there(report: Mapping[str, Any]) -> Seen:
         str(image.get("path")): _seen(image.get("sha256"), image.get("caption"), image.get("captionSource"))
         for image in _images(report)
     }
+
+
+def _skipped(answer: UploadAnswer) -> str | None:
+    """The files that an upload left out, but for hidden ones."""
+    from influencerai.imageset import listed
+
+    names = [file.name for file in answer.skipped if not PurePosixPath(file.name).name.startswith(".")]
+    return f"Files that are neither pictures nor captions were not uploaded: {listed(names)}." if names else None
 
 
 def _refuse_left_over(id: str, here: Seen, there: Seen) -> None:
@@ -272,9 +281,9 @@ def _seen(sha256: str | None, caption: str | None, source: str | None) -> tuple[
 
 def _name_there(name: str) -> str:
     """What an upload calls the file; one that it refuses keeps its name."""
-    from influencerai.imageset.archive import flat_name
+    from influencerai.imageset.received_names import received_path, storable_path
 
     try:
-        return flat_name(name)
+        return storable_path(received_path(name))
     except DatasetError:
         return name

@@ -13,7 +13,7 @@ from influencerai.client.answers import document_of, noun_of
 from influencerai.client.blocking import Blocking, blocking, listing
 from influencerai.client.connection import Connection, segment
 from influencerai.client.listing import AsyncListing
-from influencerai.client.upload import batches, opened
+from influencerai.client.upload import LocalFile, local_folder, opened
 from influencerai.domain.dataset import Dataset, DatasetImage, DatasetKind, DatasetStatus, UploadAnswer
 from influencerai.domain.page import SortOrder
 from influencerai.errors import ValidationError
@@ -92,20 +92,23 @@ class AsyncDatasets:
 
         Args:
             id: of the dataset.
-            source: a folder, whose JPEG, PNG and WebP files, captions (`cat.txt` for `cat.png`) and tables of captions
-                are taken, but no folders in it; or one image; or a zip of all these.
+            source: a folder, whose images, captions (`cat.txt` for `cat.png`) and tables of captions are taken with
+                those of the folders in it; or one image; or a zip of all these. The answer lists what was left out.
             replace: replace files of the same name that are there with other bytes.
 
         Raises:
             ValidationError: there are no images, or something is wrong with one; nothing of its request was taken.
         """
-        found = await self._connection.transport.aside(lambda: batches(Path(source)))
-        answers = [await self._upload(f"/datasets/{segment(id)}/images", files, replace=replace) for files in found]
+        found = await self._connection.transport.aside(lambda: local_folder(Path(source)))
+        path = f"/datasets/{segment(id)}/images"
+        answers = [await self._upload(path, files, replace=replace) for files in found.batches]
         return UploadAnswer(
             added=tuple(name for answer in answers for name in answer.added),
             replaced=tuple(name for answer in answers for name in answer.replaced),
             unchanged=tuple(name for answer in answers for name in answer.unchanged),
             captions=sum(answer.captions for answer in answers),
+            skipped=(*found.skipped, *(file for answer in answers for file in answer.skipped)),
+            renamed=tuple(file for answer in answers for file in answer.renamed),
             status=answers[-1].status,
         )
 
@@ -125,7 +128,7 @@ class AsyncDatasets:
         response = await self._connection.request("PUT", f"{_image(id, image)}/caption", body={"caption": caption})
         return noun_of(DatasetImage, document_of(response), response)
 
-    async def _upload(self, path: str, files: tuple[Path, ...], *, replace: bool) -> UploadAnswer:
+    async def _upload(self, path: str, files: tuple[LocalFile, ...], *, replace: bool) -> UploadAnswer:
         timeout = httpx2.Timeout(_LOOKING_SECONDS)
         with opened(files, fields={"replace": "true"} if replace else {}) as form:
             response = await self._connection.request("POST", path, form=form, timeout=timeout, is_repeatable=True)

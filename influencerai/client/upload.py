@@ -1,43 +1,77 @@
-"""Upload: which files of a folder go to the server, and in which portions."""
+"""Upload: which files of a folder go to the server, under which names, and in which portions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from influencerai.client.connection import Upload
+from influencerai.domain.dataset import SkippedFile
+from influencerai.domain.output_path import RUN_MARKER
 from influencerai.errors import ValidationError
 
-IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"})
-TABLES = frozenset({"metadata.jsonl", "captions.json"})
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".heic", ".heif", ".hif", ".avif"}
+    | {".gif", ".bmp", ".tif", ".tiff", ".jxl"}
+)
+"""Names of pictures. The server says which formats it reads, and lists the others with what to do about them."""
+CAPTIONS = (".txt", ".caption", ".tags")
+TABLES = frozenset({"metadata.jsonl", "metadata.csv", "captions.json", "captions.jsonl", "captions.csv"})
 MOST_FILES = 200
 MOST_BYTES = 2**28
 """Of one request, so that a fault costs a part of a large folder only."""
+_SAMPLES = "samples"
+_SYSTEM_FOLDERS = frozenset({"__macosx", "__pycache__", "@eadir"})
+_NO_PICTURE = ("The name is neither that of a picture nor that of captions.", "Pack it into a zip if it is one.")
+_HIDDEN = ("Hidden files and folders are not uploaded.", "Rename it if it belongs to the dataset.")
+_OF_A_RUN = ("A training wrote this folder.", "Upload the pictures that you want from it by themselves.")
+_NO_IMAGE = ("There is no image of this name.", "Give it the name of its image.")
+_UNREADABLE = ("The file is a link to nothing, or no regular file.", "Replace it by the file itself.")
 
 
-def batches(source: Path) -> tuple[tuple[Path, ...], ...]:
-    """The files of each request, an image beside its caption; `source` alone where it is a file.
+@dataclass(frozen=True, kw_only=True)
+class LocalFile:
+    """A file here, and its path in the dataset's folder, with forward slashes."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFolder:
+    """The files of each request, an image beside its captions, and what stays here."""
+
+    batches: tuple[tuple[LocalFile, ...], ...]
+    skipped: tuple[SkippedFile, ...] = ()
+
+
+def local_folder(source: Path) -> LocalFolder:
+    """What is uploaded of a folder with all below it; `source` alone where it is a file.
 
     Raises:
         ValidationError: there is nothing to upload.
     """
     if source.is_file():
-        return ((source,),)
-    found: list[list[Path]] = [[]]
+        return LocalFolder(batches=((LocalFile(path=source, name=source.name),),))
+    files, skipped = _listed(source)
+    found: list[list[LocalFile]] = [[]]
     size = 0
-    for files in _together(source):
-        bytes_more = sum(path.stat().st_size for path in files)
-        if found[-1] and (len(found[-1]) + len(files) > MOST_FILES or size + bytes_more > MOST_BYTES):
+    for together in _together(source, files, skipped):
+        bytes_more = sum(file.path.stat().st_size for file in together)
+        if found[-1] and (len(found[-1]) + len(together) > MOST_FILES or size + bytes_more > MOST_BYTES):
             found.append([])
             size = 0
-        found[-1] += files
+        found[-1] += together
         size += bytes_more
-    return tuple(tuple(batch) for batch in found)
+    ordered = sorted(skipped, key=lambda file: file.name)
+    return LocalFolder(batches=tuple(tuple(batch) for batch in found), skipped=tuple(ordered))
 
 
 @contextmanager
-def opened(files: Iterable[Path], *, fields: Mapping[str, str]) -> Iterator[Upload]:
+def opened(files: Iterable[LocalFile], *, fields: Mapping[str, str]) -> Iterator[Upload]:
     """The files as a form, open until the end of the block.
 
     Raises:
@@ -45,26 +79,79 @@ def opened(files: Iterable[Path], *, fields: Mapping[str, str]) -> Iterator[Uplo
     """
     with ExitStack() as stack:
         try:
-            found = [(path.name, stack.enter_context(path.open("rb"))) for path in files]
+            found = [(file.name, stack.enter_context(file.path.open("rb"))) for file in files]
         except OSError as error:
             raise ValidationError(f"{error.filename} cannot be read: {error.strerror}.") from error
         yield Upload(files=found, fields=fields)
 
 
-def _together(folder: Path) -> Iterator[tuple[Path, ...]]:
-    """What belongs into one request: tables of captions, then each image with its caption."""
+def _listed(folder: Path) -> tuple[list[LocalFile], list[SkippedFile]]:
+    """Every file below a folder that is neither hidden nor a run's, and what was passed over."""
+    files: list[LocalFile] = []
+    skipped: list[SkippedFile] = []
+
+    def fail(error: OSError) -> None:
+        raise error
+
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        for place, folders, names in os.walk(folder, onerror=fail):
+            here = Path(place).relative_to(folder)
+            for name in sorted(folders):
+                if reason := _reason_against(Path(place, name), is_root=place == str(folder), siblings=names):
+                    folders.remove(name)
+                    skipped.append(_skipped(f"{(here / name).as_posix()}/", reason))
+            folders.sort()
+            for name in names:
+                path, shown = Path(place, name), (here / name).as_posix()
+                if name.startswith("."):
+                    skipped += [] if name == RUN_MARKER else [_skipped(shown, _HIDDEN)]
+                elif path.is_file():
+                    files.append(LocalFile(path=path, name=shown))
+                else:
+                    skipped.append(_skipped(shown, _UNREADABLE))
     except OSError as error:
         raise ValidationError(
             f"{folder} cannot be uploaded: {error.strerror}.", remedy="Name a folder of images, an image or a zip."
         ) from error
-    images = [path for path in files if path.suffix.lower() in IMAGES]
+    return sorted(files, key=lambda file: file.name), skipped
+
+
+def _reason_against(folder: Path, *, is_root: bool, siblings: Sequence[str]) -> tuple[str, str] | None:
+    """(reason, remedy) where a folder is passed over with all in it."""
+    if folder.name.startswith(".") or folder.name.lower() in _SYSTEM_FOLDERS:
+        return _HIDDEN
+    is_of_run = (folder / RUN_MARKER).exists() or (is_root and RUN_MARKER in siblings and folder.name == _SAMPLES)
+    return _OF_A_RUN if is_of_run else None
+
+
+def _together(folder: Path, files: Sequence[LocalFile], skipped: list[SkippedFile]) -> Iterator[tuple[LocalFile, ...]]:
+    """What belongs into one request: tables of captions, then each image with its captions."""
+    images = [file for file in files if file.path.suffix.lower() in IMAGES]
     if not images:
         raise ValidationError(f"There are no images in {folder}.", remedy="Name a folder of JPEG, PNG or WebP files.")
-    captions = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
-    if tables := tuple(path for path in files if path.name.lower() in TABLES):
+    tables = tuple(file for file in files if _is_table(file.path.name))
+    captions: dict[str, list[LocalFile]] = {}
+    for file in files:
+        if file.path.suffix.lower() in CAPTIONS:
+            captions.setdefault(_stem(file.name), []).append(file)
+        elif file not in images and file not in tables:
+            skipped.append(_skipped(file.name, _NO_PICTURE))
+    if tables:
         yield tables
-    for path in images:
-        caption = captions.pop(path.stem, None)  # once, where two images share it
-        yield (path,) if caption is None else (path, caption)
+    for image in images:
+        beside = [*captions.pop(_stem(image.name), ()), *captions.pop(image.name.casefold(), ())]
+        yield (image, *beside)  # once, where two images share a caption
+    skipped += [_skipped(file.name, _NO_IMAGE) for files in captions.values() for file in files]
+
+
+def _is_table(name: str) -> bool:
+    lower = name.lower()
+    return lower in TABLES or (lower.startswith("meta_") and lower.endswith(".json"))
+
+
+def _stem(name: str) -> str:
+    return name[: name.rindex(".")].casefold()
+
+
+def _skipped(name: str, why: tuple[str, str]) -> SkippedFile:
+    return SkippedFile(name=name, reason=why[0], remedy=why[1])

@@ -20,7 +20,7 @@ class DatasetDraft(WireModel):
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS
 
-    kind: DatasetKind = Field(description="What the dataset is for.")
+    kind: DatasetKind = Field(default="lora-training", description="The purpose of the dataset.")
     path: RelativePath = Field(description="Folder with the images, relative to the root.")
     meta: Document = Field(default_factory=dict, description="Free; `triggerWord` goes into training.")
 
@@ -68,6 +68,21 @@ class DatasetImage(WireModel):
     thumbnail: str = Field(description="Address of a small picture, relative to the server.")
 
 
+class SkippedFile(WireModel):
+    """A file of an upload that was left out."""
+
+    name: str = Field(description="As it came.")
+    reason: str
+    remedy: str = Field(default="", description="What to do where the file was meant.")
+
+
+class RenamedFile(WireModel):
+    """A file of an upload that could not keep its name."""
+
+    name: str = Field(description="As it came.")
+    stored_as: str = Field(description="Its path in the dataset's folder; captions of the file were kept with it.")
+
+
 class UploadAnswer(WireModel):
     """What an upload changed, and the dataset's status now."""
 
@@ -75,6 +90,8 @@ class UploadAnswer(WireModel):
     replaced: tuple[str, ...]
     unchanged: tuple[str, ...]
     captions: int = Field(description="Captions among these.")
+    skipped: tuple[SkippedFile, ...] = Field(default=(), description="Neither pictures nor captions, so left out.")
+    renamed: tuple[RenamedFile, ...] = Field(default=(), description="Stored under another name than they came with.")
     status: DatasetStatus
 
 

@@ -30,7 +30,7 @@ def normalized(path: str) -> str:
     parts = PurePosixPath(path).parts
     if ".." in parts:
         raise ValueError("Path must not leave the root")
-    if not parts:
+    if not parts or not all(part.strip() for part in parts):
         raise ValueError("Path must name a folder")
     if any(part.lower() == OWN_FOLDER for part in parts):
         raise ValueError(f"Path must not lead into {OWN_FOLDER}")

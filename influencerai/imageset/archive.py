@@ -1,31 +1,22 @@
-"""The files of a zip archive, one after another and in chunks, and what of a name from elsewhere can be used."""
+"""The files of a zip archive, one after another and in chunks."""
 
 from __future__ import annotations
 
 import io
-import re
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from influencerai.errors import DatasetError
-from influencerai.imageset.folder import IGNORED_FOLDERS
 
 CHUNK_BYTES = 2**18
 SMALL_BYTES = 2**20
 """Up to this size the ratio does not count: a short text of one letter packs better than any bomb."""
-
-TABLES = ("metadata.jsonl", "captions.json")
-"""Names of the files that hold captions for many images."""
-MAX_NAME_BYTES = 200
-"""A file system takes 255."""
 
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """zipfile unpacks the others without a bound on memory."""
@@ -33,12 +24,6 @@ _DIRECTORY_BYTES = 2**10
 """Room for one entry in the central directory: 46 bytes, a name, times and a comment."""
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_RUBBISH = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
-_DEVICES = frozenset(
-    {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
-    | {f"{port}{digit}" for port in ("COM", "LPT") for digit in "0123456789¹²³"}
-)
-_ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _REMEDY = "Pack the files again, as an ordinary zip archive."
 
 
@@ -96,7 +81,7 @@ class _Capped:
 def members(
     file: BinaryIO, *, max_entries: int, max_file_bytes: int, max_total_bytes: int, max_ratio: float
 ) -> Iterator[Member]:
-    """The files of a zip archive, without folders and what systems leave in archives, in the archive's order.
+    """The files of a zip archive, without folders, in the archive's order.
 
     Nothing that the archive says of itself is taken for true: entries are counted, unpacked bytes too.
 
@@ -127,51 +112,8 @@ def members(
         _check_whole(archive, sum(info.file_size for info in infos))
         for info in infos:
             name = _name(info)
-            if not name.endswith("/") and not stat.S_ISDIR(_mode(info)) and not is_rubbish(name):
+            if not name.endswith("/") and not stat.S_ISDIR(_mode(info)):
                 yield Member(name, _chunks(archive, info))
-
-
-def is_rubbish(name: str) -> bool:
-    """Whether a system or archiver left this file by itself, such as `.DS_Store` or anything in `__MACOSX/`."""
-    *folders, last = PurePosixPath(name).parts or ("",)
-    return last.lower() in _RUBBISH or last.startswith("._") or not IGNORED_FOLDERS.isdisjoint(folders)
-
-
-def flat_name(name: str) -> str:
-    """The last part of a name from elsewhere, fit to be a file's name on any system.
-
-    Composed as NFC, with plain spaces for exotic ones (macOS writes them into the names of screenshots). Names of
-    tables and of captions are in lower case where imageset takes any.
-
-    Raises:
-        DatasetError: what is left is hidden, too long, reserved, or can be read in two ways.
-    """
-    flat = unicodedata.normalize("NFC", name).rpartition("/")[2]
-    flat = "".join(" " if unicodedata.category(char) == "Zs" else char for char in flat)
-    remedy = "Rename the file."
-    for text, what in (("\\", "a backslash"), ("\0", "a NUL")):
-        if text in name:
-            raise DatasetError(f"The name holds {what}.", remedy=remedy)
-    if not flat:
-        raise DatasetError("The file has no name.", remedy=remedy)
-    if not flat.isprintable():
-        raise DatasetError("The name holds a character that is not printable.", remedy=remedy)
-    if _ESCAPE.search(flat):
-        raise DatasetError("The name holds a percent escape.", remedy=remedy)
-    if flat.startswith(".") or flat.endswith((".", " ")):
-        raise DatasetError("The name starts with a dot, or ends in a dot or a space.", remedy=remedy)
-    if flat.split(".")[0].rstrip().upper() in _DEVICES:
-        raise DatasetError("The name is that of a device on Windows.", remedy=remedy)
-    if len(flat.encode()) > MAX_NAME_BYTES:
-        raise DatasetError(f"The name is longer than {MAX_NAME_BYTES} bytes.", remedy=remedy)
-    if flat.lower() in TABLES:
-        return flat.lower()
-    return f"{flat[:-4]}.txt" if flat.lower().endswith(".txt") else flat
-
-
-def shown(name: str) -> str:
-    """A name from elsewhere, fit for an error."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in name[:MAX_NAME_BYTES])
 
 
 def _chunks(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -66,11 +66,6 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    @property
-    def incoming(self) -> Path:
-        """Folder for files that are not known to be good yet."""
-        return self._folder / self._name / _INCOMING
-
     def receive(self, name: str, chunks: Iterable[bytes]) -> str:
         """Write the file `name` that is not known to be good yet, to the disk; returns its SHA-256, in hexadecimal."""
         digest = hashlib.sha256()

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset import beneath
-from influencerai.imageset.archive import shown
 from influencerai.imageset.folder import list_folder, read_head
 from influencerai.imageset.formats import FORMATS, sniff
+from influencerai.imageset.received_names import shown
 from influencerai.imageset.staging import (
     MANIFEST,
     Staging,
@@ -45,10 +45,9 @@ def write_caption(folder: Path, image: str, text: str, *, max_length: int = MAX_
     """
     if not folder.is_dir() or image not in list_folder(folder).files or not is_image(folder, image):
         raise NotFoundError.of("Image", shown(image))
-    data = text.encode(errors="surrogatepass")
     name = str(PurePosixPath(image).with_suffix(".txt"))
     try:
-        check_caption(data, max_length=max_length)
+        data = caption_bytes(text, max_length=max_length)
     except DatasetError as error:
         raise ValidationError(field_errors={"text": [str(error)]}) from error
     with Staging(folder) as staging, refusals(folder), locked(folder):
@@ -96,14 +95,20 @@ def remove_uploaded(folder: Path) -> tuple[str, ...]:
     return tuple(removed)
 
 
-def check_caption(data: bytes, *, max_length: int) -> None:
-    """Raise DatasetError where the bytes cannot be a caption."""
+def caption_bytes(text: str, *, max_length: int) -> bytes:
+    """A caption as it is written; raises DatasetError where the text cannot be one."""
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        data = text.encode()
+    except UnicodeEncodeError as error:
         raise DatasetError("The caption is not UTF-8.", remedy="Save it as UTF-8.") from error
     if len(text) > max_length:
         raise DatasetError(f"The caption is longer than {max_length:,} characters.", remedy="Shorten it.")
+    check_caption(text)
+    return data
+
+
+def check_caption(text: str) -> None:
+    """Raise DatasetError where a text cannot be a caption."""
     if any(unicodedata.category(char) == "Cc" and char not in "\t\r\n" for char in text):
         raise DatasetError("The caption holds a control character.", remedy="Remove it.")
 

@@ -13,6 +13,9 @@ from influencerai.domain.relative_path import is_image_path
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.imageset import ImageReport
 from influencerai.imageset.decoding import Decoding
+from influencerai.imageset.file_kinds import ARCHIVE, PICTURE, UNKNOWN
+from influencerai.imageset.received_files import kind_by_name
+from influencerai.imageset.received_names import received_path, storable_path
 from influencerai.imageset.thumbnail import thumbnail
 from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
 from influencerai.imageset.uploaded_files import write_caption
@@ -40,6 +43,16 @@ class DatasetImageService:
             max_total_pixels=settings.max_upload_megapixels * 10**6,
         )
 
+    async def upload_limit(self, tenant: str, id: str) -> int:
+        """Bytes that the next upload to a dataset may bring.
+
+        Raises:
+            NotFoundError: there is no such dataset.
+            QuotaError: the tenant may not store more.
+        """
+        await self._datasets.find(tenant, id)
+        return await self._quotas.upload_limit(tenant)
+
     async def upload(
         self,
         tenant: str,
@@ -56,7 +69,7 @@ class DatasetImageService:
             ValidationError: what is wrong with each file.
             QuotaError: the tenant may not store, or upload at once, so many bytes.
         """
-        dataset = await self._datasets.get(tenant, id)
+        dataset = await self._datasets.find(tenant, id)
 
         def put(decoding: Decoding) -> UploadReport:
             with (
@@ -64,9 +77,7 @@ class DatasetImageService:
                 Upload(folder, limits=self._limits, decoding=decoding) as upload,
             ):
                 for name, file in files:
-                    head = file.read(len(_ZIP))
-                    file.seek(0)
-                    if head == _ZIP:
+                    if _is_archive(name, file):
                         upload.add_archive(file, name=name)
                     else:
                         upload.add(name, file)
@@ -142,6 +153,18 @@ def _size(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     return size
+
+
+def _is_archive(name: str, file: BinaryIO) -> bool:
+    """Whether a file is a zip of a dataset; documents and caches of trainers are zips by content too."""
+    head = file.read(len(_ZIP))
+    file.seek(0)
+    if head != _ZIP:
+        return False
+    try:
+        return kind_by_name(storable_path(received_path(name))) in (ARCHIVE, UNKNOWN, PICTURE)
+    except DatasetError:
+        return True
 
 
 def _image(id: str, image: ImageReport) -> DatasetImage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from pathlib import Path
@@ -74,10 +74,11 @@ class DatasetService:
 
         async def make(transaction: Transaction) -> Answer[Dataset]:
             await self._quotas.check_new(transaction, tenant, "datasets")
+            twins = await transaction.datasets.at_path(tenant, draft.path)
             found = await transaction.datasets.add(
                 tenant, draft, status=status, report=None if report is None else report.to_wire()
             )
-            return Answer(value=found, warnings=warnings)
+            return Answer(value=found, warnings=(*warnings, *_twin_warnings(draft, twins)))
 
         answer = await answer_once(self._store, tenant, request, Dataset, make)
         if answer.value.status == "processing":
@@ -95,11 +96,20 @@ class DatasetService:
         Raises:
             NotFoundError: there is none of this id.
         """
+        found = await self.find(tenant, id)
+        return await self.look_again(tenant, found) if found.status == "pending" else found
+
+    async def find(self, tenant: str, id: str) -> Dataset:
+        """One dataset as it was last looked at.
+
+        Raises:
+            NotFoundError: there is none of this id.
+        """
         async with self._store.read() as transaction:
             found = await transaction.datasets.get(tenant, id)
         if found is None:
             raise _not_found(id)
-        return await self.look_again(tenant, found) if found.status == "pending" else found
+        return found
 
     async def set_status(self, tenant: str, id: str, status: DatasetStatus, *, actor: str) -> Dataset:
         """Set the status by hand.
@@ -327,6 +337,14 @@ def _misspelt(meta: Mapping[str, Any]) -> list[str]:
     looked_at = [name for name in islice(meta, _NAMES_COMPARED) if name != "triggerWord"]
     near = [name for name in looked_at if TrainingOptions.nearest_field(name) == "triggerWord"]
     return [f"meta.{name} is kept and not read: did you mean 'triggerWord'?" for name in near]
+
+
+def _twin_warnings(draft: DatasetDraft, ids: Sequence[str]) -> list[str]:
+    """A warning about datasets that have the same folder."""
+    if not ids:
+        return []
+    named = f"Dataset {ids[0]} has" if len(ids) == 1 else f"{len(ids)} datasets, such as {ids[0]}, have"
+    return [f"{named} the folder {draft.path} already: what is changed in one is changed in all."]
 
 
 def _warnings(status: DatasetStatus, report: ImageSetReport | None, draft: DatasetDraft) -> list[str]:

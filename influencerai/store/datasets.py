@@ -103,6 +103,11 @@ class Datasets:
         statement = select(*_SHOWN).where(datasets.c.status == "processing", datasets.c.report.is_(None))
         return [_dataset(row) for row in await self._connection.execute(statement)]
 
+    async def at_path(self, tenant: str, path: str) -> list[str]:
+        """The ids of the tenant's datasets that have this folder, the oldest first."""
+        statement = select(datasets.c.id).where(datasets.c.tenant_id == tenant, datasets.c.path == path)
+        return list((await self._connection.execute(statement.order_by(datasets.c.id))).scalars())
+
     async def has_path(self, tenant: str, path: str) -> bool:
         """Whether a dataset of the tenant has this folder."""
         statement = select(datasets.c.id).where(datasets.c.tenant_id == tenant, datasets.c.path == path).limit(1)

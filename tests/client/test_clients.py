@@ -167,6 +167,33 @@ def test_datasets_from_folder_to_deletion(
     assert caught.value.status_code == 404
 
 
+def test_a_folder_goes_up_with_the_folders_in_it(
+    server: Served, client: InfluencerAIClient, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_pictures(tmp_path / "mine" / "10_ohwx woman", count=2).parent
+    write_pictures(source / "5_ohwx body", count=1)
+    (source / "5_ohwx body" / "0.txt").rename(source / "5_ohwx body" / "0.CAPTION")
+    (source / "5_ohwx body" / "0_sd.npz").write_bytes(b"cache")
+    (source / "10_ohwx woman" / "0-masklabel.png").write_bytes((source / "5_ohwx body" / "0.png").read_bytes())
+    write_pictures(source / "out" / "samples", count=1)
+    (source / "out" / ".influencerai-run").write_text("job")
+    (source / ".DS_Store").write_bytes(b"x")
+    dataset = client.datasets.create(path=f"data/{tenant}")
+    monkeypatch.setattr("influencerai.client.upload.MOST_FILES", 3)
+    answer = client.datasets.upload(dataset.id, source)
+    assert {image.path for image in client.datasets.images(dataset.id)} == {
+        *("10_ohwx woman/0.png", "10_ohwx woman/1.png", "5_ohwx body/0.png")
+    }
+    assert "5_ohwx body/0.caption" in answer.added
+    reasons = {file.name: file.reason for file in answer.skipped}
+    assert reasons.keys() == {".DS_Store", "5_ohwx body/0_sd.npz", "10_ohwx woman/0-masklabel.png", "out/"}
+    assert reasons["out/"] == "A training wrote this folder."
+    assert "asks" in reasons["10_ohwx woman/0-masklabel.png"]
+    assert [(file.name, file.stored_as) for file in answer.renamed] == [
+        ("5_ohwx body/0.CAPTION", "5_ohwx body/0.caption")
+    ]
+
+
 def test_a_large_folder_goes_up_in_portions(
     client: InfluencerAIClient, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

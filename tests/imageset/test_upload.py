@@ -32,8 +32,9 @@ from influencerai.imageset import inspect_imageset
 from influencerai.imageset.staging import locked, recover, remove_traces
 from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
 from influencerai.imageset.uploaded_files import remove_uploaded, write_caption
-from tests.imageset.test_archive import AWKWARD, zipped
+from tests.imageset.test_archive import zipped
 from tests.imageset.test_inspection import NOBODY, ordinary_user
+from tests.imageset.test_received_names import AWKWARD
 from tests.png_files import RGB, png
 
 MANIFEST = ".influencerai-uploads.json"
@@ -62,6 +63,12 @@ def upload(
         for name, text in (captions or {}).items():
             staged.caption(name, text)
         return staged.commit(replace=replace)
+
+
+def upload_archive(folder: Path, archive: bytes) -> UploadReport:
+    with Upload(folder) as staged:
+        staged.add_archive(io.BytesIO(archive))
+        return staged.commit()
 
 
 def errors(folder: Path, files: Mapping[str, bytes], **options: Any) -> dict[str, list[str]]:
@@ -117,6 +124,8 @@ class TestUpload:
             "replaced": [],
             "unchanged": [],
             "captionCount": 1,
+            "skipped": [],
+            "renamed": [],
         }
         assert visible(folder) == files
         assert manifest(folder) == {name: sha256(data) for name, data in files.items()}
@@ -130,25 +139,150 @@ class TestUpload:
         }
         assert not found.warnings[1:]
 
-    def test_an_archive_is_flattened_and_its_rubbish_is_left_out(self, tmp_path: Path) -> None:
-        archive = zipped(
-            {
-                "me/": b"",
-                "me/a.png": picture(1),
-                "me/texts/a.txt": b"ohwx",
-                "../../b.png": picture(2),
-                "/etc/c.png": picture(3),
-                "me/.DS_Store": b"x",
-                "__MACOSX/me/._a.png": b"x",
-            }
-        )
-        folder = tmp_path / "me"
-        with Upload(folder) as staged:
-            staged.add_archive(io.BytesIO(archive))
-            staged.add("Thumbs.db", io.BytesIO(b"x"))
-            report = staged.commit()
-        assert report.added == ("a.png", "a.txt", "b.png", "c.png")
+    def test_an_archive_keeps_the_paths_below_its_top(self, tmp_path: Path) -> None:
+        """kohya's folders mean the same as on a disk, and a name may be in several folders."""
+        files = {
+            "set/10_ohwx woman/01.png": picture(1),
+            "set/10_ohwx woman/02.png": picture(2),
+            "set/2_ohwx woman full body/01.png": picture(3),
+            "set/2_ohwx woman full body/01.txt": b"ohwx woman, standing",
+        }
+        on_disk = tmp_path / "disk"
+        for name, data in files.items():
+            (on_disk / name).parent.mkdir(parents=True, exist_ok=True)
+            (on_disk / name).write_bytes(data)
+        for slash in ("/", "\\"):
+            archive = zipped({name.replace("/", slash): data for name, data in files.items()})
+            report = upload_archive(tmp_path / f"me{ord(slash)}", archive)
+            assert list(report.added) == sorted(name.removeprefix("set/") for name in files)
+            found = inspect_imageset(tmp_path / f"me{ord(slash)}").images
+            assert found == inspect_imageset(on_disk / "set").images
+            assert [(image.repeats, image.caption) for image in found] == [
+                (10, "ohwx woman"),
+                (10, "ohwx woman"),
+                (2, "ohwx woman, standing"),
+            ]
+
+    @pytest.mark.parametrize(
+        ("names", "stored"),
+        [
+            (["set/a.png", "set/sub/b.png", "__MACOSX/set/._a.png", "set/.DS_Store"], ["a.png", "sub/b.png"]),
+            (["10_ohwx/a.png", "10_ohwx/b.png"], ["10_ohwx/a.png", "10_ohwx/b.png"]),
+            (["one/a.png", "two/a.png"], ["one/a.png", "two/a.png"]),
+            (["me/a.png", "../../b.png", "/etc/c.png"], ["b.png", "c.png", "me/a.png"]),
+        ],
+    )
+    def test_the_top_of_an_archive_is_one_folder_that_holds_all(
+        self, tmp_path: Path, names: list[str], stored: list[str]
+    ) -> None:
+        archive = zipped({name: picture(number) for number, name in enumerate(names)})
+        assert list(upload_archive(tmp_path / "me", archive).added) == stored
         assert [path.name for path in tmp_path.iterdir()] == ["me"]
+
+    def test_what_is_neither_picture_nor_caption_is_left_out_and_listed(self, tmp_path: Path) -> None:
+        report = upload(
+            tmp_path / "me",
+            {
+                "01.png": picture(1),
+                "01.caption": b"ohwx, red",
+                "01_0024x0024_sd.npz": zipped({"latents.npy": b"x"}),
+                "01-masklabel.png": picture(2),
+                "film.gif": b"GIF89a" + bytes(20),
+                "phone.jxl": b"\xff\x0a" + bytes(20),
+                "page.png": b"<html>no picture",
+                "inner.zip": zipped({"a.png": picture()}),
+                "setup.exe": b"MZ",
+                ".DS_Store": b"x",
+                "Thumbs.db": b"x",
+                "x.jpg.crdownload": picture(3, "JPEG"),
+                "lost.txt": b"ohwx",
+                "README.md": b"# About",
+            },
+        )
+        assert report.added == ("01.caption", "01.png")
+        assert visible(tmp_path / "me").keys() == {"01.caption", "01.png"}
+        reasons = {file.name: file.reason for file in report.skipped}
+        assert reasons.keys() == {
+            *("01_0024x0024_sd.npz", "01-masklabel.png", "film.gif", "phone.jxl", "page.png", "inner.zip", "setup.exe"),
+            *(".DS_Store", "Thumbs.db", "x.jpg.crdownload", "lost.txt", "README.md"),
+        }
+        assert "GIF" in reasons["film.gif"]
+        assert "JPEG XL" in reasons["phone.jxl"]
+        assert "no image of this name" in reasons["lost.txt"]
+        assert all(file.remedy for file in report.skipped)
+
+    def test_names_that_cannot_be_stored_are_changed_with_their_captions(self, tmp_path: Path) -> None:
+        long = "z" * 250
+        report = upload(
+            tmp_path / "me",
+            {
+                "my%20photo.png": picture(1),
+                "my%20photo.txt": b"ohwx, one",
+                "con.png": picture(2),
+                "=?utf-8?B?a8Okc2UucG5n?=": picture(3),
+                f"{long}.png": picture(4),
+                f"{long}.caption": b"ohwx, four",
+                "cat\n.png": picture(5),
+                "metadata.jsonl": b'{"file_name": "con.png", "text": "ohwx, two"}\n'
+                b'{"file_name": "k\\u00e4se.png", "text": "ohwx, three"}\n'
+                b'{"file_name": "cat\\n.png", "text": "ohwx, five"}\n',
+            },
+        )
+        renamed = {file.name: file.stored_as for file in report.renamed}
+        assert renamed["my%20photo.png"] == "my photo.png"
+        assert renamed["con.png"] == "_con.png"
+        assert renamed["cat\ufffd.png"] == "cat_.png"
+        assert {image.path: image.caption for image in inspect_imageset(tmp_path / "me").images} == {
+            "my photo.png": "ohwx, one",
+            "_con.png": "ohwx, two",
+            "käse.png": "ohwx, three",
+            next(path for path in report.added if path.startswith("zzz") and path.endswith(".png")): "ohwx, four",
+            "cat_.png": "ohwx, five",
+        }
+        again = upload(tmp_path / "me", {"my%20photo.png": picture(1), "con.png": picture(2)})
+        assert again.unchanged == ("_con.png", "my photo.png")
+
+    def test_a_long_folder_of_kohya_keeps_its_repeats_and_caption(self, tmp_path: Path) -> None:
+        caption = "ohwx woman, " + "very " * 60 + "long"
+        upload_archive(tmp_path / "me", zipped({f"10_{caption}/a.png": picture(1), "b.png": picture(2)}))
+        image = inspect_imageset(tmp_path / "me").images[0]
+        assert (image.repeats, image.caption) == (10, caption)
+
+    @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-8-sig"])
+    def test_captions_in_every_encoding_of_a_folder_are_taken(self, tmp_path: Path, encoding: str) -> None:
+        upload(tmp_path / "me", {"a.png": picture(), "a.txt": "ohwx, ein Käse am Tag".encode(encoding)})
+        assert inspect_imageset(tmp_path / "me").images[0].caption == "ohwx, ein Käse am Tag"
+
+    @pytest.mark.parametrize(
+        ("there", "comes"),
+        [
+            ("A.png", "a.png"),
+            ("café.png", "cafe\u0301.PNG"),
+            ("Sub/a.png", "sub/A.png"),
+        ],
+    )
+    def test_a_name_that_differs_in_case_or_form_is_the_same_file(self, tmp_path: Path, there: str, comes: str) -> None:
+        folder = tmp_path / "me"
+        upload(folder, {there: picture(1)})
+        assert upload(folder, {comes: picture(1)}).unchanged == (there,)
+        assert f"There is another '{there}' already" in str(errors(folder, {comes: picture(2)}))
+        report = upload(folder, {comes: picture(2)}, replace=True)
+        assert report.replaced == (there,)
+        assert [image.path for image in inspect_imageset(folder).images] == [there]
+        stem = comes.rpartition(".")[0]
+        upload(folder, {f"{stem}.txt": b"ohwx"})
+        assert inspect_imageset(folder).images[0].caption == "ohwx"
+
+    def test_an_upload_of_nothing_usable_is_refused_with_the_reasons(self, tmp_path: Path) -> None:
+        found = errors(tmp_path / "me", {"film.gif": b"GIF89a" + bytes(20), "a.npz": b"PK"})
+        assert found["files"] == ["There are no images or captions."]
+        assert "GIF" in found["files.film.gif"][0]
+        assert "cache" in found["files.a.npz"][0]
+
+    def test_captions_beside_pictures_do_not_count_as_images(self, tmp_path: Path) -> None:
+        files = {f"{number}.png": picture(number) for number in range(3)}
+        files |= {f"{number}.txt": b"ohwx" for number in range(3)}
+        assert len(upload(tmp_path / "me", files, max_files=3).added) == 6
 
     def test_captions_come_with_their_images(self, tmp_path: Path) -> None:
         upload(tmp_path, {"there.png": picture(1)})
@@ -162,8 +296,8 @@ class TestUpload:
         assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "ohwx, käse"
 
     def test_a_suffix_may_lie_but_not_miss(self, tmp_path: Path) -> None:
-        report = upload(tmp_path, {"a.jpg": picture(1), "b": picture(2, "JPEG"), "c.json": picture(3, "WEBP")})
-        assert report.added == ("a.jpg", "b.jpg", "c.json.webp")
+        report = upload(tmp_path, {"a.jpg": picture(1), "b": picture(2, "JPEG"), "c.v2": picture(3, "WEBP")})
+        assert report.added == ("a.jpg", "b.jpg", "c.v2.webp")
         assert inspect_imageset(tmp_path).usable_count == 3
 
     def test_without_a_commit_nothing_is_left(self, tmp_path: Path) -> None:
@@ -181,6 +315,7 @@ class TestUpload:
         assert contents(folder) == before
 
     def test_everything_that_is_wrong_is_said_at_once(self, tmp_path: Path) -> None:
+        """Damaged pictures are refused, not left out: they may arrive whole at the next try."""
         noise = Image.effect_noise((64, 64), 100)
         noise.save(buffer := io.BytesIO(), "PNG")
         found = errors(
@@ -189,20 +324,15 @@ class TestUpload:
                 "good.png": picture(),
                 "cat.png": buffer.getvalue()[:900],
                 "cat.txt": b"its image is bad, which is said there",
-                "a/b/.hidden": b"",
                 "film.gif": b"GIF89a",
-                "inner.zip": zipped({"a.png": picture()}),
-                "setup.exe": b"MZ",
                 "empty.png": b"",
+                "%2e%2e%2fup.png": picture(),
             },
         )
         assert "The PNG data is truncated" in found.pop("files.cat.png")[0]
         assert {field: texts[0].split(".")[0] for field, texts in found.items()} == {
-            "files.a/b/.hidden": "The name starts with a dot, or ends in a dot or a space",
-            "files.film.gif": "This is a GIF file by content",
-            "files.inner.zip": "This is an archive among the files",
-            "files.setup.exe": "This is no image by content",
             "files.empty.png": "The file is empty",
+            "files.%2e%2e%2fup.png": "The name holds a percent escape of a separator",
         }
 
     def test_an_archive_that_is_refused_is_named(self, tmp_path: Path) -> None:
@@ -215,12 +345,10 @@ class TestUpload:
         assert "100 times its size" in error.value.field_errors["files.archive"][0]
 
     def test_two_files_of_one_name_are_named_both(self, tmp_path: Path) -> None:
-        found = errors(tmp_path, {"one/cat.png": picture(1), "two/Cat.PNG": picture(2), "cat": picture(3)})
+        found = errors(tmp_path, {"cat.png": picture(1), "Cat.PNG": picture(2), "cat": picture(3)})
         assert found == {
-            "files.two/Cat.PNG": [
-                "'one/cat.png' and 'two/Cat.PNG' would both be stored as 'Cat.PNG'. Rename one of them."
-            ],
-            "files.cat": ["'one/cat.png' and 'cat' would both be stored as 'cat.png'. Rename one of them."],
+            "files.Cat.PNG": ["'cat.png' and 'Cat.PNG' would both be stored as 'cat.png'. Rename one of them."],
+            "files.cat": ["'cat.png' and 'cat' would both be stored as 'cat.png'. Rename one of them."],
         }
         found = errors(tmp_path, {"a.png": picture(), "a.txt": b"one"}, captions={"a.png": "two"})
         assert found.keys() == {"captions.a.png"}
@@ -237,7 +365,7 @@ class TestUpload:
                 staged.commit()
 
     def test_an_upload_of_nothing_is_an_error(self, tmp_path: Path) -> None:
-        assert errors(tmp_path, {".DS_Store": b"x"}) == {"files": ["There are no images or captions."]}
+        assert errors(tmp_path, {}) == {"files": ["There are no images or captions."]}
 
     def test_the_same_bytes_are_unchanged_and_others_need_leave(self, tmp_path: Path) -> None:
         upload(tmp_path, {"a.png": picture(1), "b.png": picture(2)})
@@ -277,33 +405,20 @@ class TestUpload:
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "deep.png").write_bytes(picture())
         (tmp_path / "notes.md").write_bytes(b"no image")
+        files = {"a.png": picture(), "lost.txt": b"ohwx", "deep.txt": b"ohwx", "notes.txt": b"ohwx"}
+        report = upload(tmp_path, {**files, "A.txt": b"another case"})
+        assert report.added == ("a.png", "a.txt")
+        assert {file.name for file in report.skipped} == {"lost.txt", "deep.txt", "notes.txt"}
         found = errors(
             tmp_path,
-            {
-                "a.png": picture(),
-                "lost.txt": b"ohwx",
-                "deep.txt": b"ohwx",
-                "notes.txt": b"ohwx",
-                "A.txt": b"another case",
-                "b.png": picture(),
-                "b.txt": "käse".encode("cp1252"),
-                "c.png": picture(),
-                "c.txt": b"ohwx\x1b[31m",
-                "d.png": picture(),
-                "d.txt": b"x" * 4097,
-            },
-            captions={"gone.png": "ohwx", "e.png": "\ud800"},
+            {"c.png": picture(), "c.txt": b"ohwx\x1b[31m", "d.png": picture(), "d.txt": b"x" * 2**17},
+            captions={"gone.png": "ohwx", "c.png": "\ud800"},
         )
         assert found == {
-            **{
-                f"files.{stem}.txt": [f"There is no image '{stem}' that this could be the caption of."]
-                for stem in ("A", "deep", "lost", "notes")
-            },
-            "captions.gone.png": ["There is no image 'gone' that this could be the caption of."],
-            "captions.e.png": ["The caption is not UTF-8. Save it as UTF-8."],
-            "files.b.txt": ["The caption is not UTF-8. Save it as UTF-8."],
+            "captions.gone.png": ["There is no image 'gone.png' that this could be the caption of."],
+            "captions.c.png": ["The caption is not UTF-8. Save it as UTF-8."],
             "files.c.txt": ["The caption holds a control character. Remove it."],
-            "files.d.txt": ["The caption is longer than 4,096 characters. Shorten it."],
+            "files.d.txt": ["The file is larger than 65,536 bytes."],
         }
 
     def test_a_table_must_parse(self, tmp_path: Path) -> None:
@@ -316,7 +431,9 @@ class TestUpload:
     def test_limits(self, tmp_path: Path) -> None:
         three = {f"{index}.png": picture(index) for index in range(3)}
         size = len(picture(0))
-        assert errors(tmp_path, three, max_files=2) == {"files": ["There are more than 2 files."]}
+        assert errors(tmp_path, three, max_files=2) == {
+            "files": ["There are more than 2 images. Send fewer at a time."]
+        }
         assert errors(tmp_path, three, max_total_bytes=size) == {
             "files": [f"The files are larger than {size:,} bytes together."]
         }
@@ -333,7 +450,7 @@ class TestUpload:
         archive = zipped({f"{index}.png": picture(index) for index in range(3)})
         with Upload(tmp_path, limits=UploadLimits(max_files=2)) as staged:
             staged.add_archive(io.BytesIO(archive))
-            with pytest.raises(ValidationError, match="more than 2 files"):
+            with pytest.raises(ValidationError, match="more than 2 images"):
                 staged.commit()
 
     def test_a_bomb_of_pixels_is_refused_from_its_header(self, tmp_path: Path) -> None:
@@ -353,6 +470,7 @@ class TestUpload:
             assert list(Path(root).iterdir()) == [folder.parent]
             assert list(folder.parent.iterdir()) == [folder]
             assert set(contents(folder)) == {*report.added, MANIFEST}
+            assert not any(part.startswith(".") for name in report.added for part in name.split("/"))
             assert inspect_imageset(folder).usable_count == 1
 
 
@@ -819,6 +937,6 @@ class TestRemoveUploaded:
 
 
 def test_a_report_of_errors_names_fields_and_never_where_the_folder_lies(tmp_path: Path) -> None:
-    found = errors(tmp_path / "me", {"a.png": b"x", "a\\b.png": picture()})
+    found = errors(tmp_path / "me", {"a.png": b"", "a\\b.png": b""})
     assert found.keys() == {"files.a.png", "files.a\\b.png"}
     assert str(tmp_path) not in str(found)

@@ -13,13 +13,16 @@ from influencerai.errors import ValidationError
 from influencerai.serve.bodies import MOST_VALUES, answer, answer_page, has_too_many_values, strict_route
 from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import ImagePage, Responses, errors, page
-from influencerai.serve.principal import FileReader, Owner
+from influencerai.serve.principal import FileReader, Owner, owner_of
+from influencerai.serve.upload_request import upload_route
 from influencerai.service import Service
 
 _THUMBNAIL: Responses = {
     200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "WebP."}
 }
 _CAPTIONS_BYTES = 2**23
+_FILES_PER_IMAGE = 4
+"""As an upload takes them: captions, caches and the like beside each image."""
 
 
 def dataset_image_routes(service: Service) -> APIRouter:
@@ -28,33 +31,48 @@ def dataset_image_routes(service: Service) -> APIRouter:
     max_bytes = settings.max_upload_mib * 2**20 + _CAPTIONS_BYTES
     router = APIRouter(prefix="/datasets/{id}/images", tags=["Datasets"], route_class=strict_route(max_bytes))
 
-    @router.post(
-        "",
-        response_model=UploadAnswer,
-        responses=errors(400, 404, 409, 413),
-        form_limits={
-            "max_files": 2 * settings.max_upload_files + 10,
-            "max_fields": 10,
-            "max_part_size": _CAPTIONS_BYTES,
-        },
-    )
+    async def limit(request: Request) -> int:
+        """Bytes that the body may have; an upload to a dataset that is not the tenant's is refused unread."""
+        files = await images.upload_limit(await owner_of(request), request.path_params["id"])
+        return files + _CAPTIONS_BYTES
+
     async def upload_images(
         request: Request,
         tenant: Owner,
         id: str,
         files: Annotated[
             list[UploadFile],
-            File(min_length=1, description="JPEG, PNG or WebP images, caption files (.txt), or one zip of these."),
+            File(
+                min_length=1,
+                description="Images, captions and tables of captions, by their paths in the dataset, or zips of these.",
+            ),
         ],
         captions: Annotated[str, Form(description='Captions as JSON: {"cat.png": "a cat"}.')] = "{}",
         replace: Annotated[QueryBoolean, Form(description="Replace files of the same name.")] = False,
     ) -> Response:
-        """Put images into the dataset's folder: all of them, or none if anything is wrong with one."""
+        """Put images into the dataset's folder: all of them, or none if anything is wrong with one.
+
+        Files that are neither pictures nor captions are left out, and listed in the answer.
+        """
         named = [(file.filename or "", file.file) for file in files]
         uploading = images.upload(tenant, id, named, captions=_captions(captions), replace=replace)
         report, dataset = await while_connected(request, uploading)
-        changed = {name: getattr(report, name) for name in ("added", "replaced", "unchanged")}
+        changed = {name: getattr(report, name) for name in ("added", "replaced", "unchanged", "skipped", "renamed")}
         return answer(UploadAnswer(**changed, captions=report.caption_count, status=dataset.status))
+
+    router.add_api_route(
+        "",
+        upload_images,
+        methods=["POST"],
+        response_model=UploadAnswer,
+        responses=errors(400, 404, 409, 413),
+        form_limits={
+            "max_files": _FILES_PER_IMAGE * (settings.max_upload_files + 1),
+            "max_fields": 10,
+            "max_part_size": _CAPTIONS_BYTES,
+        },
+        route_class_override=upload_route(limit),
+    )
 
     @router.get("", responses=page(ImagePage) | errors(400, 404))
     async def list_images(

@@ -12,6 +12,7 @@ import type {
   DatasetReport,
   DatasetStatus,
   ImageQuery,
+  RenamedFile,
   UploadAnswer,
 } from "./types.js";
 import { formOf, itemOf, portions } from "./upload.js";
@@ -78,9 +79,9 @@ export class Datasets {
   /**
    * Put images with their captions into the dataset's folder.
    *
-   * `source` is a folder on disk, whose JPEG, PNG and WebP files, captions (`cat.txt` for `cat.png`) and tables of
-   * captions are taken, but no folders in it; or one image; or a zip of all these; in a browser, such files themselves.
-   * Many images go up in several requests; of each, the server takes everything or nothing. To upload again what has
+   * `source` is a folder on disk, whose images, captions (`cat.txt` for `cat.png`) and tables of captions are taken
+   * with those of the folders in it; or one image; or a zip of all these; in a browser, such files themselves. The answer
+   * lists what was left out. Many images go up in several requests; of each, the server takes everything or nothing. To upload again what has
    * arrived is no mistake: it counts as unchanged. Throws `ValidationError` where there are no images, or something is
    * wrong with one.
    */
@@ -89,8 +90,16 @@ export class Datasets {
       typeof source === "string"
         ? await (await import("#disk")).portionsOf(source)
         : portions(Array.from(source, itemOf), "what was given");
-    const sum: UploadAnswer = { added: [], replaced: [], unchanged: [], captions: 0, status: "pending" };
-    for (const portion of found) {
+    const sum = {
+      added: [] as string[],
+      replaced: [] as string[],
+      unchanged: [] as string[],
+      captions: 0,
+      skipped: [...found.skipped],
+      renamed: [] as RenamedFile[],
+      status: "pending" as DatasetStatus,
+    };
+    for (const portion of found.portions) {
       const answer = await this.#connection.ask<UploadAnswer>(`${path(id)}/images`, {
         form: await formOf(portion, options.replace ?? false),
         timeout: LOOKING,
@@ -100,6 +109,8 @@ export class Datasets {
       sum.replaced.push(...answer.replaced);
       sum.unchanged.push(...answer.unchanged);
       sum.captions += answer.captions;
+      sum.skipped.push(...(answer.skipped ?? []));
+      sum.renamed.push(...(answer.renamed ?? []));
       sum.status = answer.status;
     }
     return sum;

@@ -304,6 +304,8 @@ export interface paths {
         /**
          * Upload Images
          * @description Put images into the dataset's folder: all of them, or none if anything is wrong with one.
+         *
+         *     Files that are neither pictures nor captions are left out, and listed in the answer.
          */
         post: operations["upload_images"];
         delete?: never;
@@ -640,7 +642,7 @@ export interface components {
             error?: string | null;
         };
         ImageUpload: {
-            /** @description JPEG, PNG or WebP images, caption files (.txt), or one zip of these. */
+            /** @description Images, captions and tables of captions, by their paths in the dataset, or zips of these. */
             files: string[];
             /**
              * @description Captions as JSON: {"cat.png": "a cat"}.
@@ -762,10 +764,10 @@ export interface components {
         /** @description What a user registers. */
         DatasetDraft: {
             /**
-             * @description What the dataset is for.
-             * @enum {string}
+             * @description The purpose of the dataset.
+             * @default lora-training
              */
-            kind: "lora-training" | "fine-tuning";
+            kind?: ("lora-training" | "fine-tuning") | null;
             /** @description Folder with the images, relative to the root. */
             path: string;
             /** @description Free; `triggerWord` goes into training. */
@@ -1504,6 +1506,13 @@ export interface components {
                 [key: string]: components["schemas"]["Check"];
             };
         };
+        /** @description A file of an upload that could not keep its name. */
+        RenamedFile: {
+            /** @description As it came. */
+            name: string;
+            /** @description Its path in the dataset's folder; captions of the file were kept with it. */
+            storedAs: string;
+        };
         /** @description One training image with its caption. */
         SampleSpec: {
             /** @description Relative to the dataset folder, with forward slashes. */
@@ -1520,6 +1529,17 @@ export interface components {
              * @default 1
              */
             repeats?: number;
+        };
+        /** @description A file of an upload that was left out. */
+        SkippedFile: {
+            /** @description As it came. */
+            name: string;
+            reason: string;
+            /**
+             * @description What to do where the file was meant.
+             * @default
+             */
+            remedy?: string;
         };
         /** @description Time of the training phase. */
         TimeEstimate: {
@@ -1726,6 +1746,16 @@ export interface components {
             unchanged: string[];
             /** @description Captions among these. */
             captions: number;
+            /**
+             * @description Neither pictures nor captions, so left out.
+             * @default []
+             */
+            skipped?: components["schemas"]["SkippedFile"][];
+            /**
+             * @description Stored under another name than they came with.
+             * @default []
+             */
+            renamed?: components["schemas"]["RenamedFile"][];
             /** @enum {string} */
             status: "pending" | "processing" | "ready" | "failed";
         };

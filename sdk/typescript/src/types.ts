@@ -31,6 +31,8 @@ export type DatasetReport = Sent<Schemas["ImageSetReport"]>;
 export type DatasetQuery = Filters<"list_datasets"> & Paging;
 export type ImageQuery = Filters<"list_images"> & Paging;
 export type UploadAnswer = Sent<Schemas["UploadAnswer"]>;
+export type SkippedFile = Sent<Schemas["SkippedFile"]>;
+export type RenamedFile = Sent<Schemas["RenamedFile"]>;
 
 export type LoraConfigDraft = Schemas["LoraConfigDraft"];
 export type LoraConfigChange = Schemas["LoraConfigChange"];

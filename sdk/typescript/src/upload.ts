@@ -1,39 +1,59 @@
 /** Upload: which files go to the server, and in which portions. */
 
 import { ValidationError } from "./errors.js";
+import type { SkippedFile } from "./types.js";
 
-const IMAGE = /\.(jpg|jpeg|jpe|jfif|png|webp)$/i;
-const CAPTION = /\.txt$/i;
-const TABLES = new Set(["metadata.jsonl", "captions.json"]);
+/** Names of pictures. The server says which formats it reads, and lists the others with what to do about them. */
+const IMAGE = /\.(jpg|jpeg|jpe|jfif|png|apng|webp|heic|heif|hif|avif|gif|bmp|tif|tiff|jxl)$/i;
+const CAPTION = /\.(txt|caption|tags)$/i;
+const TABLE = /(^|\/)(metadata\.(jsonl|csv)|captions\.(json|jsonl|csv)|meta_[^/]*\.json)$/i;
+const NO_PICTURE = {
+  reason: "The name is neither that of a picture nor that of captions.",
+  remedy: "Pack it into a zip if it is one.",
+};
+const HIDDEN = {
+  reason: "Hidden files and folders are not uploaded.",
+  remedy: "Rename it if it belongs to the dataset.",
+};
+const NO_IMAGE = { reason: "There is no image of this name.", remedy: "Give it the name of its image." };
 /** Of one request, so that a fault costs a part of a large folder only. */
 const MOST_FILES = 200;
 const MOST_BYTES = 2 ** 28;
 
 /** A file that may go up. */
 export interface Item {
+  /** Its path in the dataset's folder, with forward slashes. */
   name: string;
   size: number;
   /** Its bytes, read when they are sent. */
   open: () => Promise<Blob>;
 }
 
-/** A file that a browser holds. */
+/** The files of each request, and what stays here. */
+export interface Portions {
+  portions: Item[][];
+  skipped: SkippedFile[];
+}
+
+/** A file that a browser holds; of a folder that was chosen, its path below that. */
 export function itemOf(file: File): Item {
-  return { name: file.name, size: file.size, open: async () => file };
+  const path = file.webkitRelativePath ?? "";
+  return { name: path.split("/").slice(1).join("/") || file.name, size: file.size, open: async () => file };
 }
 
 /**
- * The files of each request, an image beside its caption; a file that is alone may be a zip. `where` says in words
+ * The files of each request, an image beside its captions; a file that is alone may be a zip. `where` says in words
  * where they are. Throws a `ValidationError` where there are no images.
  */
-export function portions(items: Item[], where: string, options = { isFolder: items.length !== 1 }): Item[][] {
+export function portions(items: Item[], where: string, options = { isFolder: items.length !== 1 }): Portions {
   if (!options.isFolder) {
-    return [items];
+    return { portions: [items], skipped: [] };
   }
   const found: Item[][] = [];
+  const skipped: SkippedFile[] = [];
   let portion: Item[] = [];
   let size = 0;
-  for (const files of together(items, where)) {
+  for (const files of together(items, where, skipped)) {
     const more = files.reduce((sum, file) => sum + file.size, 0);
     if (portion.length > 0 && (portion.length + files.length > MOST_FILES || size + more > MOST_BYTES)) {
       found.push(portion);
@@ -43,7 +63,7 @@ export function portions(items: Item[], where: string, options = { isFolder: ite
     portion.push(...files);
     size += more;
   }
-  return [...found, portion];
+  return { portions: [...found, portion], skipped };
 }
 
 /** The files as a form. */
@@ -58,26 +78,39 @@ export async function formOf(items: Item[], replace: boolean): Promise<FormData>
   return form;
 }
 
-/** What belongs into one request: tables of captions, then each image with its caption. */
-function* together(items: Item[], where: string): Generator<Item[]> {
-  const files = items.filter((item) => !item.name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
+/** What belongs into one request: tables of captions, then each image with its captions. */
+function* together(items: Item[], where: string, skipped: SkippedFile[]): Generator<Item[]> {
+  const isHidden = (item: Item) => item.name.split("/").some((part) => part.startsWith("."));
+  const skip = (files: Item[], why: { reason: string; remedy: string }) =>
+    skipped.push(...files.map((item) => ({ name: item.name, ...why })));
+  skip(items.filter(isHidden), HIDDEN);
+  const files = items.filter((item) => !isHidden(item)).sort((a, b) => (a.name < b.name ? -1 : 1));
   const images = files.filter((item) => IMAGE.test(item.name));
   if (images.length === 0) {
     const remedy = "Name a folder of JPEG, PNG or WebP files.";
     throw new ValidationError(`There are no images in ${where}.`, { remedy });
   }
-  const captions = new Map(files.filter((item) => CAPTION.test(item.name)).map((item) => [stem(item), item]));
-  const tables = files.filter((item) => TABLES.has(item.name.toLowerCase()));
+  const captions = new Map<string, Item[]>();
+  for (const item of files.filter((file) => CAPTION.test(file.name))) {
+    captions.set(stem(item), [...(captions.get(stem(item)) ?? []), item]);
+  }
+  const tables = files.filter((item) => TABLE.test(item.name));
+  skip(
+    files.filter((item) => ![IMAGE, CAPTION, TABLE].some((names) => names.test(item.name))),
+    NO_PICTURE,
+  );
   if (tables.length > 0) {
     yield tables;
   }
   for (const image of images) {
-    const caption = captions.get(stem(image));
+    const beside = [stem(image), image.name.toLowerCase()].flatMap((name) => captions.get(name) ?? []);
     captions.delete(stem(image)); // once, where two images share it
-    yield caption === undefined ? [image] : [image, caption];
+    captions.delete(image.name.toLowerCase());
+    yield [image, ...beside];
   }
+  skip([...captions.values()].flat(), NO_IMAGE);
 }
 
 function stem(item: Item): string {
-  return item.name.slice(0, item.name.lastIndexOf("."));
+  return item.name.slice(0, item.name.lastIndexOf(".")).toLowerCase();
 }

@@ -53,16 +53,19 @@ async function datasets(): Promise<void> {
   assert.match(warnings.pop() ?? "", /There is no folder/);
 
   const answer = await client.datasets.upload(made.id, "pictures");
-  assert.deepEqual(answer.added.toSorted(), ["b.png", "ü 1.png", "ü 1.txt"]);
+  assert.deepEqual(answer.added.toSorted(), ["b.png", "inner/c.png", "ü 1.png", "ü 1.txt"]);
+  const skipped = ["README.txt", "broken/broken.png", "empty/notes.txt", ".hidden.png", "nowhere.png"];
+  assert.deepEqual(answer.skipped.map((file) => file.name).toSorted(), skipped.toSorted());
+  assert(answer.skipped.every((file) => file.reason && file.remedy));
   assert.deepEqual([answer.captions, answer.status], [1, "ready"]);
-  assert.equal((await client.datasets.upload(made.id, "pictures")).unchanged.length, 3);
+  assert.equal((await client.datasets.upload(made.id, "pictures")).unchanged.length, 4);
   const file = new File([await readFile("pictures/inner/c.png")], "c.png", { type: "image/png" });
   assert.deepEqual((await client.datasets.upload(made.id, [file])).added, ["c.png"]);
   const empty = await thrown(ValidationError, client.datasets.upload(made.id, "pictures/empty"));
   assert.match(empty.message, /There are no images in pictures\/empty/);
   await thrown(ValidationError, client.datasets.upload(made.id, "nowhere"));
   const broken = await thrown(ValidationError, client.datasets.upload(made.id, "pictures/broken"));
-  assert.equal(Object.keys(broken.errors?.fieldErrors ?? {}).length, 1);
+  assert.deepEqual(Object.keys(broken.errors?.fieldErrors ?? {}).toSorted(), ["files", "files.broken.png"]);
   assert.equal(broken.statusCode, 400);
 
   assert.equal((await client.datasets.get(made.id)).status, "ready");
@@ -72,6 +75,7 @@ async function datasets(): Promise<void> {
     [
       ["b.png", "ohwx"],
       ["c.png", "ohwx"],
+      ["inner/c.png", "ohwx"],
       ["ü 1.png", "ohwx, läuft"],
     ],
   );
@@ -80,7 +84,7 @@ async function datasets(): Promise<void> {
   assert.equal(thumbnail.type, "image/webp");
   assert.equal((await thumbnail.text()).slice(8, 12), "WEBP");
   await thrown(ValidationError, client.datasets.thumbnail(made.id, "../b.png"));
-  assert.equal((await client.datasets.report(made.id, { refresh: true })).imageCount, 3);
+  assert.equal((await client.datasets.report(made.id, { refresh: true })).imageCount, 4);
   assert.deepEqual((await client.datasets.update(made.id, { meta: { a: 1 } })).meta, { a: 1 });
   assert.equal((await client.datasets.setStatus(made.id, "failed")).status, "failed");
   assert.deepEqual(
