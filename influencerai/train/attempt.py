@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pydantic
-import torch
 
 from influencerai import artifacts
 from influencerai.domain import (
@@ -44,7 +42,7 @@ from influencerai.planning.ways import describe_way
 from influencerai.settings import usable_cores
 from influencerai.train.backend import RunContext, load_backend
 from influencerai.train.causes import is_infrastructure
-from influencerai.train.device import device_facts
+from influencerai.train.device import check_device, device_facts
 from influencerai.train.exporter import epoch_files
 from influencerai.train.failure import describe_failure
 from influencerai.train.loadable_model import find_loadable_model
@@ -171,7 +169,7 @@ class _Attempt:
     def follow(self) -> None:
         """What `run` does, in a rank to which the first one says what is trained."""
         spec, output_dir = self._ranks.hear()
-        _check_device(spec.plan.device)
+        check_device(spec.plan.device)
         self._find_model(spec)
         self._ranks.gather(device_facts(spec.plan.device))
         load_backend(self._order.backend).train(spec, self._context(output_dir))
@@ -204,7 +202,7 @@ class _Attempt:
     def _first_spec(self) -> tuple[TrainingSpec, list[str]]:
         """Resolve the run from the user's folder, and copy its images."""
         order = self._order
-        _check_device(order.device)
+        check_device(order.device)
         with self._dataset() as source:
             try:
                 preparation = self._as_placed(
@@ -288,7 +286,7 @@ class _Attempt:
         if isinstance(answer, Stop):
             raise _stopped("waiting")
         frozen = answer.spec
-        _check_device(frozen.plan.device)
+        check_device(frozen.plan.device)
         if frozen != spec:
             restore_snapshot(frozen, run_dir=order.run_dir, blobs_dir=order.blobs_dir)
         self._ranks.say((frozen, output_dir))
@@ -370,12 +368,6 @@ def _stopped(what: str) -> StoppedError:
 
 def _nothing_said() -> WorkerMessage:
     raise AssertionError("Only the first rank speaks with the worker.")
-
-
-def _check_device(device: str) -> None:
-    """Refuse to be the machine without the GPU: users do not choose devices."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OSError(errno.ENODEV, "This machine has no CUDA device")
 
 
 def _inside(root: Path, relative: str, *, error: type[InfluencerAIError]) -> Path:

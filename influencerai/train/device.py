@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ def device_facts(device: DeviceSetting = "auto") -> DeviceFacts:
         has_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         build=_build(),
     )
+
+
+def check_device(device: str) -> None:
+    """Refuse to be the machine without the GPU: users do not choose devices."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OSError(errno.ENODEV, "This machine has no CUDA device")
 
 
 def _build() -> str:

@@ -80,8 +80,8 @@ def find_resumption(
 
 def extend(
     folder: RunFolder, epochs: int, *, fresh: TrainingSpec, runs_dir: Path, requested: Path, root: Path
-) -> tuple[RunFolder, Path | None, list[str]]:
-    """A new run that goes on from the one in `folder` until `epochs`; its folder, output folder and warnings.
+) -> tuple[RunFolder, Path | None, str]:
+    """A new run that goes on from the one in `folder` until `epochs`; its folder, output folder and a warning.
 
     A stopped run hands on its whole state. A finished one has none: its final file gives the weights, and the
     optimizer starts afresh. The output folder goes with it, where the old final file keeps the name of its epoch.
@@ -125,7 +125,7 @@ def extend(
             file.replace(kept)
             lora_path = str(PurePosixPath(folder.result["loraPath"]).with_name(kept.name))
             folder.write_result({**folder.result, "loraPath": lora_path})
-    return new, output_dir, [_said(old, spec, done=done, plan=plan, keeps_optimizer=state is not None)]
+    return new, output_dir, _said(old, spec, done=done, keeps_optimizer=state is not None)
 
 
 def _chosen_changes(spec: TrainingSpec, fresh: TrainingSpec, config: LoraConfig) -> dict[str, str]:
@@ -165,7 +165,7 @@ def _origin(old: TrainingSpec, *, state: Checkpoint | None, file: Path | None, s
     return Origin(sha256=artifacts.sha256_file(file), file=file.name, run=old.id, step=step)
 
 
-def _said(old: TrainingSpec, new: TrainingSpec, *, done: int, plan: BatchPlan, keeps_optimizer: bool) -> str:
+def _said(old: TrainingSpec, new: TrainingSpec, *, done: int, keeps_optimizer: bool) -> str:
     epochs = f"{old.config.epochs} -> {new.config.epochs}"
     text = f"The run goes on from step {done} with other epochs, {epochs}: "
     if new.options.lr_scheduler != "constant":

@@ -129,50 +129,33 @@ class Trainer:
             origin = Origin(sha256=artifacts.sha256_file(first_weights), file=first_weights.name)
             preparation = replace(preparation, spec=preparation.spec.model_copy(update={"origin": origin}))
         requested = self.settings.root / output_path(self.config)
-        runs_dir = self.settings.root / ".influencerai" / "runs"
         warnings = list(preparation.warnings)
-        found = Resumption(action="start")
-        extended_output: Path | None = None
-        if resume:
-            found = find_resumption(
-                RunFolder.list_runs(runs_dir, output_path=requested),
-                preparation.spec,
-                config=self.config,
-                backend=backend.name,
-                root=self.settings.root,
-            )
-            warnings += [found.warning] if found.warning else []
-        elif left := RunFolder.find_unfinished(runs_dir, output_path=requested, backend=backend.name):
-            warnings.append(
-                f"The unfinished run for this output path in {left.path} can be resumed (--resume, or "
-                "resume=True), or delete that folder."
-            )
-            with suppress(CheckpointError, OSError), left.lock():
-                artifacts.release_output(requested, left.spec.id)
+        found = self._resumption(requested, preparation.spec, backend=backend.name, resume=resume)
         if found.folder and found.action == "show":
             return self._finished(found.folder, watch=watch)
-        if found.folder and found.action == "extend":
-            folder, extended_output, said = extend(
-                found.folder,
-                self.config.epochs,
-                fresh=preparation.spec,
-                runs_dir=runs_dir,
-                requested=requested,
-                root=self.settings.root,
-            )
-            warnings += said
-        elif found.folder:
-            folder = found.folder
-        else:
+        warnings += [found.warning] if found.warning else []
+        extended_output: Path | None = None
+        if found.folder is None:
             folder = RunFolder.create(
-                runs_dir,
+                self._runs_dir,
                 preparation.spec,
                 output_dir=requested,
                 backend=backend.name,
                 fill=lambda path: copy_first_weights(first_weights, path),
             )
-        if found.folder:
+        else:
+            folder = found.folder
             warnings += self._check_machine(folder.spec)
+            if found.action == "extend":
+                folder, extended_output, text = extend(
+                    folder,
+                    self.config.epochs,
+                    fresh=preparation.spec,
+                    runs_dir=self._runs_dir,
+                    requested=requested,
+                    root=self.settings.root,
+                )
+                warnings.append(text)
         with folder.lock():
             spec = folder.spec
             output_dir = extended_output or artifacts.reserve_output(requested, spec.id)
@@ -230,6 +213,23 @@ class Trainer:
             with suppress(CheckpointError):
                 error.failure = describe_failure(error, spec, context).to_wire()
             raise
+
+    @property
+    def _runs_dir(self) -> Path:
+        return self.settings.root / ".influencerai" / "runs"
+
+    def _resumption(self, requested: Path, fresh: TrainingSpec, *, backend: str, resume: bool) -> Resumption:
+        """What `train` does by the runs that are there for the same output path."""
+        if resume:
+            runs = RunFolder.list_runs(self._runs_dir, output_path=requested)
+            return find_resumption(runs, fresh, config=self.config, backend=backend, root=self.settings.root)
+        left = RunFolder.find_unfinished(self._runs_dir, output_path=requested, backend=backend)
+        if left is None:
+            return Resumption(action="start")
+        with suppress(CheckpointError, OSError), left.lock():
+            artifacts.release_output(requested, left.spec.id)
+        text = f"The unfinished run for this output path in {left.path} can be resumed (--resume, or resume=True)"
+        return Resumption(action="start", warning=f"{text}, or delete that folder.")
 
     def _finished(self, folder: RunFolder, *, watch: Watch) -> Run:
         """The run as it ended, for a call that repeats."""

@@ -94,3 +94,10 @@ def test_what_goes_on_elsewhere_is_told_of() -> None:
     assert execution_warnings(plan.model_copy(update={"world_size": 3}), [GPU, OLD_GPU, OLD_GPU]) == [
         "Beside a GPU there trains an old GPU: their weights may differ in the last bits.",
     ]
+
+
+def test_fewer_cores_than_threads_are_said() -> None:
+    plan, _ = execution_plan(make_config(), CPU, threads=2)
+    assert execution_warnings(plan, [CPU], cores=2) == []
+    [text] = execution_warnings(plan, [CPU], cores=1)
+    assert "with 2 threads and goes on with them on 1 core" in text

@@ -67,14 +67,6 @@ def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None
     assert run.lora_path.read_bytes() == straight
 
 
-def test_a_run_of_more_threads_than_cores_goes_on_with_a_warning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped(root, threads=2)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    run = train(root, resume=True, threads=None)
-    assert run.spec.plan.threads == 2
-    assert any("2 threads" in text and "1 core" in text for text in run.result.warnings)
-
-
 def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
     stopped(root)
     moved = root.with_name("elsewhere")
