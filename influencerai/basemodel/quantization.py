@@ -62,9 +62,9 @@ def component_tensors(headers: Sequence[WeightHeader], component: str, *, prefix
     entries = {name: entry for header in headers for name, entry in header.tensors.items() if name.startswith(prefix)}
     place = headers[0].path if len(headers) == 1 else headers[0].path.parent
     fault = _Fault(place, component)
+    _check_schemes(entries, fault)  # first, since SVDQuant has low-rank factors of its own
     if adapters := [name for name in entries if is_adapter_tensor(name.removeprefix(prefix))]:
         fault.adapter(adapters)
-    _check_schemes(entries, fault)
     _check_formats(headers, entries, fault)
     scales = _scales(entries, fault)
     weights = frozenset(name for name in entries if _leaf(name) in _PARAMETERS)

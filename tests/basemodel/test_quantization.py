@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_a_quantised_model_is_named(tensors: dict[str, Tensor], name: str, tmp_p
             find_base_model(str(path), models_dirs=[])
         assert LAYER in caught.value.message
         assert "float16" in str(caught.value.remedy)
+
+
+def test_numbers_of_less_than_a_byte_are_named(tmp_path: Path) -> None:
+    entry = {"dtype": "F4", "shape": [4, 4], "data_offsets": [0, 8]}
+    text = json.dumps({f"{LAYER}.weight": entry}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+    with pytest.raises(ModelError, match=r"is quantised \(f4\)"):
+        find_base_model(str(tmp_path / "model.safetensors"), models_dirs=[])
 
 
 def test_marked_fp8_without_scales_is_refused(tmp_path: Path) -> None:
