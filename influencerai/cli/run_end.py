@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from influencerai.cli.progress import short_path
+from influencerai.domain.lora_layout import READERS, Layout
 from influencerai.live.text import visible
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ _PICTURES = {"loss.png": "the loss", "samples.png": "the samples by epoch"}
 def end_lines(run: Run) -> Iterator[str]:
     """What a user wants to know of a finished run, most important first."""
     result, best = run.result, run.best_epoch
+    layout: Layout = "diffusers" if run.spec.options.file_format == "diffusers" else "kohya"
     yield visible(f"LoRA: {short_path(run.lora_path)}")
+    yield f"Layout {layout}, for {READERS[layout]}"
     if not run.history:
         return
     validation = "" if result.validation_loss is None else f"; validation loss {result.validation_loss:.4f}"

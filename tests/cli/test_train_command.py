@@ -39,6 +39,7 @@ def test_lines_say_what_happens_and_the_end_where_the_file_is(invoke: Invoke) ->
     result = train(invoke, "--batch-size", "4", "--output-path", "data/loras/lines")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == "LoRA: data/loras/lines/lines-final.safetensors"
+    assert result.stdout.splitlines()[1].startswith("Layout kohya, for ComfyUI, AUTOMATIC1111")
     assert "encoding images 3/3" in result.stderr
     assert "training 3/3" in result.stderr
 
