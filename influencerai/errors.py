@@ -13,9 +13,7 @@ class InfluencerAIError(Exception):
     """Something went wrong in InfluencerAI."""
 
     code: ClassVar[str] = "error"
-    advice: ClassVar[str] = (
-        "Look into the log: it has the whole story. What is called a mistake of InfluencerAI is worth an issue."
-    )
+    advice: ClassVar[str] = "See the log for details. Open an issue for what it calls a mistake of InfluencerAI."
 
     def __init__(self, message: str | None = None, *, remedy: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -47,7 +45,7 @@ class ValidationError(InfluencerAIError):
     """
 
     code = "validation"
-    advice = "Each wrong field is named with what it may be. A near miss of a field's name comes with the right one."
+    advice = "Correct each field that is named; its message says what it may be."
 
     def __init__(
         self,
@@ -149,7 +147,7 @@ class NotFoundError(InfluencerAIError):
     """There is no such thing, or it belongs to another tenant."""
 
     code = "not_found"
-    advice = "Look at the id, and at whose it is: another tenant's things are not there."
+    advice = "Check the id and the tenant: what belongs to another tenant is not found."
 
     def __init__(self, message: str | None = None, *, field: str | None = None, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -168,7 +166,7 @@ class ConflictError(InfluencerAIError):
     """
 
     code = "conflict"
-    advice = "The message names what is there already, or what has happened in between; `id` leads to it."
+    advice = "Read what exists already, which the message and `id` name, and decide what to keep."
 
     def __init__(
         self, message: str | None = None, *, existing_id: str | None = None, remedy: str | None = None
@@ -181,7 +179,7 @@ class RefusedError(InfluencerAIError):
     """The request cannot be done in the present state of things."""
 
     code = "refused"
-    advice = "The message says what has to happen first."
+    advice = "Do first what the message names, then send the request again."
 
 
 class AuthenticationError(InfluencerAIError):
@@ -270,10 +268,7 @@ class StoreError(InfluencerAIError):
     """The database cannot be used."""
 
     code = "store"
-    advice = (
-        "Look whether the database runs, is whole and has room. Jobs that run go on, and are written down "
-        "when it is back."
-    )
+    advice = "Check that the database runs and has room. Running jobs go on, and are recorded when it is back."
 
     def __init__(self, message: str | None = None, *, remedy: str | None = None, reason: str | None = None) -> None:
         super().__init__(message if reason is None else f"{message}: {reason}.", remedy=remedy)
@@ -296,7 +291,7 @@ class UnreachableError(InfluencerAIError):
     """The server does not answer."""
 
     code = "unreachable"
-    advice = "Look at the address, and whether the server runs: `curl ADDRESS/healthz`."
+    advice = "Check the address, and that the server runs: `curl ADDRESS/healthz`."
 
 
 class TimedOutError(InfluencerAIError, TimeoutError):

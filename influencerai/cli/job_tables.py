@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,35 +12,12 @@ from rich.table import Table
 
 from influencerai.domain.job import Job, JobDetail
 from influencerai.domain.job_log import JobArtifact, JobEvent
-from influencerai.errors import NotFoundError
 from influencerai.live.text import duration, visible
-
-if TYPE_CHECKING:
-    from influencerai.client import InfluencerAIClient
 
 _STYLES = {"pending": "yellow", "running": "cyan", "completed": "green", "failed": "red", "cancelled": "dim"}
 
 
-class ConfigNames:
-    """Names and base models of configurations, asked for once each."""
-
-    def __init__(self, client: InfluencerAIClient) -> None:
-        self._client = client
-        self._known: dict[str, str] = {}
-
-    def of(self, job: Job) -> str:
-        """Such as "Portrait (sd15)"."""
-        id = str(job.payload.get("loraConfigId") or "")
-        if id not in self._known:
-            try:
-                config = self._client.lora_configs.get(id)
-                self._known[id] = f"{config.name} ({config.model_name})"
-            except NotFoundError:
-                self._known[id] = "(its config was deleted)"
-        return self._known[id]
-
-
-def job_table(jobs: Sequence[Job], names: ConfigNames) -> Table:
+def job_table(jobs: Sequence[Job]) -> Table:
     """One row per job."""
     table = Table(box=None, pad_edge=False)
     table.add_column("id", no_wrap=True, min_width=36)
@@ -48,7 +25,7 @@ def job_table(jobs: Sequence[Job], names: ConfigNames) -> Table:
         table.add_column(title)
     for job in jobs:
         status = status_of(job)
-        cells = (visible(names.of(job)), progress_of(job), age(job.created_at), waiting_of(job))
+        cells = (visible(config_of(job)), progress_of(job), age(job.created_at), waiting_of(job))
         table.add_row(escape(visible(job.id)), f"[{_STYLES[status]}]{status}", *(escape(cell) for cell in cells))
     return table
 
@@ -69,6 +46,7 @@ def print_job(console: Console, job: JobDetail, artifacts: Sequence[JobArtifact]
         rows.append(("waits for", waits))
     if progress := progress_of(job):
         rows.append(("progress", progress))
+    rows += [("metadata", f"{key}: {value}") for key, value in job.metadata.items()]
     rows += _training_rows(job)
     rows += _result_rows(job.result or {})
     console.print(f"Job {escape(visible(job.id))}  [{_STYLES[status]}]{status}")
@@ -90,16 +68,23 @@ def print_job(console: Console, job: JobDetail, artifacts: Sequence[JobArtifact]
         console.print(table)
 
 
+def config_of(job: Job) -> str:
+    """Such as "Portrait (sd15)"; empty where the server does not say."""
+    return f"{job.lora_config_name} ({job.model_name})" if job.lora_config_name else ""
+
+
 def status_of(job: Job) -> str:
     """The status, with cancelled jobs apart from failed ones."""
     return "cancelled" if job.status == "failed" and (job.result or {}).get("cancelled") else job.status
 
 
 def progress_of(job: Job) -> str:
-    """Such as "epoch 3/12, 25%, 40 seconds left"; empty where nothing is known."""
+    """Such as "epoch 3/12, 25%, 40 seconds left", or the stage outside of training; empty where nothing is known."""
     result = job.result or {}
     if job.status == "completed":
         return "done"
+    if job.status == "running" and job.stage not in (None, "training"):
+        return visible(job.stage or "")
     progress = result.get("progress")
     if not isinstance(progress, Mapping):
         return ""
@@ -121,12 +106,11 @@ def waiting_of(job: Job) -> str:
     """Why a pending job is not running, its place and its likely start."""
     if job.status != "pending":
         return ""
-    parts = [job.waiting or "a worker"]
-    if job.queue_position is not None:
-        parts.append(f"place {job.queue_position}")
+    about = [] if job.queue_position is None else [f"number {job.queue_position} in the queue"]
     if job.estimated_start is not None:
-        parts.append(f"starts about {moment(job.estimated_start)}")
-    return visible(", ".join(parts))
+        about.append(f"starts about {moment(job.estimated_start)}")
+    reason = job.waiting or "a worker"
+    return visible(f"{reason.removesuffix('.')} ({', '.join(about)})" if about else reason)
 
 
 def event_line(event: JobEvent) -> str:
@@ -191,6 +175,7 @@ def _training_rows(job: JobDetail) -> list[tuple[str, str]]:
 def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     titles = {
         "error": "error",
+        "code": "code",
         "loraPath": "LoRA",
         "finalLoss": "final loss",
         "validationLoss": "validation loss",

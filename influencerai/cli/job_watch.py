@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from influencerai.cli.job_tables import ConfigNames, event_line, job_table, progress_of, status_of, waiting_of
+from influencerai.cli.job_tables import event_line, job_table, progress_of, status_of, waiting_of
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job import TERMINAL, Job
@@ -55,7 +55,6 @@ def watch_active(client: InfluencerAIClient, *, as_json: bool, pause: float) -> 
     Raises:
         TrainingError: some that were shown have failed.
     """
-    names = ConfigNames(client)
     known: dict[str, Job] = {}
     said: dict[str, str] = {}
     console = Console()
@@ -65,7 +64,7 @@ def watch_active(client: InfluencerAIClient, *, as_json: bool, pause: float) -> 
             if is_live:
                 hidden = len(active) - _MOST_SHOWN
                 more = Text(f"and {hidden} more") if hidden > 0 else Text("")
-                live.update(Group(job_table(active[:_MOST_SHOWN], names), more), refresh=True)
+                live.update(Group(job_table(active[:_MOST_SHOWN]), more), refresh=True)
             else:
                 _say(known.values(), said, as_json=as_json)
             time.sleep(pause)
@@ -74,7 +73,7 @@ def watch_active(client: InfluencerAIClient, *, as_json: bool, pause: float) -> 
     failed = [job for job in known.values() if job.status == "failed"]
     ended = [job for job in known.values() if job.status in TERMINAL]
     if is_live and ended:
-        console.print(job_table(ended, names))
+        console.print(job_table(ended))
     if as_json and not failed:
         print_result({"completed": [job.id for job in ended]})
     if failed:

@@ -13,6 +13,7 @@ import click
 from influencerai.cli.common import output_options, standard_output
 from influencerai.cli.interruption import same_command
 from influencerai.cli.outcome import print_json, print_result
+from influencerai.errors import ValidationError
 from influencerai.live.text import visible
 
 if TYPE_CHECKING:
@@ -59,25 +60,28 @@ def server_options(command: F) -> F:
     epilog="""\b
 Examples:
   influencerai jobs list --tenant me
-  influencerai jobs list --tenant me --status failed --limit 5""",
+  influencerai jobs list --tenant me --status failed --limit 5
+  influencerai jobs list --tenant me --metadata orderId:A-17""",
 )
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs of this status.")
+@click.option("--metadata", "pairs", metavar="KEY:VALUE", multiple=True, help="Only jobs that have this metadata.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most jobs to list.")
 @server_options
 @output_options
-def list_(*, status: Status | None, limit: int, as_json: bool, **given: Any) -> None:
-    """List jobs with their progress, and why they wait."""
-    from influencerai.cli.job_tables import ConfigNames, job_table
+def list_(*, status: Status | None, pairs: tuple[str, ...], limit: int, as_json: bool, **given: Any) -> None:
+    """List jobs with their progress or stage, and why they wait."""
+    from influencerai.cli.job_tables import job_table
 
     with _client(given) as client:
-        listing = client.jobs.list(status=status, page_size=min(limit, 100))
+        metadata = dict(_pair(text) for text in pairs)
+        listing = client.jobs.list(status=status, metadata=metadata, page_size=min(limit, 100))
         found = list(islice(listing, limit))
         if as_json:
             print_result({"jobs": [job.to_wire() for job in found], "total": listing.total})
         elif not found:
             click.echo("There are no jobs.", err=True)
         else:
-            standard_output().print(job_table(found, ConfigNames(client)))
+            standard_output().print(job_table(found))
             if len(found) == limit and (total := listing.total) > limit:
                 click.echo(f"{limit} of {total}; --limit shows more.", err=True)
 
@@ -218,3 +222,10 @@ def _leaving_alone(id: str | None) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         text = "The jobs go on." if id is None else f"Job {id} goes on."
         raise same_command(text, signal_number=signal.SIGINT) from interrupt
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, colon, value = text.partition(":")
+    if not key or not colon:
+        raise ValidationError(f"--metadata {text} is not of the form KEY:VALUE.")
+    return key, value

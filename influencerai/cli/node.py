@@ -60,10 +60,19 @@ def start(
     if find_spec("ray") is None:
         raise _without("ray")
     try:
-        from influencerai.cluster.joining import DEFAULT_PORT, NodeOffer, labels_of, start_command, start_environment
+        from influencerai.cluster.joining import (
+            DEFAULT_PORT,
+            NodeOffer,
+            labels_of,
+            lack_of,
+            start_command,
+            start_environment,
+        )
     except ModuleNotFoundError as error:
         raise _without(error.name) from error
     offer = NodeOffer(pretends=pretend_gpus, **offered)
+    if (lack := lack_of(offer)) is not None:
+        click.echo(f"Warning: This node can take no training: {lack}.", err=True)
     command = start_command(offer, head_address=head_address, port=port or DEFAULT_PORT)
     environment = start_environment(offer, is_head=head)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 import pydantic
@@ -13,14 +14,20 @@ from pydantic_core import from_json
 from influencerai.domain.wire import WireModel
 from influencerai.errors import (
     AuthenticationError,
+    CheckpointError,
     ConflictError,
+    DatasetError,
+    DependencyMissingError,
+    ExportError,
     InfluencerAIError,
     InUseError,
+    ModelError,
     NotFoundError,
     PermissionDeniedError,
     RefusedError,
     StoreError,
     TooManyError,
+    TrainingError,
     UnreachableError,
     ValidationError,
 )
@@ -39,6 +46,8 @@ _BY_STATUS: dict[int, type[InfluencerAIError]] = {
     504: UnreachableError,
 }
 _SECONDS_TO_RETRY = 5
+_ENDING = (CheckpointError, DatasetError, DependencyMissingError, ExportError, ModelError, ValidationError)
+"""Errors that end a job, beside those of the training itself."""
 
 
 def document_of(response: Response) -> Any:
@@ -139,12 +148,27 @@ def _error(response: Response, body: dict[str, Any], message: str, fields: dict[
 
 def _kind(status: int, code: Any, *, has_fields: bool) -> type[InfluencerAIError]:
     """By the code of the class where the server tells it, else by the status."""
-    named = next((kind for kind in _tree(InfluencerAIError) if kind.code == code), None)
+    named = _by_code(code)
     if named is not None and not issubclass(named, InUseError):  # of which the count does not travel
         return named
     if status == 400 and has_fields:
         return ValidationError
     return _BY_STATUS.get(status, InfluencerAIError)
+
+
+@cache
+def failed_job_kind(code: str) -> type[TrainingError]:
+    """The class of a failed job's error: a TrainingError that is also of the class that has the code."""
+    named = _by_code(code) or TrainingError
+    if issubclass(named, TrainingError):
+        return named
+    if not issubclass(named, _ENDING):
+        return TrainingError
+    return type(named.__name__, (named, TrainingError), {"__doc__": named.__doc__})
+
+
+def _by_code(code: Any) -> type[InfluencerAIError] | None:
+    return next((kind for kind in _tree(InfluencerAIError) if kind.__dict__.get("code", kind) == code), None)
 
 
 def _tree(kind: type[InfluencerAIError]) -> Iterator[type[InfluencerAIError]]:

@@ -15,6 +15,8 @@ from influencerai.client.datasets import AsyncDatasets, Datasets
 from influencerai.client.jobs import AsyncJobs, Jobs
 from influencerai.client.lora_configs import AsyncLoraConfigs, LoraConfigs
 from influencerai.client.transport import AwaitingTransport, BlockingTransport
+from influencerai.domain.base_model_entry import BaseModelEntry
+from influencerai.domain.presets import Preset
 from influencerai.errors import ValidationError
 
 DEFAULT_URL = "http://127.0.0.1:3001"
@@ -64,6 +66,14 @@ class AsyncInfluencerAIClient:
     async def cluster(self) -> dict[str, Any]:
         """The machines that train, what is free of them, and which of your jobs run where, as JSON."""
         return await self._connection.document("/cluster")
+
+    async def models(self) -> tuple[BaseModelEntry, ...]:
+        """The base models that configurations can name, and whether the server has them."""
+        return await self._connection.items(BaseModelEntry, "/models")
+
+    async def presets(self) -> tuple[Preset, ...]:
+        """Values for a configuration's fields to start from."""
+        return await self._connection.items(Preset, "/presets")
 
     async def readiness(self) -> dict[str, Any]:
         """Whether the server can serve, and what it stands on, as JSON; what is not ready is no error."""
@@ -115,6 +125,14 @@ class InfluencerAIClient:
     def cluster(self) -> dict[str, Any]:
         """As the awaited client's."""
         return at_once(self._connection.document("/cluster"))
+
+    def models(self) -> tuple[BaseModelEntry, ...]:
+        """As the awaited client's."""
+        return at_once(self._connection.items(BaseModelEntry, "/models"))
+
+    def presets(self) -> tuple[Preset, ...]:
+        """As the awaited client's."""
+        return at_once(self._connection.items(Preset, "/presets"))
 
     def readiness(self) -> dict[str, Any]:
         """As the awaited client's."""

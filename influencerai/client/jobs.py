@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from influencerai.client.answers import document_of
+from influencerai.client.answers import document_of, failed_job_kind
 from influencerai.client.blocking import Blocking, blocking, iterating, listing
 from influencerai.client.connection import Connection, segment
 from influencerai.client.download import download
@@ -16,8 +16,9 @@ from influencerai.client.events import EventFeed
 from influencerai.client.listing import AsyncListing
 from influencerai.domain.job import Job, JobDetail, JobSeries, JobStatus
 from influencerai.domain.job_log import JobArtifact, JobEvent, JobMetric
+from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.page import SortOrder
-from influencerai.errors import NotFoundError, StoppedError, TrainingError
+from influencerai.errors import NotFoundError, StoppedError
 
 if TYPE_CHECKING:
     from influencerai.live.view import LiveView
@@ -37,7 +38,9 @@ class AsyncJobs:
         *,
         dataset_id: str,
         lora_config_id: str | None = None,
+        lora_config: LoraConfig | Mapping[str, Any] | None = None,
         priority: int | None = None,
+        metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a training.
@@ -45,21 +48,30 @@ class AsyncJobs:
         Args:
             dataset_id: what to train on.
             lora_config_id: how to train; by default by the tenant's default configuration.
+            lora_config: how to train, instead of a stored configuration; nothing is stored.
             priority: among the tenant's own jobs, 1 to 10; 10 goes first.
+            metadata: texts of your own by name, such as an order number, by which `list` finds the job.
             idempotency_key: by which the server knows a repetition; by default one for this call.
 
         Raises:
             NotFoundError: dataset or configuration are not there.
             TooManyError: too many of the tenant's jobs are active, also after the waits that the server asked for.
         """
-        body = _draft(dataset_id, lora_config_id, priority)
+        body = _draft(dataset_id, lora_config_id, lora_config, priority)
+        if metadata:
+            body["metadata"] = dict(metadata)
         return await self._connection.post(Job, "/jobs", body, key=idempotency_key)
 
     async def dry_run(
-        self, *, dataset_id: str, lora_config_id: str | None = None, priority: int | None = None
+        self,
+        *,
+        dataset_id: str,
+        lora_config_id: str | None = None,
+        lora_config: LoraConfig | Mapping[str, Any] | None = None,
+        priority: int | None = None,
     ) -> dict[str, Any]:
         """What such a job would do, need and fail on, as JSON; nothing is stored."""
-        body = _draft(dataset_id, lora_config_id, priority)
+        body = _draft(dataset_id, lora_config_id, lora_config, priority)
         response = await self._connection.request(
             "POST", "/jobs", params={"dryRun": True}, body=body, is_repeatable=True
         )
@@ -75,13 +87,25 @@ class AsyncJobs:
         *,
         status: JobStatus | Literal["cancelled"] | None = None,
         type: str | None = None,
+        dataset_id: str | None = None,
+        lora_config_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         sort_by: Literal["createdAt", "updatedAt"] | None = None,
         sort_order: SortOrder | None = None,
         page_size: int = 100,
     ) -> AsyncListing[Job]:
-        """All jobs, the newest first unless sorted otherwise."""
+        """All jobs that pass each filter, the newest first unless sorted otherwise."""
         return self._connection.list(
-            Job, "/jobs", page_size=page_size, status=status, type=type, sortBy=sort_by, sortOrder=sort_order
+            Job,
+            "/jobs",
+            page_size=page_size,
+            status=status,
+            type=type,
+            datasetId=dataset_id,
+            loraConfigId=lora_config_id,
+            metadata=[f"{key}:{value}" for key, value in (metadata or {}).items()] or None,
+            sortBy=sort_by,
+            sortOrder=sort_order,
         )
 
     async def update(
@@ -91,13 +115,16 @@ class AsyncJobs:
         status: JobStatus | None = None,
         result: dict[str, Any] | None = None,
         cost_tok: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Job:
         """Report on a job as its worker; to `running` it takes a pending job, and each report keeps it.
+
+        `metadata` alone is no report: the tenant replaces the job's metadata by it.
 
         Raises:
             ConflictError: the job has ended, or another worker has it.
         """
-        given = {"status": status, "result": result, "costTok": cost_tok}
+        given = {"status": status, "result": result, "costTok": cost_tok, "metadata": metadata}
         body = {name: value for name, value in given.items() if value is not None}
         return await self._connection.patch(Job, _path(id), body)
 
@@ -222,6 +249,10 @@ class AsyncJobs:
         """The files that the job has published, in the order of training."""
         return await self._connection.items(JobArtifact, f"{_path(id)}/artifacts")
 
+    async def thumbnail(self, id: str, name: str) -> bytes:
+        """A small WebP of a sample that the job has drawn."""
+        return (await self._connection.request("GET", f"{_path(id)}/artifacts/{segment(name)}/thumbnail")).content
+
     async def download(
         self,
         id: str,
@@ -271,6 +302,7 @@ class Jobs(Blocking[AsyncJobs]):
     wait_for_completion = blocking(AsyncJobs.wait_for_completion)
     metrics = blocking(AsyncJobs.metrics)
     artifacts = blocking(AsyncJobs.artifacts)
+    thumbnail = blocking(AsyncJobs.thumbnail)
     download = blocking(AsyncJobs.download)
 
 
@@ -279,13 +311,15 @@ def raise_if_failed(job: Job) -> None:
 
     Raises:
         StoppedError: it was cancelled.
-        TrainingError: it failed.
+        TrainingError: it failed; the error is also of the class of its code, such as ModelError or DatasetError.
     """
     if job.status != "failed":
         return
     result = job.result or {}
-    kind = StoppedError if result.get("cancelled") else TrainingError
-    error = kind(str(result.get("error") or "The job failed."))
+    kind = StoppedError if result.get("cancelled") else failed_job_kind(str(result.get("code")))
+    remedy = text if isinstance(text := result.get("remedy"), str) and text else None
+    message = str(result.get("error") or "The job failed.")
+    error = kind(message.removesuffix(f" {remedy}"), remedy=remedy)
     error.failure = result
     raise error
 
@@ -300,6 +334,15 @@ def _path(id: str) -> str:
     return f"/jobs/{segment(id)}"
 
 
-def _draft(dataset_id: str, lora_config_id: str | None, priority: int | None) -> dict[str, Any]:
-    given = {"datasetId": dataset_id, "loraConfigId": lora_config_id, "priority": priority}
+def _draft(
+    dataset_id: str,
+    lora_config_id: str | None,
+    lora_config: LoraConfig | Mapping[str, Any] | None,
+    priority: int | None,
+) -> dict[str, Any]:
+    given: dict[str, Any] = {"datasetId": dataset_id, "loraConfigId": lora_config_id, "priority": priority}
+    if isinstance(lora_config, LoraConfig):
+        given["loraConfig"] = lora_config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    elif lora_config is not None:
+        given["loraConfig"] = LoraConfig.by_wire_name(lora_config)
     return {"type": "lora-training", "payload": {name: value for name, value in given.items() if value is not None}}

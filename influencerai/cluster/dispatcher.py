@@ -22,14 +22,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from influencerai.cluster import task
 from influencerai.cluster.decisions import Decisions, View
 from influencerai.cluster.nodes import ClusterNodes, within_seconds
-from influencerai.cluster.planner import UNPLANNABLE, plan_needs
+from influencerai.domain import LoraConfig
+from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, SchemaError
 from influencerai.planning.placement import Holding
 from influencerai.planning.ways import Way
+from influencerai.preflight.needs import UNPLANNABLE, plan_needs
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.store.returns import RetryRules
+from influencerai.store.turns import PendingJob
 from influencerai.worker.lease import RENEWALS_PER_LEASE
 from influencerai.worker.remains import Remains
 
@@ -143,7 +146,7 @@ class Dispatcher:
         found = {}
         for job in unplanned:
             try:
-                found[job.id] = await asyncio.to_thread(plan_needs, job, self._settings)
+                found[job.id] = await asyncio.to_thread(_needs_of, job, self._settings)
             except Exception:  # such as a plan of another version's: the others are planned
                 _log.exception("The job cannot be planned.", extra={"job_id": job.id})
                 found[job.id] = UNPLANNABLE
@@ -220,9 +223,10 @@ class Dispatcher:
 
     async def _give_back(self, lease: Lease, reason: str) -> None:
         """Where nothing has begun, nothing has to be waited for; else the lease decides."""
+        problem = Problem(reason, "unbegun", "It is tried again on another node, or later on this one.")
         try:
             async with self._store.write() as transaction:
-                await transaction.queue.return_unbegun(lease, error=reason, pause_seconds=_UNBEGUN_SECONDS)
+                await transaction.queue.return_unbegun(lease, problem=problem, pause_seconds=_UNBEGUN_SECONDS)
         except FencedOffError:
             pass
         except InfluencerAIError as error:
@@ -275,6 +279,10 @@ async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
         raise
     except Exception:
         _log.exception("The dispatcher failed and goes on.")
+
+
+def _needs_of(job: PendingJob, settings: Settings) -> str:
+    return plan_needs(LoraConfig.parse(job.snapshot["config"]), settings, plan=job.plan)
 
 
 async def _failure(reference: Any) -> str | None:

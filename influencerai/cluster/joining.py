@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import socket
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 
 from influencerai.cluster.probe import list_gpus
 from influencerai.errors import ValidationError
+from influencerai.planning.placement import Device, Needs, Node
+from influencerai.planning.shortfall import LEAST_MEMORY_GB, LEAST_ON_GPU, shortfall
 from influencerai.settings import child_environment
 
 NAME_LABEL = "influencerai/name"
@@ -45,6 +49,24 @@ class NodeOffer:
     pretends: bool = False
     drain_seconds: float = 120
     """On SIGTERM its jobs have so long to save their states."""
+
+
+def lack_of(offer: NodeOffer) -> str | None:
+    """What the machine lacks for the smallest training, such as "1 core of 2"; None where it lacks nothing."""
+    gpus = len(list_gpus()) if offer.gpus is None else offer.gpus
+    node = Node(
+        id="",
+        name="",
+        cpus=len(os.sched_getaffinity(0)) if offer.cpus is None else offer.cpus,
+        memory_gb=_memory_gb() if offer.memory_gb is None else offer.memory_gb,
+        devices=(Device(name="", memory_gb=offer.gpu_memory_gb or math.inf),) * gpus,
+    )
+    return shortfall(node, LEAST_ON_GPU if gpus else Needs(cpus=1, memory_gb=LEAST_MEMORY_GB))
+
+
+def _memory_gb() -> float:
+    """Of the machine, in gigabytes of 10^9 bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def start_command(offer: NodeOffer, *, head_address: str | None, port: int = DEFAULT_PORT) -> list[str]:

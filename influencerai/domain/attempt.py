@@ -104,6 +104,7 @@ class Stop(WireModel):
     """Save the state at the next step boundary and end."""
 
     type: Literal["stop"] = "stop"
+    is_cancel: bool = Field(default=False, description="The job ends with it, so its last epochs are published.")
 
 
 ChildMessage = Annotated[Prepared | Progress | Completed | Stopped | Failed, Field(discriminator="type")]

@@ -33,6 +33,7 @@ class ClusterNode(WireModel):
     name: str
     state: Literal["ready", "draining", "not ready"]
     problem: str | None = Field(default=None, description="What keeps it from training, and what is missing.")
+    ready_for: str | None = Field(default=None, description="Largest work that it can take while it is idle.")
     cpus: float
     cpus_held: float
     memory_gb: float = Field(description="Gigabytes, of 10^9 bytes.")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_validator
 
+from influencerai.domain.job_metadata import JobMetadata, MetadataFilter
+from influencerai.domain.job_result import check_result
+from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.page import PageQuery, QueryBoolean, QueryText, query_integer
-from influencerai.domain.wire import BOUNDED, Document, Timestamp, WireModel
+from influencerai.domain.training_options import TrainingOptions
+from influencerai.domain.wire import BOUNDED, Document, SchemaOf, Timestamp, WireModel
 
 JobStatus = Literal["pending", "running", "completed", "failed"]
 TERMINAL: frozenset[JobStatus] = frozenset({"completed", "failed"})
@@ -30,6 +34,10 @@ SERVER_FIELDS = frozenset(
         "finishedAt",
         "createdAt",
         "updatedAt",
+        "stage",
+        "loraConfigName",
+        "modelName",
+        "datasetPath",
         "waiting",
         "queuePosition",
         "estimatedStart",
@@ -42,6 +50,11 @@ SERVER_FIELDS = frozenset(
 )
 
 
+_ANYBODYS = frozenset({"name", "description", "meta"})
+"""Fields of a configuration whose names a payload may have for something else."""
+METADATA = "Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them."
+
+
 class JobPayload(WireModel):
     """What to train on what."""
 
@@ -49,7 +62,25 @@ class JobPayload(WireModel):
     lora_config_id: str | None = Field(
         default=None, min_length=1, max_length=64, description="Configuration; default: the tenant's default one."
     )
+    lora_config: LoraConfig | None = Field(
+        default=None, description="A configuration for this job alone, instead of a stored one; nothing is stored."
+    )
     priority: StrictInt = Field(default=5, ge=1, le=10, description="Within the tenant: 10 goes first.")
+
+    @model_validator(mode="after")
+    def _check_one_config(self) -> Self:
+        if self.lora_config is not None and self.lora_config_id is not None:
+            raise ValueError("Name a configuration by loraConfigId or send one as loraConfig, not both")
+        return self
+
+    @classmethod
+    def refusal_of(cls, name: str) -> str | None:
+        """As of any field; a field or an option of a configuration belongs in `loraConfig`."""
+        if (field := LoraConfig.by_any_name(name)) is not None and field not in _ANYBODYS:
+            return f"The field '{field}' belongs in loraConfig: loraConfig.{field}"
+        if (option := TrainingOptions.by_any_name(name)) is not None:
+            return f"The option '{option}' belongs in loraConfig: loraConfig.meta.{option}"
+        return super().refusal_of(name)
 
 
 class JobDraft(WireModel):
@@ -59,6 +90,7 @@ class JobDraft(WireModel):
 
     type: Literal["lora-training"] = Field(description="Kind of job.")
     payload: Annotated[JobPayload, BOUNDED]
+    metadata: JobMetadata = Field(default_factory=dict, description=METADATA)
 
     @classmethod
     def refusal_of(cls, name: str) -> str | None:
@@ -80,8 +112,17 @@ class JobChange(WireModel):
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS - {"status", "result", "costTok"} | {"type", "payload"}
 
     status: JobStatus | None = Field(default=None, description="The job's next state.")
-    result: Document | None = Field(default=None, description="Replaces the whole result.")
+    result: Annotated[Document, AfterValidator(check_result)] | None = Field(
+        default=None,
+        description="Replaces the whole result. The fields that the results of jobs have are type-checked.",
+    )
     cost_tok: StrictInt | None = Field(default=None, ge=0, le=2**63 - 1, description="Cost in tokens.")
+    metadata: JobMetadata | None = Field(default=None, description="Replaces all of the job's metadata.")
+
+    @property
+    def is_report(self) -> bool:
+        """Whether it says how the training goes, which only the worker that holds the job may say."""
+        return bool(self.model_fields_set & {"status", "result", "cost_tok"})
 
 
 class Job(WireModel):
@@ -91,13 +132,20 @@ class Job(WireModel):
     tenant_id: str
     type: str
     status: JobStatus
-    payload: dict[str, Any]
+    payload: Annotated[dict[str, Any], SchemaOf(JobPayload)]
+    metadata: dict[str, str] = Field(default_factory=dict, description=METADATA)
     result: dict[str, Any] | None = None
     cost_tok: int | None = None
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
     created_at: Timestamp
     updated_at: Timestamp
+    lora_config_name: str | None = Field(default=None, description="Name of the configuration that it trains.")
+    model_name: str | None = Field(default=None, description="Base model that it trains on.")
+    dataset_path: str | None = Field(default=None, description="Folder of its dataset.")
+    stage: str | None = Field(
+        default=None, description="What a running job is doing: starting, checking, loading, training, exporting, ..."
+    )
     waiting: str | None = Field(default=None, description="Why a pending job is not running yet.")
     queue_position: int | None = Field(
         default=None, description="On a cluster: place of a pending job among the tenant's own; 1 is the next."
@@ -122,13 +170,19 @@ class Attempt(WireModel):
         default=None, description="completed, failed, cancelled, lost, broken or released; null while it runs."
     )
     error: str | None = None
+    code: str | None = Field(default=None, description="Code of the error.")
+    remedy: str | None = Field(default=None, description="What to do about the error.")
 
 
 class JobTraining(WireModel):
     """What a job trains, frozen when it was made."""
 
-    config: dict[str, Any] = Field(description="The configuration, with the dataset's trigger word.")
-    options: dict[str, Any] = Field(description="What the configuration's meta means, absent keys filled in.")
+    config: Annotated[dict[str, Any], SchemaOf(LoraConfig)] = Field(
+        description="The configuration, with the dataset's trigger word."
+    )
+    options: Annotated[dict[str, Any], SchemaOf(TrainingOptions)] = Field(
+        description="What the configuration's meta means, absent keys filled in."
+    )
     dataset: dict[str, Any] = Field(description="Path and fingerprint of the dataset when the job was made.")
     seed: int
     output_dir: str = Field(description="Folder of the job's files.")
@@ -172,6 +226,15 @@ class JobQuery(PageQuery):
 
     status: Literal["pending", "running", "completed", "failed", "cancelled"] | None = None
     type: QueryText | None = Field(default=None, max_length=100, description="Only jobs of this type.")
+    dataset_id: QueryText | None = Field(default=None, max_length=64, description="Only jobs on this dataset.")
+    lora_config_id: QueryText | None = Field(
+        default=None, max_length=64, description="Only jobs of this stored configuration."
+    )
+    metadata: tuple[MetadataFilter, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Only jobs whose metadata has this `key:value`, such as `orderId:A-17`; repeated: all of them.",
+    )
     sort_by: Literal["createdAt", "updatedAt"] = "createdAt"
 
 

@@ -58,3 +58,4 @@ class JobArtifact(WireModel):
     epoch: int
     created_at: Timestamp
     url: str = Field(description="Where it is downloaded, relative to the server.")
+    thumbnail: str | None = Field(default=None, description="Where a small picture of a sample is downloaded.")

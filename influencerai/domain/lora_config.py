@@ -21,7 +21,7 @@ from influencerai.domain.keyword_model import KeywordModel
 from influencerai.domain.output_path import check_output_path
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import NO_NUL, STORED, Document, Number, check_plain
+from influencerai.domain.wire import NO_NUL, STORED, Document, Number, SchemaOf, check_plain
 from influencerai.errors import ValidationError
 
 USUAL_IMAGES_SEEN = 2000
@@ -62,9 +62,13 @@ class LoraConfig(KeywordModel):
         default=16, ge=1, le=512, description="LoRA alpha; the adapter is scaled by alpha / rank."
     )
     output_path: Annotated[str, StringConstraints(max_length=255)] | None = Field(
-        default=None, description="Folder for the trained files; default data/loras/<slug of the name>."
+        default=None,
+        description="Folder for the trained files; default data/loras/<slug of the name>. Its last part names the "
+        "files and has at most 200 bytes.",
     )
-    meta: Document = Field(default_factory=dict, description="Further options, see TrainingOptions.")
+    meta: Annotated[Document, SchemaOf(TrainingOptions)] = Field(
+        default_factory=dict, description="Further options, see TrainingOptions."
+    )
     is_default: StrictBool = Field(default=False, description="Whether this is the tenant's default configuration.")
 
     if TYPE_CHECKING:  # for completion and type checkers; the fields above decide

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from influencerai.domain.wire import WireModel
+from influencerai.domain.training_options import TrainingOptions
+from influencerai.domain.wire import SchemaOf, WireModel
 
 PresetName = Literal["conservative", "balanced", "fast"]
 
@@ -27,7 +28,7 @@ class Preset(WireModel):
     batch_size: int
     network_dim: int
     network_alpha: float
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: Annotated[dict[str, Any], SchemaOf(TrainingOptions)] = Field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
         """What the preset sets, by the wire names of `LoraConfig`; needs a name and a modelName to be one."""

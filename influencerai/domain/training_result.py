@@ -30,5 +30,7 @@ class TrainingFailure(WireModel):
     """A failed run."""
 
     error: str
+    code: str = Field(default="error", description="Code of the error.")
+    remedy: str | None = Field(default=None, description="What to do about it.")
     epoch: int = Field(description="Epoch that the run was in, from 1; 0 before the first step.")
     partial_checkpoints: tuple[str, ...] = Field(default=(), description="File names of the last epochs, in order.")

@@ -43,6 +43,21 @@ Number = Annotated[
 """A float that is written as JSON writes it: 16, not 16.0."""
 
 
+class SchemaOf:
+    """Annotation of a document that is kept as it was sent: its JSON schema is the one of `model`."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self.name = model.__name__
+        self.model = model
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "object", SCHEMA_OF: self.name}
+
+
+SCHEMA_OF = "x-schema-of"
+"""In a JSON schema: name of the component that describes the object, for whoever writes the API's document."""
+
+
 def _as_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

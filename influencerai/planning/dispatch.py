@@ -11,9 +11,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from influencerai.planning.placement import Capacity, Holding, Needs, best_place
+from influencerai.planning.shortfall import describe, never_starts
 
 EXPECTED_SECONDS = 600.0
 """What an attempt is taken to last of which nothing better is known."""
@@ -114,7 +114,7 @@ def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: Disp
     possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
     if possible is None:
         decision.impossible.add(job.id)
-        wanted = f"No node has {describe(job.options[-1])}." if job.options else None
+        wanted = never_starts(capacity.nodes, job.options) if job.options else None
         decision.waiting[job.id] = wanted or "What it needs cannot be planned; the server's log says why."
         return
     may_reserve = job.tenant not in keeping and capacity.reserved < rules.reserved_nodes
@@ -128,14 +128,3 @@ def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: Disp
 def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> None:
     for job in jobs:
         decision.waiting[job.id] = reason
-
-
-@lru_cache(maxsize=1000)
-def describe(needs: Needs) -> str:
-    """Such as "2 GPUs (H100) with 38.5 GB, 4 cores and 16 GB of memory", for people."""
-    own = f"{needs.cpus:g} {'core' if needs.cpus == 1 else 'cores'} and {needs.memory_gb:g} GB of memory"
-    if not needs.devices:
-        return own
-    count = "a GPU" if needs.devices == 1 else f"{needs.devices} GPUs"
-    kind = f" ({needs.accelerator})" if needs.accelerator else ""
-    return f"{count}{kind} with {needs.device_gb:g} GB, {own}"

@@ -140,6 +140,11 @@ class Capacity:
         return bool(self._able_nodes(needs))
 
     @property
+    def nodes(self) -> Collection[Node]:
+        """All nodes, whatever is free on them."""
+        return self._nodes.values()
+
+    @property
     def reserved(self) -> int:
         """How many nodes are kept free."""
         return len(self._reserved)

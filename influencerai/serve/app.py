@@ -10,12 +10,14 @@ from fastapi import FastAPI
 from influencerai import __version__
 from influencerai.serve.authentication import Authentication
 from influencerai.serve.cors import Cors
+from influencerai.serve.entrance import Entrance
 from influencerai.serve.errors import UnexpectedErrors, add_error_handlers
 from influencerai.serve.gate import Gate
 from influencerai.serve.heads import HeadRequests
 from influencerai.serve.metrics import Figures
 from influencerai.serve.observation import REQUEST_ID_HEADER, Observation
 from influencerai.serve.openapi import DOCUMENT_PATH, add_page, describe, operation_id
+from influencerai.serve.routes.base_models import base_model_routes
 from influencerai.serve.routes.cluster import cluster_routes
 from influencerai.serve.routes.dataset_images import dataset_image_routes
 from influencerai.serve.routes.datasets import dataset_routes
@@ -88,6 +90,7 @@ def create_app(service: Service) -> FastAPI:
         dataset_routes(service),
         dataset_image_routes(service),
         lora_config_routes(service),
+        base_model_routes(service),
         cluster_routes(service),
         usage_routes(service),
         health_routes(service, figures),
@@ -101,6 +104,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(HeadRequests)
     app.add_middleware(Gate, authentication=authentication, service=service)
+    app.add_middleware(Entrance)
     app.add_middleware(
         Cors,
         allow_origins=list(settings.cors_origins),

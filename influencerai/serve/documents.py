@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
+from influencerai.domain.base_model_entry import BaseModelEntry
 from influencerai.domain.dataset import Dataset, DatasetImage
 from influencerai.domain.job import Job
 from influencerai.domain.job_log import JobArtifact, JobEvent, JobMetric
 from influencerai.domain.lora_config_record import LoraConfigRecord
+from influencerai.domain.presets import Preset
 from influencerai.domain.usage import Usage
 from influencerai.domain.wire import WireModel
 from influencerai.serve.errors import ErrorBody
@@ -48,6 +50,11 @@ ERROR_NAMES = {
     "503": "Unavailable",
 }
 """What the document calls them; each is written down once."""
+
+
+THUMBNAIL: Responses = {
+    200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "WebP."}
+}
 
 
 class Warned(WireModel):
@@ -121,6 +128,24 @@ class Artifacts(BaseModel):
     """Files of a job."""
 
     data: list[JobArtifact]
+
+
+class BaseModels(BaseModel):
+    """Base models that configurations can name."""
+
+    data: list[BaseModelEntry]
+
+
+class Presets(BaseModel):
+    """Presets of configurations."""
+
+    data: list[Preset]
+
+
+class Health(BaseModel):
+    """This process answers."""
+
+    status: Literal["ok"] = "ok"
 
 
 class Deleted(BaseModel):

@@ -55,6 +55,20 @@ SENTENCES = {
     413: "The body is too large",
     416: "The range is not in the file",
 }
+_BY_STATUS = {
+    400: ("bad_request", "Send what the page at /api shows for this route."),
+    401: (AuthenticationError.code, AuthenticationError.advice),
+    403: (PermissionDeniedError.code, PermissionDeniedError.advice),
+    404: ("no_route", "The page at /api lists the routes."),
+    405: ("method_not_allowed", "Use one of the methods in the header Allow."),
+    413: ("too_large", "Send less, or raise the limit in the server's settings."),
+    416: ("range", "Ask for a range inside of the file, or for the whole file."),
+    429: (TooManyError.code, TooManyError.advice),
+    431: ("headers_too_large", "Send fewer or shorter headers."),
+    500: ("internal", "See the server's log: it has the request by the header X-Request-Id."),
+    503: (StoreError.code, "Try again in a few seconds."),
+}
+"""Codes and remedies of errors that are none of ours."""
 _NO_OBJECT = "The body should be a JSON object, sent as content-type: application/json"
 _RETRY_SECONDS = 5
 _CLIENT_CLOSED_REQUEST = 499
@@ -82,6 +96,7 @@ class ErrorBody(WireModel):
     status_code: int
     message: str
     errors: FieldErrors | None = None
+    code: str = Field(description="Stable name of the kind of error, such as validation, not_found or conflict.")
     remedy: str | None = Field(default=None, description="What to do about it.")
     id: str | None = Field(default=None, description="What a conflict is with.")
     quota: QuotaExcess | None = Field(default=None, description="The quota that is used up.")
@@ -139,29 +154,46 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], *, folders: Te
 
 def error_response(error: InfluencerAIError, *, folders: TenantFolders | None = None) -> Response:
     """The answer that an error of ours becomes; with `folders`, its paths begin at the root."""
-    status = next(code for kind, code in STATUS if isinstance(error, kind))
+    body = error_body(error)
     headers = {}
-    if status == 401:
+    if body["statusCode"] == 401:
         headers["www-authenticate"] = "Bearer"
-    if status in (429, 503):
+    if body["statusCode"] in (429, 503):
         headers["retry-after"] = str(getattr(error, "retry_after", _RETRY_SECONDS))
+    if folders is not None:
+        body |= {name: folders.shown(body[name]) for name in ("message", "remedy")}
+    return _response(body, headers)
+
+
+def error_body(error: InfluencerAIError) -> dict[str, Any]:
+    """The body of the answer that an error of ours becomes."""
     fields: Mapping[str, list[str]] = getattr(error, "field_errors", {})
-    return plain_error(
-        status,
-        error.public_message if folders is None else folders.shown(error.public_message),
-        headers=headers,
+    return plain_body(
+        next(status for kind, status in STATUS if isinstance(error, kind)),
+        error.public_message,
         errors={"fieldErrors": dict(fields)} if fields else None,
-        remedy=folders.shown(error.remedy) if folders and error.remedy else error.remedy,
+        code=error.code,
+        remedy=error.remedy or error.advice,
         id=getattr(error, "existing_id", None),
         quota=getattr(error, "quota", None),
     )
 
 
 def plain_error(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """An answer in the one shape."""
-    body = {"statusCode": status, "message": message, **{name: value for name, value in more.items() if value}}
+    """An answer in the one shape; code and remedy are those of the status where none are given."""
+    return _response(plain_body(status, message, **more), headers)
+
+
+def plain_body(status: int, message: str, **more: Any) -> dict[str, Any]:
+    """The body of an error; code and remedy are those of the status where none are given."""
+    code, remedy = _BY_STATUS.get(status, (InfluencerAIError.code, InfluencerAIError.advice))
+    given = {name: value for name, value in more.items() if value}
+    return {"statusCode": status, "message": message, "code": code, "remedy": remedy, **given}
+
+
+def _response(body: dict[str, Any], headers: Mapping[str, str] | None) -> Response:
     # ASCII, since a message may repeat half a surrogate pair of its request.
-    return Response(json.dumps(body), status, headers, "application/json")
+    return Response(json.dumps(body), body["statusCode"], headers, "application/json")
 
 
 def _allowed(routes: Iterable[BaseRoute], path: str) -> str:

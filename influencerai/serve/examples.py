@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from influencerai.domain.presets import PRESETS
+from influencerai.errors import (
+    AuthenticationError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+    StoreError,
+    TooManyError,
+    ValidationError,
+)
+from influencerai.serve.errors import UNEXPECTED, error_body, plain_body
+from influencerai.store.returns import CANCELLATION
+
 DATASET = "0198f3a1-5c00-7000-8000-00000000000a"
 CONFIG = "0198f3a1-5c00-7000-8000-00000000000b"
 JOB = "0198f3a1-5c00-7000-8000-00000000000c"
@@ -59,6 +72,27 @@ _NODE = {
     "jobs": [{"id": JOB, "attempt": 1, "startedAt": "2025-01-15T12:00:05.000Z", "devices": 1.0}],
     "otherJobs": 0,
 }
+_MODEL = {
+    "name": "stabilityai/stable-diffusion-xl-base-1.0",
+    "available": True,
+    "alias": False,
+    "hubId": "stabilityai/stable-diffusion-xl-base-1.0",
+    "family": "sdxl",
+    "layout": "diffusers",
+    "size": 6_938_040_682,
+    "path": "models/stabilityai/stable-diffusion-xl-base-1.0",
+    "problem": None,
+    "remedy": None,
+}
+_ABSENT_MODEL = {
+    "name": "sd15",
+    "available": False,
+    "alias": True,
+    "hubId": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "problem": "There is no base model 'sd15'.",
+    "remedy": "Copy the model to models/stable-diffusion-v1-5/stable-diffusion-v1-5.",
+}
+_PRESET = PRESETS["balanced"].to_wire()
 _JOB_DRAFT = {"type": "lora-training", "payload": {"datasetId": DATASET, "loraConfigId": CONFIG}}
 _JOB_CHANGE = {
     "status": "running",
@@ -75,6 +109,11 @@ _PENDING = {
     "finishedAt": None,
     "createdAt": "2025-01-15T11:30:00.000Z",
     "updatedAt": "2025-01-15T11:30:00.000Z",
+    "metadata": {"orderId": "A-17"},
+    "loraConfigName": "My Influencer SDXL Balanced",
+    "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+    "datasetPath": "data/datasets/my-influencer",
+    "stage": None,
     "waiting": None,
     "cancelRequested": False,
     "retryOf": None,
@@ -82,6 +121,7 @@ _PENDING = {
 _RUNNING = {
     **_PENDING,
     **_JOB_CHANGE,
+    "stage": "training",
     "startedAt": "2025-01-15T11:31:00.000Z",
     "updatedAt": "2025-01-15T11:45:00.000Z",
 }
@@ -99,13 +139,23 @@ _COMPLETED = {
         "finalLoss": 0.0123,
         "trainingTimeMinutes": 95,
     },
+    "stage": None,
     "finishedAt": "2025-01-15T13:06:00.000Z",
     "updatedAt": "2025-01-15T13:06:00.000Z",
 }
 _CANCELLED = {
     **_RUNNING,
     "status": "failed",
-    "result": {"error": "Cancelled", "cancelled": True, "epoch": 3, "partialCheckpoints": []},
+    "result": {
+        **CANCELLATION.to_wire(),
+        "cancelled": True,
+        "epoch": 3,
+        "partialCheckpoints": [
+            "my-influencer-v1-epoch-1.safetensors",
+            "my-influencer-v1-epoch-2.safetensors",
+        ],
+    },
+    "stage": None,
     "finishedAt": "2025-01-15T11:45:00.000Z",
     "cancelRequested": True,
 }
@@ -249,6 +299,8 @@ ANSWERS: dict[str, Any] = {
         "success": True,
         "warnings": ["Deleted the default LoRA configuration. Consider setting a new default."],
     },
+    "list_models": {"data": [_MODEL, _ABSENT_MODEL]},
+    "list_presets": {"data": [_PRESET]},
     "create_job": _warned(_PENDING),
     "list_jobs": _page(_COMPLETED),
     "get_job_series": {"window": "week", "data": _SPANS},
@@ -274,38 +326,36 @@ ANSWERS: dict[str, Any] = {
 }
 """By operation, the JSON that it answers when all is well."""
 ERRORS: dict[str, Any] = {
-    "400": {
-        "statusCode": 400,
-        "message": "Validation failed",
-        "errors": {"fieldErrors": {"learningRate": ["Input should be greater than or equal to 0.000001"]}},
-    },
-    "401": {"statusCode": 401, "message": "The header x-tenant-id is missing"},
-    "403": {
-        "statusCode": 403,
-        "message": "The credential's scope 'read' does not allow changing what the tenant owns: that needs the scope "
-        "'full'.",
-        "remedy": "Send a credential with that scope; the operator makes one with `influencerai keys create`.",
-    },
-    "405": {"statusCode": 405, "message": "This route has no such method"},
-    "409": {
-        "statusCode": 409,
-        "message": "LoRA config with name 'My Influencer SDXL Balanced' already exists",
-        "id": CONFIG,
-    },
-    "413": {"statusCode": 413, "message": "The body is too large"},
-    "416": {"statusCode": 416, "message": "The range is not in the file"},
-    "429": {"statusCode": 429, "message": "Too many requests in this minute"},
-    "500": {"statusCode": 500, "message": "Internal server error"},
-    "503": {
-        "statusCode": 503,
-        "message": "The database does not answer",
-    },
+    "400": error_body(
+        ValidationError(
+            field_errors={"learningRate": ["Input should be greater than or equal to 0.000001"]},
+        )
+    ),
+    "401": error_body(AuthenticationError("The header x-tenant-id is missing")),
+    "403": error_body(
+        PermissionDeniedError(
+            "The credential's scope 'read' does not allow changing what the tenant owns: that needs the scope 'full'.",
+            remedy="Send a credential with that scope; the operator makes one with `influencerai keys create`.",
+        )
+    ),
+    "405": plain_body(405, "This route has no such method"),
+    "409": error_body(
+        ConflictError(
+            "LoRA config with name 'My Influencer SDXL Balanced' already exists",
+            existing_id=CONFIG,
+        )
+    ),
+    "413": plain_body(413, "The body is too large"),
+    "416": plain_body(416, "The range is not in the file"),
+    "429": error_body(TooManyError("Too many requests in this minute", retry_after=30)),
+    "500": plain_body(500, UNEXPECTED),
+    "503": error_body(StoreError("The database does not answer")),
 }
 """By status, an error's body."""
 MISSING: dict[str, Any] = {
-    "Datasets": {"statusCode": 404, "message": f"Dataset {DATASET} not found"},
-    "LoRA configs": {"statusCode": 404, "message": f"LoRA config {CONFIG} not found"},
-    "Jobs": {"statusCode": 404, "message": f"Job {JOB} not found"},
+    "Datasets": error_body(NotFoundError.of("Dataset", DATASET)),
+    "LoRA configs": error_body(NotFoundError.of("LoRA config", CONFIG)),
+    "Jobs": error_body(NotFoundError.of("Job", JOB)),
 }
 """By tag, the body of 404."""
 PATH_PARAMETERS: dict[tuple[str, str], tuple[str, str]] = {
@@ -317,3 +367,39 @@ PATH_PARAMETERS: dict[tuple[str, str], tuple[str, str]] = {
     ("Operation", "tenant"): ("The tenant's id.", "tenant_demo"),
 }
 """By tag and name, what a path's parameter means, and an example."""
+CALLS = {
+    "create_dataset": "datasets.create",
+    "list_datasets": "datasets.list",
+    "get_dataset": "datasets.get",
+    "update_dataset": "datasets.update",
+    "update_dataset_status": "datasets.set_status",
+    "get_dataset_report": "datasets.report",
+    "delete_dataset": "datasets.delete",
+    "upload_images": "datasets.upload",
+    "list_images": "datasets.images",
+    "get_thumbnail": "datasets.thumbnail",
+    "write_caption": "datasets.write_caption",
+    "create_lora_config": "lora_configs.create",
+    "list_lora_configs": "lora_configs.list",
+    "get_lora_config": "lora_configs.get",
+    "update_lora_config": "lora_configs.update",
+    "delete_lora_config": "lora_configs.delete",
+    "list_models": "models",
+    "list_presets": "presets",
+    "create_job": "jobs.create",
+    "list_jobs": "jobs.list",
+    "get_job_series": "jobs.series",
+    "get_job": "jobs.get",
+    "update_job": "jobs.update",
+    "cancel_job": "jobs.cancel",
+    "retry_job": "jobs.retry",
+    "delete_job": "jobs.delete",
+    "get_job_events": "jobs.follow",
+    "get_job_metrics": "jobs.metrics",
+    "list_job_artifacts": "jobs.artifacts",
+    "download_job_artifact": "jobs.download",
+    "get_sample_thumbnail": "jobs.thumbnail",
+    "get_cluster": "cluster",
+    "get_readiness": "readiness",
+}
+"""By operation, the method of the Python client; the TypeScript client has the same ones in camelCase."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
@@ -11,9 +10,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
 
 from influencerai.serve.documents import ERROR_NAMES
-from influencerai.serve.examples import ANSWERS, ERRORS, MISSING, PATH_PARAMETERS, REQUESTS
+from influencerai.serve.examples import ANSWERS, CALLS, ERRORS, MISSING, PATH_PARAMETERS, REQUESTS
+from influencerai.serve.schemas import complete_schemas, dictionaries
 from influencerai.settings import Settings
 
 PAGE_PATH = "/api"
@@ -107,14 +108,16 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     components["responses"] = {}
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
+    complete_schemas(document)
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            _describe(operation)
             operation["security"] = _security(path, settings)
             _complete_parameters(operation)
             _complete_body(operation, components["schemas"])
             _complete_responses(operation, components["responses"])
     _add_links(document["paths"])
-    for schema in _dictionaries(components["schemas"]):
+    for schema in dictionaries(components["schemas"]):
         _correct(schema)
     text = json.dumps(document)
     for old, new in _RENAMED.items():
@@ -129,6 +132,16 @@ def _security(path: str, settings: Settings) -> list[dict[str, list[str]]]:
     if path in ("/healthz", "/readyz") or (path == "/metrics" and is_development):
         return []
     return [{"tenant": []}] if is_development else [{"bearer": []}, {"apiKey": []}]
+
+
+def _describe(operation: dict[str, Any]) -> None:
+    """The first line as summary, which lists of operations show, and the calls of the clients below the text."""
+    text = operation["description"].strip()
+    operation["summary"] = text.splitlines()[0].removesuffix(".")
+    call = CALLS.get(operation["operationId"])
+    if call is not None:
+        text += f"\n\nPython: `client.{call}(...)`, TypeScript: `client.{to_camel(call)}(...)`."
+    operation["description"] = text
 
 
 def _complete_parameters(operation: dict[str, Any]) -> None:
@@ -158,11 +171,19 @@ def _allow_nulls(schemas: dict[str, Any], reference: str) -> None:
     if "Change" in schema["title"]:
         return  # there null is said field by field
     for name, found in schema["properties"].items():
-        if "$ref" in found:
-            _allow_nulls(schemas, found["$ref"])
+        if (component := _reference(found)) is not None:
+            _allow_nulls(schemas, component)
         elif name not in schema.get("required", ()) and "anyOf" not in found:
             about = {key: found.pop(key) for key in ("description", "default") if key in found}
             schema["properties"][name] = {"anyOf": [found, {"type": "null"}], **about}
+
+
+def _reference(schema: dict[str, Any]) -> str | None:
+    """The component that a property is, be it that it may be null too."""
+    for item in (schema, *schema.get("anyOf", ())):
+        if "$ref" in item:
+            return str(item["$ref"])
+    return None
 
 
 def _complete_responses(operation: dict[str, Any], shared: dict[str, Any]) -> None:
@@ -207,14 +228,6 @@ def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
     own = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"], "503": ["Retry-After"]}
     limits = [name for name in _HEADERS if name.startswith("X-RateLimit")] if operation["security"] else []
     return ["X-Request-Id", *limits, *(own.get(status, []) if operation["security"] else [])]
-
-
-def _dictionaries(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object in a document, the outer ones first."""
-    if isinstance(value, dict):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _dictionaries(item)
 
 
 def _correct(schema: dict[str, Any]) -> None:

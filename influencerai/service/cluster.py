@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from influencerai.domain.cluster import Cluster, ClusterDevice, ClusterJob, ClusterNode
+from influencerai.planning.shortfall import least_needs, ready_for
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.attempts import ActiveAttempt
@@ -18,6 +19,7 @@ class ClusterService:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._seconds = settings.lease_seconds
+        self._threads = settings.job_threads
 
     async def show(self, tenant: str) -> Cluster:
         """The nodes that were seen lately, and what they hold."""
@@ -25,20 +27,24 @@ class ClusterService:
             nodes = await transaction.nodes.seen(within_seconds=self._seconds)
             active = await transaction.attempts.active()
             workers = await transaction.workers.seen(within_seconds=self._seconds)
-        return Cluster(nodes=shown_nodes(nodes, active, tenant=tenant), workers=len(workers))
+        return Cluster(nodes=shown_nodes(nodes, active, tenant=tenant, threads=self._threads), workers=len(workers))
 
 
 def shown_nodes(
-    nodes: Sequence[NodeState], active: Sequence[ActiveAttempt], *, tenant: str | None = None
+    nodes: Sequence[NodeState], active: Sequence[ActiveAttempt], *, threads: int, tenant: str | None = None
 ) -> tuple[ClusterNode, ...]:
-    """The nodes with what attempts hold of them; of the jobs, only those of the tenant."""
+    """The nodes with what attempts hold of them; of the jobs, only those of the tenant.
+
+    A training on cores holds as many as `threads` says.
+    """
     here: dict[str, list[ActiveAttempt]] = {}
     for attempt in active:
         here.setdefault(attempt.held.node, []).append(attempt)
-    return tuple(_shown(seen, here.get(seen.node.id, []), tenant) for seen in nodes)
+    least = least_needs((seen.node for seen in nodes), threads=threads)
+    return tuple(_shown(seen, here.get(seen.node.id, []), tenant, takes=ready_for(seen.node, least)) for seen in nodes)
 
 
-def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None) -> ClusterNode:
+def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None, *, takes: str) -> ClusterNode:
     node = seen.node
     own = [attempt for attempt in here if attempt.tenant_id == tenant]
     return ClusterNode(
@@ -46,6 +52,7 @@ def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None) -
         name=node.name,
         state="draining" if seen.is_draining else "ready" if seen.problem is None else "not ready",
         problem=seen.problem,
+        ready_for=takes if seen.problem is None and not seen.is_draining else None,
         cpus=node.cpus,
         cpus_held=sum(attempt.held.cpus for attempt in here),
         memory_gb=node.memory_gb,

@@ -16,6 +16,7 @@ from pydantic import Field
 from influencerai.domain.cluster import ClusterNode
 from influencerai.domain.wire import WireModel
 from influencerai.errors import InfluencerAIError
+from influencerai.planning.shortfall import least_needs, ready_for, shortfall
 from influencerai.service.cluster import shown_nodes
 from influencerai.service.disk import DiskSpace, disk_spaces
 from influencerai.settings import Settings
@@ -107,7 +108,7 @@ class HealthService:
             statuses={name: found.get(name, 0) for name in _STATUSES},
             jobs=jobs,
             workers=len(workers),
-            nodes=shown_nodes(nodes, active),
+            nodes=shown_nodes(nodes, active, threads=self._settings.job_threads),
             disks=await loop.run_in_executor(self._disk_thread, disk_spaces, self._settings),
         )
 
@@ -129,9 +130,17 @@ class HealthService:
         async with self._store.read() as transaction:
             workers = await transaction.workers.seen(within_seconds=self._settings.lease_seconds)
             nodes = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
-        ready = [seen for seen in nodes if seen.problem is None and not seen.is_draining]
+        ready = [seen.node for seen in nodes if seen.problem is None and not seen.is_draining]
+        least = least_needs(ready, threads=self._settings.job_threads)
+        able = [node for node in ready if shortfall(node, least) is None]
+        if able:
+            return f"{len(able)} of {len(nodes)} nodes can train; the first one: {ready_for(able[0], least)}."
         if ready:
-            return f"{len(ready)} of {len(nodes)} nodes may train."
+            lacks = "; ".join(f"node {node.name} is ready for {ready_for(node, least)}" for node in ready[:5])
+            raise InfluencerAIError(
+                f"No node is large enough for any training: {lacks}.",
+                remedy="Start nodes with more cores, memory or GPUs.",
+            )
         if workers:
             return f"{len(workers)} {'worker is' if len(workers) == 1 else 'workers are'} there."
         if nodes:

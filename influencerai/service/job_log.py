@@ -8,8 +8,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from influencerai.domain.job_log import EventQuery, JobArtifact, JobEvent, JobMetric, MetricQuery
-from influencerai.errors import NotFoundError, ValidationError
+from influencerai.errors import DatasetError, NotFoundError, ValidationError
+from influencerai.imageset.thumbnail import thumbnail
 from influencerai.service.jobs import not_found
+from influencerai.service.picture_work import PictureWork
+from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
@@ -20,9 +23,11 @@ from influencerai.tenant_folders import TenantFolders
 class JobLogService:
     """What one tenant's jobs left, per call."""
 
-    def __init__(self, store: Store, folders: TenantFolders) -> None:
+    def __init__(self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork) -> None:
         self._store = store
+        self._max_pixels = settings.max_image_pixels
         self._folders = folders
+        self._work = work
 
     async def events(self, tenant: str, id: str, query: EventQuery) -> tuple[list[JobEvent], int]:
         """Events after a number, and the number of the job's last one.
@@ -72,6 +77,24 @@ class JobLogService:
                         return artifact, place
         raise NotFoundError(f"Artifact {name} of job {id} not found")
 
+    async def thumbnail(self, tenant: str, id: str, name: str) -> bytes:
+        """A small WebP of a sample that the job has drawn.
+
+        Raises:
+            NotFoundError: there is no such job or file, or the file is no picture.
+        """
+        artifact, place = await self.artifact(tenant, id, name)
+        root = self._folders.root(tenant)
+        try:
+            if artifact.kind != "sample":
+                raise DatasetError("it is no picture")
+            return await self._work.small(
+                tenant,
+                lambda decoding: thumbnail(place, inside=root, max_pixels=self._max_pixels, decoding=decoding),
+            )
+        except DatasetError as error:
+            raise NotFoundError(f"Artifact {name} of job {id} has no thumbnail: {error.message}") from error
+
     @staticmethod
     async def _check(transaction: Transaction, tenant: str, id: str) -> None:
         if await transaction.jobs.get(tenant, id) is None:
@@ -85,4 +108,6 @@ def event_of(event: StoredEvent) -> JobEvent:
 
 def _artifact(job_id: str, file: StoredArtifact) -> JobArtifact:
     fields = {**asdict(file), "created_at": to_datetime(file.created_at)}
-    return JobArtifact.model_validate({**fields, "url": f"/jobs/{job_id}/artifacts/{quote(file.name)}"})
+    url = f"/jobs/{job_id}/artifacts/{quote(file.name)}"
+    thumbnail_url = f"{url}/thumbnail" if file.kind == "sample" else None
+    return JobArtifact.model_validate({**fields, "url": url, "thumbnail": thumbnail_url})

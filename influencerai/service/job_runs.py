@@ -65,6 +65,7 @@ class JobRunService:
                 priority=int(stored.job.payload.get("priority") or 5),
                 output_dir=normalized(output_path(LoraConfig.parse(stored.snapshot["config"]))),
                 retry_of=id,
+                metadata=stored.job.metadata,
             )
             run_dir = self._folders.run_dir(tenant, new.id)
             has_state = await asyncio.to_thread(copy_run, self._folders.run_dir(tenant, id), run_dir)

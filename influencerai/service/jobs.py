@@ -27,7 +27,10 @@ from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, NotFoundError, ValidationError
 from influencerai.service.answer import Answer, answer_once
+from influencerai.service.base_models import BaseModelService
 from influencerai.service.datasets import DatasetService, trigger_word
+from influencerai.service.feasibility import impossibility
+from influencerai.service.lora_configs import check_config
 from influencerai.service.quotas import QuotaService
 from influencerai.service.series import DEFAULT_BUCKETS, count_spans, days_since_1970, spans, utc_today
 from influencerai.settings import Settings
@@ -36,15 +39,26 @@ from influencerai.store.idempotency import RequestKey
 from influencerai.store.jobs import NewJob, StoredJob
 from influencerai.store.queue import Report
 from influencerai.store.times import to_datetime
+from influencerai.tenant_folders import TenantFolders
 
 
 class JobService:
     """One tenant's jobs per call."""
 
-    def __init__(self, store: Store, settings: Settings, datasets: DatasetService, quotas: QuotaService) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        folders: TenantFolders,
+        datasets: DatasetService,
+        models: BaseModelService,
+        quotas: QuotaService,
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._folders = folders
         self._datasets = datasets
+        self._models = models
         self._quotas = quotas
 
     async def create(
@@ -58,25 +72,28 @@ class JobService:
             TooManyError: a quota of jobs or GPU-hours is used up for now.
             QuotaError: nothing more may be stored.
         """
-        await self._look_at_dataset(tenant, draft.payload.dataset_id)
+        ahead = await self._look_ahead(tenant, draft.payload)
         await self._quotas.freshen(tenant)
 
         async def make(transaction: Transaction) -> Answer[Job]:
             await self._quotas.check_new_job(transaction, tenant)
-            dataset, config_id, config = await resolve_draft(transaction, tenant, draft)
+            dataset, config_id, config = await resolve_draft(transaction, tenant, draft, self._folders)
+            named = {} if config_id is None else {"loraConfigId": config_id}
             resolved = with_trigger_word(config, dataset)
             report = await transaction.datasets.report(tenant, dataset.id)
             new = NewJob(
                 type=draft.type,
-                payload={**JobPayload.by_wire_name(payload), "datasetId": dataset.id, "loraConfigId": config_id},
+                payload={**JobPayload.by_wire_name(payload), "datasetId": dataset.id, **named},
                 snapshot=_snapshot(resolved, dataset, report),
                 dataset_id=dataset.id,
                 config_id=config_id,
                 priority=draft.payload.priority,
                 output_dir=normalized(output_path(config)),
+                metadata=draft.metadata,
             )
             stored = await transaction.jobs.add(tenant, new)
-            return Answer(value=stored.job, warnings=tuple(_warnings(draft, payload, dataset, resolved)))
+            warnings = (*_warnings(draft, payload, dataset, resolved), *ahead)
+            return Answer(value=stored.job, warnings=warnings)
 
         return await answer_once(self._store, tenant, request, Job, make)
 
@@ -125,6 +142,8 @@ class JobService:
     async def update(self, tenant: str, id: str, change: JobChange) -> Job:
         """What a worker that is not ours reports; to `running` it takes a pending job, and each report keeps it.
 
+        A change of the metadata alone is the tenant's, and no report.
+
         Raises:
             NotFoundError: there is no such job.
             ConflictError: the job has ended, is one of our workers', or cannot go to that status.
@@ -139,6 +158,10 @@ class JobService:
             return Report(status=status, result=result, cost_tok=change.cost_tok)
 
         async with self._store.write() as transaction:
+            if change.metadata is not None:
+                changed = await transaction.jobs.set_metadata(tenant, id, change.metadata)
+                if changed is not None and not change.is_report:
+                    return changed
             stored = await transaction.queue.report(tenant, id, decide, seconds=self._settings.external_lease_seconds)
         if stored is None:
             raise not_found(id)
@@ -171,12 +194,25 @@ class JobService:
             per_day = await transaction.jobs.per_day(tenant, since=days_since_1970(found[0][0]))
         return JobSeries(window=query.window, data=count_spans(found, per_day))
 
-    async def _look_at_dataset(self, tenant: str, id: str) -> None:
-        """A folder that was not there may be there by now; whether the dataset exists is decided later."""
+    async def _look_ahead(self, tenant: str, payload: JobPayload) -> tuple[str, ...]:
+        """Inspect a pending dataset again, whose folder may be there by now; warnings about base model and cluster.
+
+        Whether dataset and configuration exist is decided later, in the transaction that makes the job.
+        """
         async with self._store.read() as transaction:
-            dataset = await transaction.datasets.get(tenant, id)
+            dataset = await transaction.datasets.get(tenant, payload.dataset_id)
+            nodes = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
+            config: LoraConfig | None = payload.lora_config
+            if config is None and payload.lora_config_id is not None:
+                config = await transaction.lora_configs.get(tenant, payload.lora_config_id)
+            elif config is None:
+                config = await transaction.lora_configs.default(tenant)
         if dataset is not None and dataset.status == "pending":
             await self._datasets.look_again(tenant, dataset)
+        if config is None:
+            return ()
+        impossible = await impossibility(config, nodes, self._settings)
+        return (*await self._models.warnings(config.model_name), *([impossible] if impossible else ()))
 
 
 def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:
@@ -193,12 +229,17 @@ def not_found(id: str) -> NotFoundError:
     return NotFoundError.of("Job", id)
 
 
-async def resolve_draft(transaction: Transaction, tenant: str, draft: JobDraft) -> tuple[Dataset, str, LoraConfig]:
-    """What the draft names, or means by naming no configuration."""
+async def resolve_draft(
+    transaction: Transaction, tenant: str, draft: JobDraft, folders: TenantFolders
+) -> tuple[Dataset, str | None, LoraConfig]:
+    """Dataset, id of the stored configuration (None: the draft brings its own), and the configuration."""
     payload = draft.payload
     dataset = await transaction.datasets.get(tenant, payload.dataset_id)
     if dataset is None:
         raise NotFoundError.of("Dataset", payload.dataset_id, field="payload.datasetId")
+    if payload.lora_config is not None:
+        check_config(tenant, payload.lora_config, folders, prefix="payload.loraConfig.")
+        return dataset, None, payload.lora_config
     if payload.lora_config_id is None:
         record = await transaction.lora_configs.default(tenant)
         if record is None:
@@ -262,4 +303,6 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         devices=row["devices"],
         outcome=row["outcome"],
         error=row["error"],
+        code=row["code"],
+        remedy=row["remedy"],
     )

@@ -12,6 +12,7 @@ from influencerai.domain.page import Page
 from influencerai.errors import InUseError, NotFoundError, RefusedError, ValidationError
 from influencerai.planning import BucketPlan
 from influencerai.service.answer import Answer, answer_once
+from influencerai.service.base_models import BaseModelService
 from influencerai.service.quotas import QuotaService
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
@@ -25,9 +26,10 @@ _DEFAULT_DELETED = "Deleted the default LoRA configuration. Consider setting a n
 class LoraConfigService:
     """One tenant's configurations per call."""
 
-    def __init__(self, store: Store, folders: TenantFolders, quotas: QuotaService) -> None:
+    def __init__(self, store: Store, folders: TenantFolders, models: BaseModelService, quotas: QuotaService) -> None:
         self._store = store
         self._folders = folders
+        self._models = models
         self._quotas = quotas
 
     async def create(
@@ -40,12 +42,13 @@ class LoraConfigService:
             ConflictError: the name is taken.
             QuotaError: the tenant has as many as it may have.
         """
-        self._check(tenant, config)
+        check_config(tenant, config, self._folders)
+        about_model = await self._models.warnings(config.model_name)
 
         async def make(transaction: Transaction) -> Answer[LoraConfigRecord]:
             await self._quotas.check_new(transaction, tenant, "configs")
             record = await transaction.lora_configs.add(tenant, config)
-            return Answer(value=record, warnings=(*unknown, *_warnings(config)))
+            return Answer(value=record, warnings=(*unknown, *_warnings(config), *about_model))
 
         return await answer_once(self._store, tenant, request, LoraConfigRecord, make)
 
@@ -81,7 +84,7 @@ class LoraConfigService:
 
         def change(config: LoraConfig) -> LoraConfig:
             changed = LoraConfig.parse({**config.to_wire(), **own})
-            self._check(tenant, changed)
+            check_config(tenant, changed, self._folders)
             return changed
 
         async with self._store.write() as transaction:
@@ -89,7 +92,8 @@ class LoraConfigService:
         if record is None:
             raise _not_found(id)
         unknown = tuple(unknown_field_warnings(LoraConfig.unknown_fields(changes)))
-        return Answer(value=record, warnings=(*unknown, *_warnings(record.config)))
+        about_model = await self._models.warnings(record.model_name)
+        return Answer(value=record, warnings=(*unknown, *_warnings(record.config), *about_model))
 
     async def delete(self, tenant: str, id: str) -> tuple[str, ...]:
         """Delete a configuration that no active job uses; returns what its user should know.
@@ -107,15 +111,10 @@ class LoraConfigService:
             raise _not_found(id)
         return (_DEFAULT_DELETED,) if removed.is_default else ()
 
-    def _check(self, tenant: str, config: LoraConfig) -> None:
-        """Refuse what no training could do with the configuration, beyond what it says of itself."""
-        BucketPlan(resolution=config.resolution, options=config.options)
-        self._folders.resolve(tenant, output_path(config), field="outputPath")
-
 
 def users(count: int) -> str:
-    """Such as "3 active jobs (pending/running) are"."""
-    return f"{count} active {'job (pending/running) is' if count == 1 else 'jobs (pending/running) are'}"
+    """Such as "3 active jobs (pending/running) are", the same words for one, since clients look for them."""
+    return f"{count} active jobs (pending/running) are"
 
 
 def unknown_field_warnings(names: list[str]) -> list[str]:
@@ -125,6 +124,16 @@ def unknown_field_warnings(names: list[str]) -> list[str]:
 
 def _not_found(id: str) -> NotFoundError:
     return NotFoundError.of("LoRA config", id)
+
+
+def check_config(tenant: str, config: LoraConfig, folders: TenantFolders, *, prefix: str = "") -> None:
+    """Refuse a configuration that no training could carry out, beyond what its model checks.
+
+    Raises:
+        ValidationError: names the field, after `prefix`.
+    """
+    BucketPlan(resolution=config.resolution, options=config.options)
+    folders.resolve(tenant, output_path(config), field=f"{prefix}outputPath")
 
 
 def _warnings(config: LoraConfig) -> list[str]:

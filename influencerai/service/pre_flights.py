@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from influencerai.imageset.decoding import Decoding
 from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
 from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
+from influencerai.service.feasibility import impossibility
 from influencerai.service.jobs import resolve_draft, with_trigger_word
 from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
+from influencerai.store.nodes import NodeState
 from influencerai.tenant_folders import TenantFolders
 
 _NOWHERE = Path(os.devnull)
@@ -43,9 +46,11 @@ class PreFlightService:
             ValidationError: no configuration is named, and the tenant has no default one.
         """
         async with self._store.read() as transaction:
-            dataset, _, config = await resolve_draft(transaction, tenant, draft)
+            dataset, _, config = await resolve_draft(transaction, tenant, draft, self._folders)
             speed = await self._speed(transaction, tenant, config)
-            device = await self._device(transaction)
+            nodes = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
+        device = self._device(nodes)
+        impossible = await impossibility(config, nodes, self._settings)
 
         def check(decoding: Decoding) -> Preflight:
             with ExitStack() as stack:
@@ -67,7 +72,10 @@ class PreFlightService:
         return found.model_copy(
             update={
                 "errors": tuple(self._shown(text, found.dataset.folder, dataset) for text in found.errors),
-                "warnings": tuple(self._shown(text, found.dataset.folder, dataset) for text in found.warnings),
+                "warnings": (
+                    *([impossible] if impossible else ()),
+                    *(self._shown(text, found.dataset.folder, dataset) for text in found.warnings),
+                ),
                 "dataset": found.dataset.model_copy(update={"folder": dataset.path}),
             }
         )
@@ -76,11 +84,10 @@ class PreFlightService:
         """A sentence without the server's own folders."""
         return self._folders.shown(text.replace(folder, dataset.path), tenant=dataset.tenant_id)
 
-    async def _device(self, transaction: Transaction) -> AssumedDevice | None:
+    def _device(self, seen: Sequence[NodeState]) -> AssumedDevice | None:
         """A GPU of the cluster, where its nodes have some that may be used; None leaves it to this machine."""
         if self._settings.device == "cpu":
             return None
-        seen = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
         return cluster_device([state.node for state in seen if state.problem is None and not state.is_draining])
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influencerai.service.base_models import BaseModelService
 from influencerai.service.cleanup import CleanupService
 from influencerai.service.cluster import ClusterService
 from influencerai.service.dataset_images import DatasetImageService
@@ -30,15 +31,16 @@ class Service:
         self.settings = settings
         self.store = Store(settings.database_url)
         self.folders = TenantFolders(settings)
+        self.base_models = BaseModelService(settings)
         self.usage = UsageService(self.store, settings, self.folders)
         self.quotas = QuotaService(self.store, settings, self.usage)
-        self.lora_configs = LoraConfigService(self.store, self.folders, self.quotas)
+        self.lora_configs = LoraConfigService(self.store, self.folders, self.base_models, self.quotas)
         self._picture_work = PictureWork(settings)
         self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work, self.quotas)
         self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work, self.quotas)
-        self.jobs = JobService(self.store, settings, self.datasets, self.quotas)
+        self.jobs = JobService(self.store, settings, self.folders, self.datasets, self.base_models, self.quotas)
         self.job_runs = JobRunService(self.store, self.folders, self.quotas)
-        self.job_log = JobLogService(self.store, self.folders)
+        self.job_log = JobLogService(self.store, settings, self.folders, self._picture_work)
         self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders, self._picture_work)
         self.event_streams = EventStreams(
             self.store, poll_seconds=settings.poll_seconds, per_tenant=settings.event_streams_per_tenant

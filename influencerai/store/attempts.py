@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from influencerai.domain.problem import Problem
 from influencerai.planning.dispatch import EXPECTED_SECONDS
 from influencerai.planning.placement import Holding
 from influencerai.store.counts import Counts
@@ -91,12 +92,12 @@ class Attempts:
         data = {"status": "running", "attempt": job.fence, "node": node}
         await append_events(self._connection, job.id, [("status", data)])
 
-    async def end(self, job: Row[Any], outcome: str, error: str | None) -> None:
+    async def end(self, job: Row[Any], outcome: str, problem: Problem | None) -> None:
         """How the attempt that held `job` ended; nothing where it has ended before."""
         statement = (
             update(attempts)
             .where(attempts.c.job_id == job.id, attempts.c.fence == job.fence, attempts.c.ended_at.is_(None))
-            .values(ended_at=now(), outcome=outcome, error=error)
+            .values(ended_at=now(), outcome=outcome, **_said(problem))
             .returning(attempts)
         )
         row = (await self._connection.execute(statement)).one_or_none()
@@ -174,6 +175,10 @@ class Attempts:
         own = await self._counts.total(tenant, USAGE)
         if floor is not None and floor > own:
             self._counts.add(tenant, USAGE, "", "", int(floor) - own)
+
+
+def _said(problem: Problem | None) -> dict[str, Any]:
+    return {} if problem is None else problem.to_wire()
 
 
 def _seconds_left(result: Mapping[str, Any] | None) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, Job, JobQuery, JobStatus
@@ -20,7 +20,7 @@ from influencerai.store.events import append_events
 from influencerai.store.ids import new_id
 from influencerai.store.job_figures import count_transition
 from influencerai.store.paging import page_of
-from influencerai.store.schema import artifacts, attempts, datasets, jobs, lora_configs, outputs
+from influencerai.store.schema import artifacts, attempts, datasets, job_metadata, jobs, lora_configs, outputs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_datetime
 
 _SORT = {"createdAt": jobs.c.created_at, "updatedAt": jobs.c.updated_at}
@@ -47,6 +47,7 @@ class NewJob:
     """The folder wanted, relative to the tenant's root."""
     id: str = field(default_factory=new_id)
     retry_of: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
 
 
@@ -104,6 +105,8 @@ class Jobs:
             "plan": None if new.plan is None else dict(new.plan),
             "output_dir": new.output_dir,
             "retry_of": new.retry_of,
+            **_origin(new),
+            "metadata": dict(new.metadata) or None,
             "active_dataset_id": new.dataset_id,
             "active_config_id": new.config_id,
             "priority": new.priority,
@@ -120,6 +123,7 @@ class Jobs:
         if not await self.active(tenant):
             await Attempts(self._connection, self._counts).lift(tenant)
         await self._connection.execute(insert(jobs).values(values))
+        await self._set_metadata(tenant, id, new.metadata)
         reserved = await self._reserve(tenant, id, new.output_dir)
         await append_events(self._connection, id, [("status", {"status": "pending"})])
         statement = update(jobs).where(jobs.c.id == id).values(output_dir=reserved).returning(jobs)
@@ -146,14 +150,14 @@ class Jobs:
 
     async def page(self, tenant: str, query: JobQuery) -> Page[Job]:
         """A slice of the tenant's jobs."""
-        total = await self._total(tenant, query)
-        statement: Select[Any] = select(*SHOWN).where(jobs.c.tenant_id == tenant)
+        statement: Select[Any] = select(*SHOWN).where(jobs.c.tenant_id == tenant, *_filters(tenant, query))
         if query.status == CANCELLED:
             statement = statement.where(jobs.c.status == "failed", jobs.c.cancelled)
         elif query.status:
             statement = statement.where(jobs.c.status == query.status)
         if query.type is not None:
             statement = statement.where(jobs.c.type == query.type)
+        total = await self._total(tenant, query, statement)
         rows: Sequence[Row[Any]] = []
         if total > query.skip:  # else a filter that nothing passes would look at every job
             rows = await page_of(self._connection, statement, query, sort=_SORT[query.sort_by], id=jobs.c.id)
@@ -226,6 +230,22 @@ class Jobs:
         )
         return [stored_job(row) for row in await self._connection.execute(statement)]
 
+    async def set_metadata(self, tenant: str, id: str, found: Mapping[str, str]) -> Job | None:
+        """Replace a job's metadata; the job, or None where there is none."""
+        values = {"metadata": dict(found) or None, "updated_at": now()}
+        statement = update(jobs).where(jobs.c.tenant_id == tenant, jobs.c.id == id).values(values).returning(*SHOWN)
+        row = (await self._connection.execute(statement)).one_or_none()
+        if row is None:
+            return None
+        await self._connection.execute(delete(job_metadata).where(job_metadata.c.job_id == id))
+        await self._set_metadata(tenant, id, found)
+        return job_of(row)
+
+    async def _set_metadata(self, tenant: str, id: str, found: Mapping[str, str]) -> None:
+        rows = [{"job_id": id, "tenant_id": tenant, "key": key, "value": value} for key, value in found.items()]
+        if rows:
+            await self._connection.execute(insert(job_metadata), rows)
+
     async def _keep(self, tenant: str, noun: str, table: Table, id: str | None) -> None:
         """Until the transaction ends, nobody deletes the row; then the job's reference keeps it."""
         if id is None:
@@ -242,7 +262,11 @@ class Jobs:
                 return path
         raise AssertionError("an id is used once")
 
-    async def _total(self, tenant: str, query: JobQuery) -> int:
+    async def _total(self, tenant: str, query: JobQuery, statement: Select[Any]) -> int:
+        """By the counts that are kept where the filters allow it, else by counting what `statement` selects."""
+        if _filters(tenant, query):
+            counted = statement.with_only_columns(func.count())
+            return int((await self._connection.execute(counted)).scalar_one())
         total = await self._counts.total(tenant, "job", first=query.status, second=query.type)
         if query.status == "failed":
             total += await self._counts.total(tenant, "job", first=CANCELLED, second=query.type)
@@ -285,6 +309,32 @@ def count_job(counts: Counts, row: Row[Any], by: int) -> None:
     counts.add(row.tenant_id, "job", CANCELLED if row.cancelled else row.status, row.type, by)
 
 
+def _origin(new: NewJob) -> dict[str, Any]:
+    """What a job was made of, as columns for lists."""
+    config, dataset = new.snapshot.get("config", {}), new.snapshot.get("dataset", {})
+    return {
+        "dataset_id": new.payload.get("datasetId"),
+        "config_id": new.payload.get("loraConfigId"),
+        "dataset_path": dataset.get("path"),
+        "config_name": config.get("name"),
+        "model_name": config.get("modelName"),
+    }
+
+
+def _filters(tenant: str, query: JobQuery) -> list[ColumnElement[bool]]:
+    """Conditions of a list beyond status and type."""
+    found: list[ColumnElement[bool]] = []
+    if query.dataset_id is not None:
+        found.append(jobs.c.dataset_id == query.dataset_id)
+    if query.lora_config_id is not None:
+        found.append(jobs.c.config_id == query.lora_config_id)
+    for text in query.metadata:
+        key, _, value = text.partition(":")
+        having = (job_metadata.c.tenant_id == tenant, job_metadata.c.key == key, job_metadata.c.value == value)
+        found.append(jobs.c.id.in_(select(job_metadata.c.job_id).where(*having)))
+    return found
+
+
 def job_of(row: Row[Any]) -> Job:
     """The row as its tenant sees it."""
     return Job.model_construct(  # which validates nothing: the database holds what was validated
@@ -293,12 +343,17 @@ def job_of(row: Row[Any]) -> Job:
         type=row.type,
         status=row.status,
         payload=row.payload,
+        metadata=row.metadata or {},
         result=row.result,
         cost_tok=row.cost_tok,
         started_at=_time(row.started_at),
         finished_at=_time(row.finished_at),
         created_at=to_datetime(row.created_at),
         updated_at=to_datetime(row.updated_at),
+        lora_config_name=row.config_name,
+        model_name=row.model_name,
+        dataset_path=row.dataset_path,
+        stage=row.stage if row.status == "running" else None,
         waiting=row.waiting if row.status == "pending" else None,
         queue_position=row.queue_position if row.status == "pending" else None,
         estimated_start=_time(row.estimated_start) if row.status == "pending" else None,

@@ -16,6 +16,7 @@ from sqlalchemy import Row, and_, delete, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
+from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.planning.placement import Holding
 from influencerai.store.attempts import Attempts
@@ -27,6 +28,7 @@ from influencerai.store.returns import RetryRules, Return, Returns, ended
 from influencerai.store.schema import artifacts, attempts, jobs
 from influencerai.store.turns import ClaimRules, Turns
 
+_LOST = Problem("The worker was lost.", "lost", "See the log of its node; the job is tried again automatically.")
 Ending = Literal["completed", "failed", "cancelled"]
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
 _RUNNING = jobs.c.status == literal_column("'running'")
@@ -132,6 +134,7 @@ class Queue:
             "lease_token": token,
             "lease_expires_at": now() + round(seconds * 1000),
             "result": {"progress": first_progress(row.snapshot)},
+            "stage": "starting",
             **NOT_WAITING,
         }
         claimed = await write_job(self._connection, self._counts, row, values)
@@ -145,6 +148,7 @@ class Queue:
         *,
         seconds: float,
         progress: Mapping[str, Any] | None = None,
+        stage: str | None = None,
         events: Sequence[tuple[str, Mapping[str, Any]]] = (),
         figures: Sequence[StepFigures] = (),
         files: Sequence[PublishedFile] = (),
@@ -157,6 +161,8 @@ class Queue:
         values: dict[str, Any] = {"lease_expires_at": now() + round(seconds * 1000)}
         if progress is not None:
             values |= {"result": {"progress": dict(progress)}, "updated_at": now()}
+        if stage is not None:
+            values |= {"stage": stage, "updated_at": now()}
         row = await self._guarded(lease, values)
         await write_figures(self._connection, lease.job_id, figures)
         for file in files:
@@ -196,8 +202,7 @@ class Queue:
         *,
         ending: Ending,
         result: Mapping[str, Any],
-        error: str | None = None,
-        code: str | None = None,
+        problem: Problem | None = None,
     ) -> None:
         """End the attempt and the job.
 
@@ -210,22 +215,22 @@ class Queue:
             "status": status,
             "cancelled": ending == "cancelled",
             "result": dict(result),
-            "error_code": code,
+            "error_code": None if problem is None else problem.code,
         }
         await write_job(self._connection, self._counts, row, values)
-        await self._attempts.end(row, ending, error)
-        await append_events(self._connection, lease.job_id, [("status", ended(status, ending, error))])
+        await self._attempts.end(row, ending, problem)
+        await append_events(self._connection, lease.job_id, [("status", ended(status, ending, problem))])
 
-    async def give_back(self, lease: Lease, how: Return, *, error: str | None, retries: RetryRules) -> None:
+    async def give_back(self, lease: Lease, how: Return, *, problem: Problem | None, retries: RetryRules) -> None:
         """Return the job to the queue, or end it where the budget for this is spent or it is to be cancelled.
 
         Raises:
             FencedOffError: the lease is another's.
         """
         row = await self._guarded(lease, {})
-        await self._returns.give_back(row, how, error=error, retries=retries)
+        await self._returns.give_back(row, how, problem=problem, retries=retries)
 
-    async def return_unbegun(self, lease: Lease, *, error: str, pause_seconds: float) -> None:
+    async def return_unbegun(self, lease: Lease, *, problem: Problem, pause_seconds: float) -> None:
         """Return a job whose node has not begun with it; that is no failure of the job's, and is tried again later.
 
         Raises:
@@ -235,7 +240,7 @@ class Queue:
         mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
         if (await self._connection.execute(select(attempts.c.fence).where(mine))).one_or_none() is None:
             raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun.")
-        returned = await self._returns.give_back(row, "released", error=error, retries=RetryRules())
+        returned = await self._returns.give_back(row, "released", problem=problem, retries=RetryRules())
         later = update(jobs).where(jobs.c.id == lease.job_id, jobs.c.status == "pending")
         if returned.status == "pending":
             await self._connection.execute(later.values(not_before=now() + round(1000 * pause_seconds)))
@@ -251,7 +256,7 @@ class Queue:
         )
         rows = (await self._connection.execute(statement)).all()
         for row in rows:
-            await self._returns.give_back(row, "lost", error="The worker was lost.", retries=retries)
+            await self._returns.give_back(row, "lost", problem=_LOST, retries=retries)
         return len(rows)
 
     async def report(
@@ -279,7 +284,7 @@ class Queue:
         if not values:
             return stored_job(row)
         if row.status == "running" and said.status == "pending":
-            return stored_job(await self._returns.give_back(row, "released", error=None, retries=RetryRules()))
+            return stored_job(await self._returns.give_back(row, "released", problem=None, retries=RetryRules()))
         written = await write_job(self._connection, self._counts, row, values)
         if claims:
             await self._attempts.start(written, node="external", devices=0)

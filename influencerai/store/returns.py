@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from influencerai.domain.problem import Problem
 from influencerai.settings import Settings
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
@@ -20,6 +21,8 @@ from influencerai.store.turns import WAITING_FOR_WORKER
 
 Return = Literal["lost", "broken", "released"]
 """How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
+CANCELLATION = Problem("Cancelled", "cancelled", "Retry the job to go on from its last state.")
+GIVEN_UP = "See the logs of the nodes that its attempts name, then retry the job: it goes on from its last state."
 _LONGEST_DELAY_SECONDS = 300.0
 
 
@@ -52,7 +55,7 @@ class Returns:
         self._counts = counts
         self._attempts = Attempts(connection, counts)
 
-    async def give_back(self, row: Row[Any], how: Return, *, error: str | None, retries: RetryRules) -> Row[Any]:
+    async def give_back(self, row: Row[Any], how: Return, *, problem: Problem | None, retries: RetryRules) -> Row[Any]:
         """Return a locked job to the queue, or end it where the budget for this is spent or it is to be cancelled."""
         lost = row.lost_attempts + (how == "lost")
         broken = row.broken_attempts + (how == "broken")
@@ -69,33 +72,36 @@ class Returns:
         if row.cancel_requested_at is not None:
             values |= await self.cancelled(row)
         elif how != "released" and (lost > retries.lost or broken > retries.broken):
-            text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: "
-            values |= {"status": "failed", "error_code": how, "result": await self._failure(row, text + (error or how))}
+            last = problem.message if problem else how
+            text = f"Given up after {lost + broken} attempts that ended without your fault, the last one so: {last}"
+            remedy = (problem.remedy if problem and how == "broken" else None) or GIVEN_UP
+            failure = await self._failure(row, Problem(text, how, remedy))
+            values |= {"status": "failed", "error_code": how, "result": failure}
         else:
             delay = retries.delay_seconds(broken) if how == "broken" else 0
             values |= {"status": "pending", "result": None, "not_before": now() + round(1000 * delay)}
-            values["waiting"] = error or WAITING_FOR_WORKER
+            values["waiting"] = problem.message if problem else WAITING_FOR_WORKER
         returned = await write_job(self._connection, self._counts, row, values)
-        await self._attempts.end(row, how, error)
-        data = ended(returned.status, how, error)
+        await self._attempts.end(row, how, problem)
+        data = ended(returned.status, how, problem)
         await append_events(self._connection, row.id, [("status", data)])
         return returned
 
     async def cancelled(self, row: Row[Any]) -> dict[str, Any]:
         """What a job becomes that ends because that was asked for."""
-        result = {**await self._failure(row, "Cancelled"), "cancelled": True}
+        result = {**await self._failure(row, CANCELLATION), "cancelled": True}
         return {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
 
-    async def _failure(self, row: Row[Any], error: str) -> dict[str, Any]:
+    async def _failure(self, row: Row[Any], problem: Problem) -> dict[str, Any]:
         """The result of a job whose attempt cannot say what it leaves."""
         published = select(artifacts.c.name).where(artifacts.c.job_id == row.id, artifacts.c.kind == "lora")
         names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
         progress = (row.result or {}).get("progress", {})
         epoch = progress.get("currentEpoch", 0) if isinstance(progress, Mapping) else 0
-        return {"error": error, "epoch": epoch, "partialCheckpoints": list(names)}
+        return {**problem.to_wire(), "epoch": epoch, "partialCheckpoints": list(names)}
 
 
-def ended(status: str, outcome: str, error: str | None) -> dict[str, Any]:
+def ended(status: str, outcome: str, problem: Problem | None) -> dict[str, Any]:
     """What the event of an attempt's end says."""
     data = {"status": status, "outcome": outcome}
-    return data if error is None else {**data, "error": error}
+    return data if problem is None else {**data, **problem.to_wire()}

@@ -106,6 +106,14 @@ jobs = Table(
     Column("output_dir", String(512), nullable=False),
     Column("retry_of", String(64)),
     Column("error_code", String(32)),
+    # What it was made of, for lists and their filters; the dataset and the configuration may be gone.
+    Column("dataset_id", String(64)),
+    Column("config_id", String(64)),
+    Column("dataset_path", String(255)),
+    Column("config_name", String(100)),
+    Column("model_name", String(255)),
+    Column("metadata", Document),
+    Column("stage", String(32)),  # of a running job
     # Set while the job is active: the database then refuses to delete what it uses.
     Column("active_dataset_id", ForeignKey("datasets.id", ondelete="RESTRICT")),
     Column("active_config_id", ForeignKey("lora_configs.id", ondelete="RESTRICT")),
@@ -133,6 +141,8 @@ jobs = Table(
     Index("ix_jobs_updated", "tenant_id", "updated_at", "id"),
     Index("ix_jobs_status", "tenant_id", "status", "created_at", "id"),
     Index("ix_jobs_finished", "tenant_id", "finished_at"),
+    Index("ix_jobs_dataset", "tenant_id", "dataset_id", "created_at", "id"),
+    Index("ix_jobs_config", "tenant_id", "config_id", "created_at", "id"),
     # Only active jobs are in these, so that they stay small.
     Index("ix_jobs_running", "lease_expires_at", **_where("status = 'running'")),
     Index("ix_jobs_active_dataset", "active_dataset_id", **_where("active_dataset_id IS NOT NULL")),
@@ -149,6 +159,17 @@ Index(
     **_where("status = 'pending'"),
 )
 
+job_metadata = Table(
+    "job_metadata",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(40), primary_key=True),
+    Column("tenant_id", String(64), nullable=False),
+    Column("value", String(500), nullable=False),
+    Index("ix_job_metadata_value", "tenant_id", "key", "value"),
+)
+"""The metadata of jobs once more, to find jobs by it."""
+
 attempts = Table(
     "attempts",
     metadata,
@@ -164,6 +185,8 @@ attempts = Table(
     Column("ended_at", BigInteger),
     Column("outcome", String(16)),
     Column("error", Text),
+    Column("code", String(32)),  # of the error
+    Column("remedy", Text),
     CheckConstraint("outcome IN ('completed', 'failed', 'cancelled', 'lost', 'broken', 'released')", name="outcome"),
     Index("ix_attempts_active", "job_id", **_where("ended_at IS NULL")),
     Index("ix_attempts_ended", "ended_at"),

@@ -171,10 +171,11 @@ class Turns:
         changes = []
         for row in (await self._connection.execute(statement.order_by(jobs.c.id))).all():
             said = found[row.id]
+            position = None if said.is_impossible else said.position
             start = None if said.seconds is None else row.now + round(said.seconds * 1000)
             moved = abs((start or 0) - (row.estimated_start or 0)) > _ESTIMATE_SECONDS * 1000
-            if (row.waiting, row.queue_position) != (said.reason, said.position) or moved:
-                values = {"waiting": said.reason, "queue_position": said.position, "estimated_start": start}
+            if (row.waiting, row.queue_position) != (said.reason, position) or moved:
+                values = {"waiting": said.reason, "queue_position": position, "estimated_start": start}
                 changes.append({"job": row.id, **values})
         if changes:
             await self._connection.execute(update(jobs).where(jobs.c.id == bindparam("job"), _PENDING), changes)

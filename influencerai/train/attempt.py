@@ -60,17 +60,25 @@ def take_part(
     send: Callable[[ChildMessage], None],
     receive: Callable[[], WorkerMessage],
     stop_requested: Callable[[], bool],
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Carry out `order` in the place that it gives this process among those that train together; see `run_attempt`.
 
     Of several, each has the surroundings that `joined_ranks` reads; all but the first say nothing.
     """
     if order.world_size == 1:
-        run_attempt(order, send=send, receive=receive, stop_requested=stop_requested)
+        run_attempt(order, send=send, receive=receive, stop_requested=stop_requested, is_cancelled=is_cancelled)
         return
     with joined_ranks(order.device) as ranks:
         if ranks.is_first:
-            run_attempt(order, send=send, receive=receive, stop_requested=stop_requested, ranks=ranks)
+            run_attempt(
+                order,
+                send=send,
+                receive=receive,
+                stop_requested=stop_requested,
+                is_cancelled=is_cancelled,
+                ranks=ranks,
+            )
         else:
             follow_attempt(order, ranks=ranks)
 
@@ -81,6 +89,7 @@ def run_attempt(
     send: Callable[[ChildMessage], None],
     receive: Callable[[], WorkerMessage],
     stop_requested: Callable[[], bool],
+    is_cancelled: Callable[[], bool] = lambda: False,
     ranks: Ranks | None = None,
 ) -> None:
     """Carry out `order`. The last message that is sent is Completed, Stopped or Failed; nothing is raised.
@@ -91,11 +100,14 @@ def run_attempt(
         send: takes a message to the worker.
         receive: blocks until the worker says something; asked once, after Prepared.
         stop_requested: whether the worker has said Stop; asked at every step and between images.
+        is_cancelled: whether that Stop cancels the job.
         ranks: this process as the first of those that train together; the others call `follow_attempt`.
     """
     quiet_libraries()
     ranks = ranks or Ranks()
-    attempt = _Attempt(order, send=send, receive=receive, stop_requested=stop_requested, ranks=ranks)
+    attempt = _Attempt(
+        order, send=send, receive=receive, stop_requested=stop_requested, is_cancelled=is_cancelled, ranks=ranks
+    )
     try:
         with ranks.one_fate():
             outcome: ChildMessage = attempt.run()
@@ -131,11 +143,13 @@ class _Attempt:
         receive: Callable[[], WorkerMessage],
         stop_requested: Callable[[], bool],
         ranks: Ranks,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._order = order
         self._send = send
         self._receive = receive
         self._stop_requested = stop_requested
+        self._is_cancelled = is_cancelled
         self._ranks = ranks
         self._run: tuple[TrainingSpec, RunContext] | None = None
 
@@ -176,13 +190,14 @@ class _Attempt:
 
     def describe(self, error: InfluencerAIError) -> TrainingFailure:
         """The contract's result of a failed job."""
-        failure = TrainingFailure(error=str(error), epoch=0)
+        failure = TrainingFailure(error=str(error), code=error.code, remedy=error.remedy or error.advice, epoch=0)
         if self._run:
             try:
                 failure = describe_failure(error, *self._run)
             except (InfluencerAIError, OSError) as second:
                 self.write_down(second)  # the folder that failed may be the one to be described
-        return failure.model_copy(update={"error": self._shown(failure.error)})
+        shown = {"error": self._shown(failure.error), "remedy": self._shown(failure.remedy or "") or None}
+        return failure.model_copy(update=shown)
 
     def failed(self, error: Exception) -> Failed:
         known = isinstance(error, InfluencerAIError)
@@ -191,7 +206,7 @@ class _Attempt:
             self.write_down(error)
         named = error if isinstance(error, InfluencerAIError) else InfluencerAIError(_last_line(error))
         code = error.code if isinstance(error, InfluencerAIError) else "internal"
-        failure = self.describe(named)
+        failure = self.describe(named).model_copy(update={"code": code})
         return Failed(code=code, message=failure.error, retryable=retryable, failure=failure)
 
     def write_down(self, error: Exception) -> None:
@@ -321,6 +336,7 @@ class _Attempt:
             max_image_pixels=order.max_image_pixels,
             emit=self._emit,
             should_stop=self._stop_requested,
+            is_cancelled=self._is_cancelled,
             ranks=self._ranks,
         )
 
@@ -351,15 +367,16 @@ class _Attempt:
     def _shown(self, text: str) -> str:
         """The text as a tenant may read it: no path of this machine, no secret of this process."""
         text = without_secrets(text)
-        for folder in self._folders():
-            text = text.replace(f"{folder}/", "")
+        for folder, shown in self._folders():
+            text = text.replace(f"{folder}/", shown)
         return text
 
-    def _folders(self) -> list[Path]:
-        """Where on this machine things lie, which is nobody's business; the longest first."""
+    def _folders(self) -> list[tuple[Path, str]]:
+        """The folders of this machine that no message names, the longest first, and what stands in their place."""
         order = self._order
-        folders = {order.root, order.cache_dir, *order.models_dirs, Path.home()}
-        return sorted(folders | {folder.resolve() for folder in folders}, key=lambda path: len(str(path)), reverse=True)
+        shown = {Path.home(): "", order.cache_dir: "", **dict.fromkeys(order.models_dirs, "models/"), order.root: ""}
+        shown = {folder.resolve(): text for folder, text in shown.items()} | shown
+        return sorted(shown.items(), key=lambda item: len(str(item[0])), reverse=True)
 
 
 def _stopped(what: str) -> StoppedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,15 @@ class _Document(pydantic.BaseModel):
 def list_checkpoints(folder: Path) -> list[Path]:
     """State files in `folder`, oldest first."""
     return sorted(folder.glob("state-*.safetensors"))
+
+
+def epoch_ends(folder: Path, *, spec_id: str) -> Iterator[Checkpoint]:
+    """The readable states of the run that were saved at the end of an epoch, oldest first."""
+    for path in list_checkpoints(folder):
+        with suppress(CheckpointError):
+            checkpoint = Checkpoint.load(path)
+            if checkpoint.at_epoch_end and checkpoint.spec_id == spec_id and checkpoint.epoch:
+                yield checkpoint
 
 
 def load_newest(folder: Path, *, spec_id: str) -> Checkpoint | None:

@@ -16,7 +16,7 @@ from influencerai.planning.memory import smaller_images, smaller_setting
 from influencerai.train.adapter import Adapter
 from influencerai.train.backend import RunContext
 from influencerai.train.cache import TensorCache
-from influencerai.train.checkpoint import load_newest
+from influencerai.train.checkpoint import epoch_ends, load_newest
 from influencerai.train.data import TrainingData
 from influencerai.train.device import fixed_execution, memory_errors
 from influencerai.train.encoding import encode_captions, encode_images, needed_variants
@@ -73,9 +73,9 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         return _train_along(loop, plan, ranks)
     recorder = Recorder(spec, plan, context)
     exporter = Exporter(spec, plan, context, family=family)
-    if checkpoint and checkpoint.at_epoch_end:
-        with loop.exported_weights():
-            exporter.remember(adapter.weights(), step=checkpoint.step, epoch=checkpoint.epoch)
+    for state in epoch_ends(context.run_dir, spec_id=spec.id):
+        with adapter.swapped(state.export or state.adapter):
+            exporter.remember(adapter.weights(), step=state.step, epoch=state.epoch)
 
     def sample(epoch: int) -> None:
         draw_samples(spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch)

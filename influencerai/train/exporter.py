@@ -57,12 +57,12 @@ class Exporter:
 
     @contextmanager
     def publishing_on_failure(self) -> Iterator[None]:
-        """When the block fails for good, write the files of the remembered epochs."""
+        """When the block fails, or is stopped because the job was cancelled, write the remembered epochs' files."""
         try:
             yield
-        except StoppedError:
-            raise
         except Exception as error:
+            if isinstance(error, StoppedError) and not self._context.is_cancelled():
+                raise
             for epoch, step, weights in self._recent:
                 try:
                     self._write(self._epoch_path(epoch), weights, step=step, epoch=epoch)

@@ -17,6 +17,8 @@ def describe_failure(error: InfluencerAIError, spec: TrainingSpec, context: RunC
     current = (steps[-1] if steps else 0) // BatchPlan(spec).steps_per_epoch + 1
     return TrainingFailure(
         error=str(error),
+        code=error.code,
+        remedy=error.remedy or error.advice,
         epoch=min(current, spec.config.epochs) if history.exists() else 0,
         partial_checkpoints=tuple(path.name for path in epoch_files(context.output_dir, spec)),
     )

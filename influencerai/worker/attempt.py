@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from influencerai.artifacts import remove_leftovers
 from influencerai.domain import TrainingFailure, TrainingResult, TrainingSpec
@@ -19,12 +19,13 @@ from influencerai.domain.attempt import (
     Progress,
     Stopped,
 )
+from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
 from influencerai.store.queue import Ending, Lease
-from influencerai.store.returns import RetryRules, Return
+from influencerai.store.returns import CANCELLATION, RetryRules, Return
 from influencerai.tenant_folders import TenantFolders
 from influencerai.worker.child import ForkServer, TrainingChild, TrainingTeam, start_training
 from influencerai.worker.journal import Journal
@@ -36,8 +37,14 @@ _TICK_SECONDS = 0.2
 Training = TrainingChild | TrainingTeam
 _End = Callable[[], object]
 """Ends at once what is attended to."""
-_Stop = Callable[[], Awaitable[None]]
-"""Asks it to end by itself."""
+
+
+class _Stop(Protocol):
+    """Asks it to end by itself."""
+
+    async def __call__(self, *, is_cancel: bool) -> None: ...
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +82,7 @@ class JobAttempt:
         self._last_message: ChildMessage | None = None
         self._heard = time.monotonic()
         self._asked_at: float | None = None
+        self._asked_to_cancel = False
         self._killed_for: str | None = None
 
     async def run(self) -> None:
@@ -171,10 +179,11 @@ class JobAttempt:
 
     async def _ask_to_stop(self, end: _End, stop: _Stop | None, now: float) -> None:
         """A training saves its state at the next step; whatever else it does can be broken off at any moment."""
-        if self._asked_at is None:
-            self._asked_at = now
+        if self._asked_at is None or (self._keeper.is_cancelled and not self._asked_to_cancel):
+            self._asked_at = self._asked_at or now
+            self._asked_to_cancel = self._keeper.is_cancelled
             if stop is not None:
-                await stop()
+                await stop(is_cancel=self._asked_to_cancel)
         grace = self._settings.cancel_grace_seconds if self._journal.stage in ("training", "exporting") else 0
         if now - self._asked_at >= grace:
             self._kill(end, "It was killed, having been asked to stop.")
@@ -242,38 +251,33 @@ class JobAttempt:
             case Completed(result=result):
                 return await self._finish(transaction, "completed", self._completed(result))
             case _ if self._keeper.is_cancelled:
-                left = self._cancelled(published)
-                return await self._finish(transaction, "cancelled", left, error="Cancelled", code="cancelled")
+                return await self._finish(transaction, "cancelled", self._cancelled(published), CANCELLATION)
             case Stopped():
                 return await self._give_back(transaction, "released", None)
-            case Failed(retryable=True, message=message):
-                return await self._give_back(transaction, "broken", message)
-            case Failed(code=error_code, message=message, failure=failure):
-                shown = self._shown(message)
-                return await self._finish(transaction, "failed", self._failed(failure), error=shown, code=error_code)
+            case Failed(retryable=True, failure=failure):
+                return await self._give_back(transaction, "broken", self._problem(failure))
+            case Failed(failure=failure):
+                problem = self._problem(failure)
+                return await self._finish(transaction, "failed", self._failed(failure, problem), problem)
             case _ if self._is_to_stop:
                 return await self._give_back(transaction, "released", None)
             case _:
                 reason = self._killed_for or f"The training process ended unexpectedly ({_ending(code)})."
-                return await self._give_back(transaction, "broken", reason)
+                problem = Problem(
+                    self._shown(reason), "killed", "See the log of the worker, and the memory of its node."
+                )
+                return await self._give_back(transaction, "broken", problem)
 
     async def _finish(
-        self,
-        transaction: Transaction,
-        ending: Ending,
-        result: Mapping[str, Any],
-        *,
-        error: str | None = None,
-        code: str | None = None,
+        self, transaction: Transaction, ending: Ending, result: Mapping[str, Any], problem: Problem | None = None
     ) -> str:
-        await transaction.queue.finish(self._lease, ending=ending, result=result, error=error, code=code)
+        await transaction.queue.finish(self._lease, ending=ending, result=result, problem=problem)
         return f"The job has ended: {ending}."
 
-    async def _give_back(self, transaction: Transaction, how: Return, error: str | None) -> str:
-        shown = None if error is None else self._shown(error)
+    async def _give_back(self, transaction: Transaction, how: Return, problem: Problem | None) -> str:
         retries = RetryRules.of(self._settings)
-        await transaction.queue.give_back(self._lease, how, error=shown, retries=retries)
-        return f"The job goes back to the queue: {shown or how}"
+        await transaction.queue.give_back(self._lease, how, problem=problem, retries=retries)
+        return f"The job goes back to the queue: {problem.message if problem else how}"
 
     def _remove_leftovers(self) -> None:
         """What a killed child was writing: while the lease lasts, nobody else writes to these folders."""
@@ -296,14 +300,18 @@ class JobAttempt:
         document["warnings"] = [self._shown(text) for text in result.warnings]
         return document
 
-    def _failed(self, failure: TrainingFailure) -> dict[str, Any]:
-        return {**failure.to_wire(), "error": self._shown(failure.error)}
+    def _problem(self, failure: TrainingFailure) -> Problem:
+        remedy = None if failure.remedy is None else self._shown(failure.remedy)
+        return Problem(self._shown(failure.error), failure.code, remedy)
+
+    def _failed(self, failure: TrainingFailure, problem: Problem) -> dict[str, Any]:
+        return {**failure.to_wire(), **problem.to_wire()}
 
     def _cancelled(self, published: Sequence[str]) -> dict[str, Any]:
         epoch = self._journal.epoch
         if isinstance(self._last_message, Stopped | Failed):
             epoch = self._last_message.failure.epoch
-        return {"error": "Cancelled", "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}
+        return {**CANCELLATION.to_wire(), "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}
 
     def _shown(self, text: str) -> str:
         return self._folders.shown(text, tenant=self._lease.tenant_id)

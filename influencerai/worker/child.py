@@ -151,9 +151,12 @@ class TrainingChild:
         """Let it train `spec`; nothing happens when it is gone."""
         await self._orders.send(Go(spec=spec))
 
-    async def stop(self) -> None:
-        """Ask it to save its state and end; nothing happens when it is gone."""
-        await self._orders.send(Stop())
+    async def stop(self, *, is_cancel: bool = False) -> None:
+        """Ask it to save its state and end, and to publish its last epochs where that cancels the job.
+
+        Nothing happens when it is gone.
+        """
+        await self._orders.send(Stop(is_cancel=is_cancel))
 
     def kill(self) -> None:
         """End it at once, and what it may have started."""

@@ -177,13 +177,15 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
     order = AttemptOrder.model_validate_json(first)
     os.environ.update(_surroundings(order))
     inbox: SimpleQueue[WorkerMessage] = SimpleQueue()
-    stopping = threading.Event()
+    stopping, cancelled = threading.Event(), threading.Event()
 
     def listen() -> None:
         try:
             for line in lines:
                 message = WORKER_MESSAGE.validate_json(line)
                 if isinstance(message, Stop):
+                    if message.is_cancel:
+                        cancelled.set()
                     stopping.set()
                 inbox.put(message)
         finally:
@@ -200,9 +202,16 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
         take_part = _load_trainer()
     except ImportError as error:
         text = f"The trainer cannot be imported here: {error}"
-        send(Failed(code="internal", message=text, retryable=True, failure=TrainingFailure(error=text, epoch=0)))
+        send(
+            Failed(
+                code="internal",
+                message=text,
+                retryable=True,
+                failure=TrainingFailure(error=text, code="internal", epoch=0),
+            )
+        )
         raise
-    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set)
+    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set, is_cancelled=cancelled.is_set)
 
 
 def _surroundings(order: AttemptOrder) -> dict[str, str]:

@@ -37,13 +37,14 @@ class Journal:
         self._events: list[tuple[str, Mapping[str, Any]]] = []
         self._figures: list[StepFigures] = []
         self._files: list[PublishedFile] = []
+        self._new_stage: str | None = None
         self._is_urgent = False
         self._last = 0.0
 
     @property
     def is_due(self) -> bool:
         """Whether there is something that should be written now."""
-        has_news = bool(self._events or self._figures or self._files or self.progress)
+        has_news = bool(self._events or self._figures or self._files or self.progress or self._new_stage)
         return self._is_urgent or (has_news and time.monotonic() - self._last >= PROGRESS_SECONDS)
 
     def note(self, event: Event) -> None:
@@ -74,11 +75,12 @@ class Journal:
             self._events.append(("progress", self.progress))
         news = {
             "progress": self.progress,
+            "stage": self._new_stage,
             "events": tuple(self._events),
             "figures": tuple(self._figures),
             "files": tuple(self._files),
         }
-        self.progress, self._events, self._figures, self._files = None, [], [], []
+        self.progress, self._new_stage, self._events, self._figures, self._files = None, None, [], [], []
         self._is_urgent, self._last = False, time.monotonic()
         return news
 
@@ -88,12 +90,15 @@ class Journal:
         self._figures[:0] = news["figures"]
         self._files[:0] = news["files"]
         self.progress = self.progress or news["progress"]
+        self._new_stage = self._new_stage or news["stage"]
 
     def _note_stage(self, event: StageEvent) -> None:
         """Of the steps of one stage only the last is kept."""
         if self._events and self._events[-1][0] == "stage" and self._events[-1][1]["stage"] == event.stage:
             self._events.pop()
         self._events.append(("stage", _data(event)))
+        if self.stage != event.stage:
+            self._new_stage = event.stage
         self.stage = event.stage
 
     def _note_step(self, event: StepEvent) -> None:

@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import suppress
 
+from influencerai.domain.problem import Problem
 from influencerai.errors import InfluencerAIError
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -118,7 +119,8 @@ async def carry_out(attempt: JobAttempt, lease: Lease, *, store: Store, settings
         await attempt.run()
     except Exception as error:
         _log.exception("The attempt broke.", extra={"job_id": lease.job_id})
-        text = f"The worker failed ({type(error).__name__}); its log says more."
+        text = f"The worker failed ({type(error).__name__})."
+        problem = Problem(text, "internal", "See the log of the worker.")
         with suppress(InfluencerAIError):
             async with store.write() as transaction:
-                await transaction.queue.give_back(lease, "broken", error=text, retries=RetryRules.of(settings))
+                await transaction.queue.give_back(lease, "broken", problem=problem, retries=RetryRules.of(settings))

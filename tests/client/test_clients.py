@@ -21,10 +21,14 @@ from influencerai.domain.job_log import JobEvent
 from influencerai.errors import (
     AuthenticationError,
     ConflictError,
+    DatasetError,
+    ModelError,
     NotFoundError,
+    OutOfMemoryError,
     PermissionDeniedError,
     RefusedError,
     TooManyError,
+    TrainingError,
     ValidationError,
 )
 from influencerai.planning.placement import Node
@@ -397,6 +401,44 @@ def test_the_machines_that_train(server: Served, client: InfluencerAIClient) -> 
     found = client.cluster()
     assert [(node["name"], node["state"], node["memoryGb"]) for node in found["nodes"]] == [("gpu-box-1", "ready", 64)]
     assert found["workers"] == 1
+
+
+def test_what_configurations_can_name(client: InfluencerAIClient) -> None:
+    available = {entry.name: entry.family for entry in client.models() if entry.available}
+    assert available["influencerai/tiny-avatars"] == "sd15"
+    assert [preset.name for preset in client.presets()] == ["conservative", "balanced", "fast"]
+
+
+def test_jobs_carry_metadata_and_a_configuration_of_their_own(client: InfluencerAIClient) -> None:
+    dataset = client.datasets.create(path="data/none")
+    config = LoraConfig(name="Own", model_name="influencerai/tiny-avatars", epochs=2, optimizer="Lion")
+    job = client.jobs.create(dataset_id=dataset.id, lora_config=config, metadata={"orderId": "A-17"})
+    client.jobs.create(dataset_id=dataset.id, lora_config={"name": "Own", "model_name": "influencerai/tiny-avatars"})
+    assert (job.lora_config_name, job.metadata) == ("Own", {"orderId": "A-17"})
+    assert [found.id for found in client.jobs.list(metadata={"orderId": "A-17"}, dataset_id=dataset.id)] == [job.id]
+    assert client.jobs.update(job.id, metadata={"orderId": "A-18"}).metadata == {"orderId": "A-18"}
+    assert client.jobs.list(metadata={"orderId": "A-17"}).total == 0
+    assert client.jobs.get(job.id).training is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("model", ModelError), ("dataset", DatasetError), ("out_of_memory", OutOfMemoryError),
+        ("broken", TrainingError), ("too_many", TrainingError), (None, TrainingError),
+    ],
+)  # fmt: skip
+def test_a_failed_job_raises_the_error_of_its_code(
+    code: Any, kind: type[Exception], client: InfluencerAIClient
+) -> None:
+    dataset = client.datasets.create(path="data/none")
+    job = client.jobs.create(dataset_id=dataset.id, lora_config={"name": "Own", "model_name": "sd15"})
+    result = {"error": "No. Do it.", "remedy": "Do it.", **({"code": code} if code else {})}
+    client.jobs.update(job.id, status="failed", result=result)
+    with pytest.raises(TrainingError, match=r"^No\. Do it\.$") as caught:
+        client.jobs.wait_for_completion(job.id)
+    assert isinstance(caught.value, kind)
+    assert (caught.value.message, caught.value.remedy, caught.value.failure) == ("No.", "Do it.", result)
 
 
 def test_readiness_is_told_and_not_raised(client: InfluencerAIClient) -> None:

@@ -71,7 +71,10 @@ def test_a_job_that_fits_nowhere_lets_others_pass() -> None:
         {"ann": [*jobs("big", 1, options=(large,)), *jobs("ann", 1)]}, {}, Capacity(nodes(1)), rules=DispatchRules()
     )
     assert [start.job.id for start in found.starts] == ["ann0"]
-    assert found.waiting == {"big0": "No node has a GPU with 140 GB, 1 core and 0 GB of memory."}
+    assert found.waiting == {
+        "big0": "No node has a GPU with 140 GB, 1 core and 0 GB of memory, so the job can never start here. "
+        "Node n0: 80 GB of GPU memory of 140."
+    }
 
 
 def test_a_fallback_is_said() -> None:

@@ -43,7 +43,11 @@ def test_positions_are_the_tenants_own() -> None:
 def test_what_fits_nowhere_has_no_time() -> None:
     found = told({"ann": [job("ann0", needs=HUGE), job("ann1")]}, [running("bob", 0, 30), running("bob", 1, 50)])
     assert found["ann0"] == Forecast(
-        position=1, reason="No node has a GPU with 400 GB, 1 core and 0 GB of memory.", seconds=None, is_impossible=True
+        position=1,
+        reason="No node has a GPU with 400 GB, 1 core and 0 GB of memory, so the job can never start here. "
+        "Node n: 80 GB of GPU memory of 400.",
+        seconds=None,
+        is_impossible=True,
     )
     assert found["ann1"].seconds == 30
 

@@ -134,7 +134,9 @@ def checked_error(response: Response, *statuses: int) -> dict[str, Any]:
     assert body["statusCode"] == response.status_code
     assert body["message"]
     assert isinstance(body["message"], str)
-    assert body.keys() <= {"statusCode", "message", "errors", "remedy", "id", "quota"}
+    assert body.keys() <= {"statusCode", "message", "errors", "code", "remedy", "id", "quota"}
+    assert body["code"]
+    assert body["remedy"]
     for name, texts in body.get("errors", {}).get("fieldErrors", {}).items():
         assert isinstance(name, str)
         assert texts

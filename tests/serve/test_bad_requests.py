@@ -345,7 +345,7 @@ async def test_server_fields_of_a_clone_are_ignored(api: Api) -> None:
     for path, edit in edits.items():
         shown = (await api.get(path)).json()
         edited = (await api.patch(path, {**shown, **edit})).json()
-        assert edited.pop("warnings") == []
+        assert not [text for text in edited.pop("warnings") if "is not on this server" not in text]
         times = {"updatedAt": edited["updatedAt"]}
         assert edited == {**shown, **edit, **times}
     shown = (await api.get(f"/jobs/{job['id']}")).json()

@@ -94,6 +94,36 @@ async def test_a_waiting_job_says_its_place_and_when_it_starts(api: Api) -> None
     found = (await api.get(f"/jobs/{job['id']}")).json()
     assert (found["queuePosition"], found["waiting"]) == (3, "No node has a GPU with 40 GB free.")
     assert found["estimatedStart"] > found["createdAt"]
+    async with api.service.store.write() as transaction:
+        never = Forecast(position=3, reason="No node has 40 GB.", seconds=None, is_impossible=True)
+        await transaction.turns.explain({job["id"]: never})
+    found = (await api.get(f"/jobs/{job['id']}")).json()
+    assert (found["queuePosition"], found["waiting"], found["estimatedStart"]) == (None, "No node has 40 GB.", None)
     await place(api, job, Holding(node=BOX.id, cpus=2, memory_gb=8))
     found = (await api.get(f"/jobs/{job['id']}")).json()
     assert (found["queuePosition"], found["waiting"], found["estimatedStart"]) == (None, None, None)
+
+
+async def test_a_job_that_no_machine_could_ever_take_is_warned_of_at_once(api: Api) -> None:
+    small = Node(id="c" * 56, name="small", cpus=1, memory_gb=64, devices=(Device(name="T4", memory_gb=16),))
+    await note(api, small)
+    await note(api, LAPTOP)
+    lacks = "Node laptop: no GPU; Node small: 1 core of 2."
+    job = await api.job()
+    assert any("can never start" in text and text.endswith(lacks) for text in job["warnings"])
+    draft = {"type": "lora-training", "payload": job["payload"]}
+    report = (await api.post("/jobs?dryRun=true", draft)).json()
+    assert any(text.endswith(lacks) for text in report["warnings"])
+    nodes = {node["name"]: node["readyFor"] for node in (await api.get("/cluster")).json()["nodes"]}
+    assert nodes == {"small": "no training: 1 core of 2", "laptop": "no training: no GPU"}
+    api.service.health._needs_worker = True
+    answer = await api.get("/readyz")
+    assert (answer.status_code, answer.json()["checks"]["runner"]["status"]) == (503, "failed")
+    assert "No node is large enough" in (await api.service.health.readiness()).checks["runner"].detail
+    await note(api, BOX)
+    ready = (await api.service.health.readiness()).checks["runner"]
+    assert (ready.status, ready.detail) == (
+        "ok",
+        "1 of 3 nodes can train; the first one: trainings on 2 GPUs with 80 GB.",
+    )
+    assert not any("can never start" in text for text in (await api.job())["warnings"])

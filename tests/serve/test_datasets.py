@@ -286,7 +286,7 @@ async def test_delete_while_jobs_use_it(any_api: Api) -> None:
     job = await any_api.job()
     path = f"/datasets/{job['payload']['datasetId']}"
     refusal = checked_error(await any_api.delete(path), 400)
-    assert refusal["message"] == "Cannot delete dataset: 1 active job (pending/running) is using it"
+    assert refusal["message"] == "Cannot delete dataset: 1 active jobs (pending/running) are using it"
     await any_api.post(f"/jobs/{job['id']}/cancel")
     assert (await any_api.delete(path)).status_code == 200
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from influencerai.store.queue import PublishedFile
-from tests.serve.running import Api, checked_error
+from tests.serve.running import Api, checked_error, picture
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +36,19 @@ async def publish(api: Api, *names: str) -> tuple[str, Path]:
     async with api.service.store.write() as transaction:
         await transaction.queue.record(lease, seconds=60, files=files)
     return job["id"], folder
+
+
+async def test_a_sample_has_a_thumbnail(api: Api) -> None:
+    id, folder = await publish(api, "a.safetensors", "b.png", "broken.png")
+    (folder / "b.png").write_bytes(picture(1, size=(1600, 400)))
+    listed = {file["name"]: file["thumbnail"] for file in (await api.get(f"/jobs/{id}/artifacts")).json()["data"]}
+    assert listed["a.safetensors"] is None
+    small = await api.get(listed["b.png"])
+    assert small.headers["content-type"] == "image/webp"
+    assert Image.open(io.BytesIO(small.content)).size == (256, 64)
+    for name in ("a.safetensors", "broken.png", "none.png"):
+        checked_error(await api.get(f"/jobs/{id}/artifacts/{name}/thumbnail"), 404)
+    checked_error(await api.get(listed["b.png"], tenant="bob"), 404)
 
 
 async def test_a_file_and_its_ranges(api: Api) -> None:

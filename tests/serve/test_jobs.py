@@ -33,7 +33,8 @@ async def test_create(api: Api) -> None:
     assert set(nothing.values()) == {None}
     assert (job["status"], job["type"], job["tenantId"]) == ("pending", "lora-training", "ann")
     assert TIME.fullmatch(job["createdAt"])
-    assert job["warnings"] == ["Unknown field 'payload.note' is ignored."]
+    assert job["warnings"][0] == "Unknown field 'payload.note' is ignored."
+    assert "'sd15' is not on this server" in job["warnings"][1]
     await api.patch(f"/lora-configs/{config['id']}", {"epochs": 99})
     training = (await api.get(f"/jobs/{job['id']}")).json()["training"]
     assert training["config"]["epochs"] == 7

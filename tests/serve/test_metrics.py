@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from influencerai.domain.problem import Problem
 from influencerai.planning.placement import Device, Holding, Node
 from influencerai.settings import Settings
 from influencerai.store.events import StepFigures
@@ -54,7 +55,9 @@ async def test_jobs_wait_take_and_fail(both_api: Api) -> None:
     assert [value(samples, "jobs", status=name) for name in ("pending", "running", "cancelled")] == [2, 1, 1]
 
     async with api.service.store.write() as transaction:
-        await transaction.queue.finish(lease, ending="failed", result={"error": "x"}, code="out_of_memory")
+        await transaction.queue.finish(
+            lease, ending="failed", result={"error": "x"}, problem=Problem("x", "out_of_memory")
+        )
     await api.patch(f"/jobs/{external['id']}", {"status": "running"})
     await api.patch(f"/jobs/{external['id']}", {"status": "completed"})
     samples = await scraped(api)
@@ -73,7 +76,7 @@ async def test_a_job_that_is_taken_again_has_waited_once(api: Api) -> None:
     await api.job()
     lease, _ = await api.claim()
     async with api.service.store.write() as transaction:
-        await transaction.queue.give_back(lease, "released", error=None, retries=RetryRules())
+        await transaction.queue.give_back(lease, "released", problem=None, retries=RetryRules())
     await api.claim()
     assert value(await scraped(api), "queue_wait_seconds_count") == 1
 

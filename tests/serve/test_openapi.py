@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jsonschema
 import pytest
 from fastapi.routing import APIRoute
 
+from influencerai.client import InfluencerAIClient
 from influencerai.serve.app import create_app
+from influencerai.serve.examples import CALLS
 from influencerai.service import Service
 from influencerai.settings import Settings
 from tests.contract.reference import CONFIG, DATASET, JOB, example
@@ -20,7 +22,7 @@ from tests.serve.running import Api, running
 
 EVERYWHERE = {"401", "403", "405", "429", "500", "503"}
 OPEN = {"get_health", "get_readiness"}
-WITHOUT_JSON = {"get_thumbnail", "get_metrics", "download_job_artifact"}
+WITHOUT_JSON = {"get_thumbnail", "get_sample_thumbnail", "get_metrics", "download_job_artifact"}
 
 
 def document_of(**settings: Any) -> dict[str, Any]:
@@ -228,3 +230,16 @@ async def test_a_body_that_is_no_json_is_refused(api: Api, content_type: str) ->
             answer = await api.send("POST", path, content=body, headers=headers)
             assert answer.status_code == 400, answer.text
             assert answer.json()["message"] == "Validation failed"
+
+
+@pytest.mark.parametrize("path", sorted(DOCUMENT["paths"]))
+def test_an_operation_has_a_sentence_and_the_calls_of_the_clients(path: str) -> None:
+    for operation in DOCUMENT["paths"][path].values():
+        assert len(operation["summary"].split()) >= 3
+        if path in ("/healthz", "/metrics") or path.startswith("/admin"):
+            continue
+        call = CALLS[operation["operationId"]]
+        owner, _, name = f"client.{call}".rpartition(".")
+        resource = get_type_hints(InfluencerAIClient).get(owner.removeprefix("client").lstrip("."), InfluencerAIClient)
+        assert callable(getattr(resource, name))
+        assert f"client.{call}(...)" in operation["description"]

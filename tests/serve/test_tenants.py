@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics")} | {
     ("PATCH", "/admin/tenants/{tenant}/quotas"),
 }
 """About no tenant."""
-OWN_VIEW = {("GET", "/cluster"), ("GET", "/usage")}
-"""What shows the asking tenant's part of something shared; tested with the cluster and the quotas."""
+OWN_VIEW = {("GET", "/cluster"), ("GET", "/usage"), ("GET", "/models"), ("GET", "/presets")}
+"""What all tenants share, and of the cluster the asking tenant's part; tested on their own."""
 LISTS = {("GET", "/datasets"), ("GET", "/lora-configs"), ("GET", "/jobs"), ("GET", "/jobs/series")}
 CREATES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/datasets"): {"json": {"kind": "lora-training", "path": "data/datasets/me"}},
@@ -57,6 +58,7 @@ BY_ID: dict[tuple[str, str], dict[str, Any]] = {
     ("GET", "/jobs/{id}/artifacts"): {},
     ("GET", "/jobs/{id}/artifacts/{name}"): {},
     ("HEAD", "/jobs/{id}/artifacts/{name}"): {},
+    ("GET", "/jobs/{id}/artifacts/{name}/thumbnail"): {},
 }
 BY_BODY = {("POST", "/jobs")}
 
@@ -75,9 +77,11 @@ async def fill(api: Api, tenant: str) -> dict[str, str]:
     published = PublishedFile(
         name=file.name, kind="lora", path=str(file.relative_to(root)), size=7, sha256="0" * 64, step=1, epoch=1
     )
+    (file.parent / "sample.png").write_bytes(picture(1))
+    sample = replace(published, name="sample.png", kind="sample", path="data/loras/portrait-0/sample.png")
     async with api.service.store.write() as transaction:
         await transaction.queue.record(
-            lease, seconds=60, files=[published], figures=[StepFigures(step=1, epoch=1, loss=0.5)]
+            lease, seconds=60, files=[published, sample], figures=[StepFigures(step=1, epoch=1, loss=0.5)]
         )
         await transaction.queue.finish(lease, ending="failed", result={"error": f"of {tenant}"})
     return {"datasets": dataset["id"], "lora-configs": config["id"], "jobs": job["id"]}
@@ -96,6 +100,7 @@ async def everything(api: Api) -> tuple[Any, Any]:
 
 
 def filled_in(path: str, id: str) -> str:
+    path = path.replace("{name}/thumbnail", "sample.png/thumbnail")
     return path.replace("{id}", id).replace("{image:path}", "0.png").replace("{name}", "portrait-0-final.safetensors")
 
 

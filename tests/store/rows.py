@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetStatus
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.lora_config_record import LoraConfigRecord
+from influencerai.domain.problem import Problem
 from influencerai.store import Store, Transaction
 from influencerai.store.attempts import USAGE
 from influencerai.store.jobs import NewJob, StoredJob
@@ -121,7 +122,8 @@ async def finish(store: Store, lease: Lease, ending: Any = "completed", **fields
 
 async def give_back(store: Store, lease: Lease, how: Any, *, error: str | None = None) -> None:
     async with store.write() as transaction:
-        await transaction.queue.give_back(lease, how, error=error, retries=RETRIES)
+        problem = None if error is None else Problem(error, "test")
+        await transaction.queue.give_back(lease, how, problem=problem, retries=RETRIES)
 
 
 async def reap(store: Store) -> int:

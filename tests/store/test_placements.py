@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
+from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError
 from influencerai.planning.placement import Device, Holding, Node
 from influencerai.store import Store
@@ -198,11 +199,11 @@ async def test_only_what_has_not_begun_is_given_back_as_that(store: Store) -> No
     await begin(store, lease)
     with pytest.raises(FencedOffError):
         async with store.write() as transaction:
-            await transaction.queue.return_unbegun(lease, error="It is late.", pause_seconds=0)
+            await transaction.queue.return_unbegun(lease, problem=Problem("It is late.", "unbegun"), pause_seconds=0)
     await give_back(store, lease, "lost")
     again = await taken(store, job.job.id)
     async with store.write() as transaction:
-        await transaction.queue.return_unbegun(again, error="It is late.", pause_seconds=60)
+        await transaction.queue.return_unbegun(again, problem=Problem("It is late.", "unbegun"), pause_seconds=60)
         assert await ids_waiting(transaction, per_tenant=9) == {}
     found = (await stored(store, job.job.id)).job
     assert (found.status, found.waiting) == ("pending", "It is late.")

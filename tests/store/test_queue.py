@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import update
 
 from influencerai.domain.job import JobStatus
+from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.store import Store
 from influencerai.store.events import StepFigures
 from influencerai.store.queue import Lease, PublishedFile, Report
-from influencerai.store.returns import RetryRules, Return
+from influencerai.store.returns import CANCELLATION, GIVEN_UP, RetryRules, Return
 from influencerai.store.schema import jobs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_milliseconds
 from influencerai.store.turns import WAITING_FOR_WORKER
@@ -40,7 +41,7 @@ from tests.store.rows import (
 
 pytestmark = pytest.mark.anyio
 
-CANCELLED = {"error": "Cancelled", "cancelled": True, "epoch": 0, "partialCheckpoints": []}
+CANCELLED = {**CANCELLATION.to_wire(), "cancelled": True, "epoch": 0, "partialCheckpoints": []}
 
 
 async def make_due(store: Store, id: str) -> None:
@@ -84,13 +85,19 @@ async def test_a_finished_job_has_its_times_its_result_and_no_holder(store: Stor
         made = await add_job(store, dataset_id=dataset.id, output_dir=str(index))
         lease = await claimed(store)
         began = (await stored(store, made.job.id)).job.started_at
-        await finish(store, lease, ending, error="why", code="training")
+        await finish(store, lease, ending, problem=Problem("why", "training", "Do it."))
         job = await stored(store, made.job.id)
         assert (job.job.status, job.job.result, job.owner, job.dataset_id) == (status, {"loraPath": "x"}, None, None)
         assert job.job.started_at == began
         assert job.job.finished_at is not None
         assert await attempts_of(store, made.job.id) == [(1, "node-1", ending)]
-        assert (await events_of(store, made.job.id))[-1][2] == {"status": status, "outcome": ending, "error": "why"}
+        assert (await events_of(store, made.job.id))[-1][2] == {
+            "status": status,
+            "outcome": ending,
+            "error": "why",
+            "code": "training",
+            "remedy": "Do it.",
+        }
         with pytest.raises(FencedOffError):
             await finish(store, lease, ending)
         async with store.read() as transaction:
@@ -255,6 +262,8 @@ async def test_lost_and_broken_attempts_have_budgets_of_their_own(store: Store) 
     assert job.job.status == "failed"
     assert job.job.result == {
         "error": "Given up after 4 attempts that ended without your fault, the last one so: Gone.",
+        "code": "lost",
+        "remedy": GIVEN_UP,
         "epoch": 2,
         "partialCheckpoints": [],
     }
@@ -303,7 +312,7 @@ async def test_a_job_rests_longer_after_each_failure_of_the_machine(store: Store
     for how, seconds in rests:
         lease = await claimed(store)
         async with store.write() as transaction:
-            await transaction.queue.give_back(lease, how, error=None, retries=retries)
+            await transaction.queue.give_back(lease, how, problem=None, retries=retries)
         async with store.database.read() as connection:
             row = (await connection.execute(jobs.select().where(jobs.c.id == made.job.id))).one()
         assert abs(row.not_before - row.updated_at - 1000 * seconds) < 100

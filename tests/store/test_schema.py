@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
+from influencerai.domain.job import JobQuery
 from influencerai.errors import SchemaError, StoreError
 from influencerai.service.keys import KeyService
 from influencerai.store import Store, database
@@ -267,3 +269,30 @@ async def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(
 async def test_a_url_that_cannot_be_used_is_refused_in_words(url: str, words: str) -> None:
     with pytest.raises(StoreError, match=words):
         Store(url)
+
+
+async def test_jobs_of_an_older_schema_get_their_names_and_stay_listed(bare: Store) -> None:
+    def upgrade_to_0004(connection: Connection) -> None:
+        config = database._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+
+    document = {"config": {"name": "Älter", "modelName": "sd15"}, "dataset": {"id": "d", "path": "data/old"}}
+    values = {
+        "id": "j", "tenant_id": "ann", "type": "lora-training", "status": "failed", "cancelled": False,
+        "payload": json.dumps({"datasetId": "d", "loraConfigId": "c"}), "snapshot": json.dumps(document),
+        "result": json.dumps({"error": "CUDA out of memory"}), "output_dir": "data/loras/x", "priority": 5,
+        "not_before": 0, "fence": 1, "lost_attempts": 0, "broken_attempts": 0, "last_seq": 0, "created_at": 1,
+        "updated_at": 1,
+    }  # fmt: skip
+    names = ", ".join(values)
+    row = text(f"INSERT INTO jobs ({names}) VALUES ({', '.join(f':{name}' for name in values)})")
+    async with bare.database.write() as connection:
+        await connection.run_sync(upgrade_to_0004)
+        await connection.execute(row, values)
+    await bare.database.upgrade()
+    async with bare.read() as transaction:
+        page = await transaction.jobs.page("ann", JobQuery(dataset_id="d", lora_config_id="c"))
+    [job] = page.items
+    assert (page.total, job.lora_config_name, job.model_name, job.dataset_path) == (1, "Älter", "sd15", "data/old")
+    assert (job.metadata, job.stage, job.result) == ({}, None, {"error": "CUDA out of memory"})

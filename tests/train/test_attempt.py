@@ -44,15 +44,26 @@ class Supervisor:
     """The worker's side: says Go to what was prepared, or to `spec`, and Stop when `stop_at` says so."""
 
     def __init__(
-        self, *, spec: TrainingSpec | None = None, stop_at: Callable[[ChildMessage], bool] = lambda _: False
+        self,
+        *,
+        spec: TrainingSpec | None = None,
+        stop_at: Callable[[ChildMessage], bool] = lambda _: False,
+        cancels: bool = False,
     ) -> None:
         self.messages: list[ChildMessage] = []
         self._spec = spec
         self._stop_at = stop_at
         self._stopping = False
+        self._cancels = cancels
 
     def run(self, order: AttemptOrder) -> ChildMessage:
-        run_attempt(order, send=self._take, receive=self._answer, stop_requested=lambda: self._stopping)
+        run_attempt(
+            order,
+            send=self._take,
+            receive=self._answer,
+            stop_requested=lambda: self._stopping,
+            is_cancelled=lambda: self._cancels and self._stopping,
+        )
         assert not any(isinstance(message, Completed | Stopped | Failed) for message in self.messages[:-1])
         return self.messages[-1]
 
@@ -161,11 +172,9 @@ def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
     first = Supervisor(stop_at=step(3))
     outcome = first.run(order)
     assert isinstance(outcome, Stopped)
-    assert outcome.failure.to_wire() == {
-        "error": "Stopped at step 3 of 4; the state is saved.",
-        "epoch": 2,
-        "partialCheckpoints": ["test-run-epoch-1.safetensors"],
-    }
+    assert outcome.failure.code == "stopped"
+    assert outcome.failure.error == "Stopped at step 3 of 4; the state is saved."
+    assert (outcome.failure.epoch, outcome.failure.partial_checkpoints) == (2, ("test-run-epoch-1.safetensors",))
     shutil.rmtree(root / DATASET)
     spec, warnings = first.prepared.spec, first.prepared.warnings
     again, second = run(make_order(root, spec=spec, warnings=warnings))
@@ -187,9 +196,28 @@ def test_a_later_attempt_that_fails_early_still_names_what_is_there(root: Path) 
     assert (outcome.code, outcome.retryable) == ("dataset", False)
     assert outcome.failure.to_wire() == {
         "error": "The job's copy of ava_01.png is gone. Start a new job on the dataset.",
+        "code": "dataset",
+        "remedy": "Start a new job on the dataset.",
         "epoch": 2,
         "partialCheckpoints": ["test-run-epoch-1.safetensors"],
     }
+
+
+@pytest.mark.parametrize(("cancels", "epochs"), [(True, [1, 2]), (False, [])])
+def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs: list[int], root: Path) -> None:
+    order = make_order(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}})
+    supervisor = Supervisor(stop_at=step(5), cancels=cancels)
+    outcome = supervisor.run(order)
+    assert isinstance(outcome, Stopped)
+    names = tuple(f"test-run-epoch-{epoch}.safetensors" for epoch in epochs)
+    assert outcome.failure.partial_checkpoints == names
+    assert [event.epoch for event in supervisor.events(CheckpointEvent)] == epochs
+    if cancels:
+        again, _ = run(
+            make_order(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}}, spec=supervisor.prepared.spec)
+        )
+        assert isinstance(again, Completed)
+        assert again.result.checkpoints == ("test-run-final.safetensors",)
 
 
 @pytest.mark.parametrize(
@@ -276,8 +304,18 @@ def test_what_a_user_must_mend_is_not_tried_again(
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retryable) == (code, False)
     assert sentence in outcome.message
-    assert code == "model" or str(root) not in outcome.message
-    assert outcome.failure.to_wire() == {"error": outcome.message, "epoch": 0, "partialCheckpoints": []}
+    assert str(root) not in outcome.message
+    failure = outcome.failure
+    assert (failure.error, failure.code, failure.epoch) == (outcome.message, code, 0)
+    assert failure.remedy
+    assert failure.partial_checkpoints == ()
+
+
+def test_a_missing_model_is_wanted_in_the_models_folder(root: Path) -> None:
+    outcome, _ = run(make_order(root, **name_no_model(root)))
+    assert isinstance(outcome, Failed)
+    assert "Copy the model to models/acme/no-such-model" in (outcome.failure.remedy or "")
+    assert "Copy the model to models/acme/no-such-model" in outcome.failure.error
 
 
 def test_a_path_is_taken_where_it_is_allowed(root: Path) -> None:

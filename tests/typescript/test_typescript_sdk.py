@@ -87,7 +87,7 @@ def taken_name() -> str:
 
 def test_every_method(project: Project, api: Server) -> None:
     write_pictures_and_more(project.folder / "pictures")
-    names = ("methods.mts", "browser.mts", "bridge.mts")
+    names = ("methods.mts", "browser.mts", "bridge.mts", "types.mts")
     assert project.check_types(*names, lib=["ES2023"], types=["node"]) == ""
     assert project.run("methods.mts", api.url) == ("Every method has done what it should.\n", "")
     script = (project.folder / "methods.mts").read_text("utf-8")

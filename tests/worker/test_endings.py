@@ -37,7 +37,9 @@ def test_a_cancelled_training_saves_its_state_and_a_retry_goes_on(place: Workpla
     assert [event.type for event in history.events].count("cancel") == 1
     assert job.result is not None
     assert (job.status, job.result["error"], job.result["cancelled"]) == ("failed", "Cancelled", True)
-    assert "test-run-epoch-3.safetensors" in job.result["partialCheckpoints"]
+    assert (job.result["code"], bool(job.result["remedy"])) == ("cancelled", True)
+    published = [int(name.split("-")[-1].split(".")[0]) for name in job.result["partialCheckpoints"]]
+    assert published[-2:] == [job.result["epoch"] - 2, job.result["epoch"] - 1], "the last two complete epochs"
     place.until(lambda: not is_alive(child), seconds=5)
     stopped_at = place.steps(id)
     assert list_checkpoints(place.run_dir(id))[-1].name == f"state-{stopped_at:08}.safetensors"
@@ -104,6 +106,8 @@ def test_a_mistake_of_the_user_ends_the_job_at_once(place: Workplace) -> None:
     assert place.outcomes(id) == ["failed"]
     assert job.result is not None
     assert "data/datasets/empty" in job.result["error"]
+    [attempt] = place.ask(lambda service: service.jobs.detail(TENANT, id)).attempts
+    assert (job.result["code"], attempt.code, attempt.remedy) == ("dataset", "dataset", job.result["remedy"])
     assert (job.result["epoch"], job.result["partialCheckpoints"]) == (0, [])
 
 

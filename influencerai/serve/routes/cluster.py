@@ -17,7 +17,7 @@ def cluster_routes(service: Service) -> APIRouter:
 
     @router.get("/cluster", response_model=Cluster, responses=errors())
     async def get_cluster(tenant: Reader) -> Response:
-        """The machines that train, what is free of them, and which of your jobs run where."""
+        """List the machines that train, what is free on them, and which of your jobs run where."""
         return answer(await service.cluster.show(tenant))
 
     return router

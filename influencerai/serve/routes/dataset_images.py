@@ -12,14 +12,11 @@ from influencerai.domain.page import QueryBoolean
 from influencerai.errors import ValidationError
 from influencerai.serve.bodies import MOST_VALUES, answer, answer_page, has_too_many_values, strict_route
 from influencerai.serve.disconnection import while_connected
-from influencerai.serve.documents import ImagePage, Responses, errors, page
+from influencerai.serve.documents import THUMBNAIL, ImagePage, errors, page
 from influencerai.serve.principal import FileReader, Owner, owner_of
 from influencerai.serve.upload_request import upload_route
 from influencerai.service import Service
 
-_THUMBNAIL: Responses = {
-    200: {"content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}}, "description": "WebP."}
-}
 _CAPTIONS_BYTES = 2**23
 _FILES_PER_IMAGE = 4
 """As an upload takes them: captions, caches and the like beside each image."""
@@ -81,7 +78,7 @@ def dataset_image_routes(service: Service) -> APIRouter:
         """The dataset's images with their captions, as its folder was last looked at."""
         return answer_page(await while_connected(request, images.list(tenant, id, query)))
 
-    @router.get("/{image:path}/thumbnail", response_class=Response, responses=_THUMBNAIL | errors(404))
+    @router.get("/{image:path}/thumbnail", response_class=Response, responses=THUMBNAIL | errors(404))
     async def get_thumbnail(request: Request, tenant: FileReader, id: str, image: str) -> Response:
         """A small picture of one image."""
         picture = await while_connected(request, images.thumbnail(tenant, id, image))

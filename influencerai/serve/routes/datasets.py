@@ -48,7 +48,7 @@ def dataset_routes(service: Service) -> APIRouter:
 
     @router.get("", responses=page(list[Dataset]) | errors(400))
     async def list_datasets(tenant: Reader, query: Annotated[DatasetQuery, Query()]) -> Response:
-        """List datasets."""
+        """List datasets, filtered by status or kind."""
         return answer_page(await datasets.list(tenant, query), bare=True)
 
     @router.get("/{id}", response_model=Dataset, responses=errors(404))

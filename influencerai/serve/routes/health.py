@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from influencerai.serve.bodies import answer, answer_document
-from influencerai.serve.documents import Responses, errors
+from influencerai.serve.documents import Health, Responses, errors
 from influencerai.serve.metrics import Figures
 from influencerai.serve.principal import MaybePrincipal
 from influencerai.service import Service
@@ -22,7 +22,7 @@ def health_routes(service: Service, figures: Figures) -> APIRouter:
     router = APIRouter(tags=["Operation"])
     is_open = service.settings.auth == "development"
 
-    @router.get("/healthz")
+    @router.get("/healthz", response_model=Health)
     async def get_health() -> Response:
         """Whether this process answers; it asks nothing else."""
         return answer_document({"status": "ok"})

@@ -14,7 +14,8 @@ from influencerai.domain.job_log import EventQuery, MetricQuery
 from influencerai.errors import ValidationError
 from influencerai.serve import event_source
 from influencerai.serve.bodies import answer, answer_document, strict_route
-from influencerai.serve.documents import Artifacts, EventPage, Metrics, Responses, errors
+from influencerai.serve.disconnection import while_connected
+from influencerai.serve.documents import THUMBNAIL, Artifacts, EventPage, Metrics, Responses, errors
 from influencerai.serve.errors import SENTENCES, plain_error
 from influencerai.serve.principal import FileReader, Reader
 from influencerai.service import Service
@@ -73,7 +74,7 @@ def job_log_routes(service: Service) -> APIRouter:
         query: Annotated[EventQuery, Query()],
         last_event_id: Annotated[str | None, Header(description="Where a stream was cut off.")] = None,
     ) -> Response:
-        """What has happened to a job, or what happens to it as it happens."""
+        """Page through the events of a job, or follow them as a stream while they happen."""
         if event_source.MEDIA_TYPE not in request.headers.get("accept", ""):
             events, last = await log.events(tenant, id, query)
             return answer(EventPage(data=events, last_seq=last))
@@ -90,13 +91,13 @@ def job_log_routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_model=Metrics, responses=errors(400, 404))
     async def get_job_metrics(tenant: Reader, id: str, query: Annotated[MetricQuery, Query()]) -> Response:
-        """Loss, learning rate and speed over the steps, thinned to about `points`."""
+        """Get loss, learning rate and speed over the steps, thinned to about `points`."""
         figures = await log.metrics(tenant, id, query)
         return answer_document({"data": [item.to_wire() for item in figures]})
 
     @router.get("/artifacts", response_model=Artifacts, responses=errors(404))
     async def list_job_artifacts(tenant: Reader, id: str) -> Response:
-        """The files that the job has published."""
+        """List the files that the job has published."""
         return answer_document({"data": [item.to_wire() for item in await log.artifacts(tenant, id)]})
 
     @router.head("/artifacts/{name}", include_in_schema=False)
@@ -115,6 +116,12 @@ def job_log_routes(service: Service) -> APIRouter:
             return Response(status_code=304, headers=headers)
         media_type = "image/png" if artifact.kind == "sample" else "application/octet-stream"
         return Download(place, filename=artifact.name, media_type=media_type, headers=headers)
+
+    @router.get("/artifacts/{name}/thumbnail", response_class=Response, responses=THUMBNAIL | errors(404))
+    async def get_sample_thumbnail(request: Request, tenant: FileReader, id: str, name: str) -> Response:
+        """Get a small picture of a sample that the job has drawn."""
+        picture = await while_connected(request, log.thumbnail(tenant, id, name))
+        return Response(picture, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
 
     return router
 

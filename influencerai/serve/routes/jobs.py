@@ -19,7 +19,7 @@ from influencerai.serve.bodies import (
 )
 from influencerai.serve.disconnection import while_connected
 from influencerai.serve.documents import Deleted, JobPage, WarnedJob, created, errors, page
-from influencerai.serve.principal import Owner, Reader, Reporter
+from influencerai.serve.principal import Editor, Owner, Reader
 from influencerai.service import Service
 from influencerai.service.lora_configs import unknown_field_warnings
 
@@ -51,23 +51,24 @@ def job_routes(service: Service) -> APIRouter:
 
     @router.get("", responses=page(JobPage) | errors(400))
     async def list_jobs(tenant: Reader, query: Annotated[JobQuery, Query()]) -> Response:
-        """List jobs."""
+        """List jobs, filtered by status, metadata, dataset or configuration, with progress and result."""
         return answer_page(await jobs.list(tenant, query))
 
     @router.get("/series", response_model=JobSeries, responses=errors(400))
     async def get_job_series(tenant: Reader, query: Annotated[SeriesQuery, Query()]) -> Response:
-        """Jobs per day, week or month, counted back from today."""
+        """Count jobs per day, week or month, back from today."""
         return answer(await jobs.series(tenant, query))
 
     @router.get("/{id}", response_model=JobDetail, responses=errors(404))
     async def get_job(tenant: Reader, id: str) -> Response:
-        """One job with what it trains and every attempt at it."""
+        """Get one job with what it trains and every attempt at it."""
         return answer(await jobs.detail(tenant, id))
 
     @router.patch("/{id}", response_model=WarnedJob, responses=errors(400, 404, 409, 413))
-    async def update_job(reporter: Reporter, id: str, change: JobChange, sent: SentBody) -> Response:
-        """Report on a job as a worker; to `running` it takes a pending job, and each report keeps it."""
-        changed = await jobs.update(reporter.tenant, id, change)
+    async def update_job(sender: Editor, id: str, change: JobChange, sent: SentBody) -> Response:
+        """Report on a job as a worker; or, as its owner, replace the job's `metadata`."""
+        sender.require("change" if change.metadata is not None and not change.is_report else "report")
+        changed = await jobs.update(sender.tenant, id, change)
         return answer_warned(changed, unknown_field_warnings(JobChange.unknown_fields(sent)))
 
     @router.post("/{id}/cancel", response_model=Job, responses=errors(404, 409))
@@ -77,7 +78,7 @@ def job_routes(service: Service) -> APIRouter:
 
     @router.post("/{id}/retry", responses=created(WarnedJob) | errors(400, 404, 409), status_code=201)
     async def retry_job(tenant: Owner, id: str, key: MaybeKey) -> Response:
-        """A new job that goes on from the last checkpoint of a failed or cancelled one."""
+        """Retry a failed or cancelled job: a new one goes on from its last state."""
         made = await service.job_runs.retry(tenant, id, request=key)
         return answer_document(made.to_wire(), status=201, headers={"location": f"/jobs/{made.value.id}"})
 

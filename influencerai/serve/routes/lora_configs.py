@@ -31,17 +31,17 @@ def lora_config_routes(service: Service) -> APIRouter:
 
     @router.get("", responses=page(LoraConfigPage) | errors(400))
     async def list_lora_configs(tenant: Reader, query: Annotated[LoraConfigQuery, Query()]) -> Response:
-        """List configurations."""
+        """List training configurations, filtered by base model or default."""
         return answer_page(await configs.list(tenant, query))
 
     @router.get("/{id}", response_model=LoraConfigRecord, responses=errors(404))
     async def get_lora_config(tenant: Reader, id: str) -> Response:
-        """One configuration."""
+        """Get one training configuration."""
         return answer(await configs.get(tenant, id))
 
     @router.patch("/{id}", response_model=WarnedLoraConfig, responses=errors(400, 404, 409, 413))
     async def update_lora_config(tenant: Owner, id: str, change: LoraConfigChange, sent: SentBody) -> Response:
-        """Change what the body names; `meta` is replaced whole."""
+        """Change the fields that the body names; `meta` is replaced whole."""
         return answer_document((await configs.update(tenant, id, sent)).to_wire())
 
     @router.delete("/{id}", response_model=Deleted, responses=errors(400, 404))

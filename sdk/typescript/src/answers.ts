@@ -89,6 +89,7 @@ export class Answer {
     const details: ErrorDetails = {
       statusCode: this.status,
       errors: isDocument(fields) ? { fieldErrors: fields as Record<string, string[]> } : undefined,
+      code: text(body["code"]),
       remedy: text(body["remedy"]),
       existingId: text(body["id"]),
       retryAfter: this.retryAfter(),

@@ -5,7 +5,7 @@ import { Datasets } from "./datasets.js";
 import { ValidationError } from "./errors.js";
 import { Jobs } from "./jobs.js";
 import { LoraConfigs } from "./lora-configs.js";
-import type { Cluster, Readiness } from "./types.js";
+import type { BaseModelEntry, Cluster, Preset, Readiness } from "./types.js";
 
 const DEFAULT_URL = "http://127.0.0.1:3001";
 const DEFAULT_TIMEOUT = 30_000;
@@ -56,6 +56,16 @@ export class InfluencerAIClient {
   /** The machines that train, what is free of them, and which of your jobs run where. */
   async cluster(): Promise<Cluster> {
     return await this.#connection.get("/cluster");
+  }
+
+  /** The base models that configurations can name, and whether the server has them. */
+  async models(): Promise<BaseModelEntry[]> {
+    return await this.#connection.items("/models");
+  }
+
+  /** Values for a configuration's fields to start from. */
+  async presets(): Promise<Preset[]> {
+    return await this.#connection.items("/presets");
   }
 
   /** Whether the server can serve, and what it stands on; what is not ready is no error. */

@@ -20,7 +20,7 @@ const NEVER_SENT = new Set([
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
 
-export type Query = Record<string, boolean | number | string | null | undefined>;
+export type Query = Record<string, boolean | number | string | readonly string[] | null | undefined>;
 
 /** What a request has beside its method and path. */
 export interface RequestOptions {
@@ -213,7 +213,9 @@ export class Connection {
 
   #url(path: string, query: Query = {}): string {
     const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-    const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
+    const search = new URLSearchParams(
+      given.flatMap(([name, value]) => [value].flat().map((item): [string, string] => [name, String(item)])),
+    );
     return this.#options.baseUrl + path + (given.length > 0 ? `?${search}` : "");
   }
 

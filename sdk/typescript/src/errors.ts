@@ -1,6 +1,6 @@
 /** The one error tree: what a server refuses, what it does not answer, and how a job ended that was waited for. */
 
-import type { JobResult } from "./types.js";
+import type { FailedResult } from "./types.js";
 
 /** What is wrong with which field, by its name in JSON; nested ones as `payload.datasetId`. */
 export interface FieldErrors {
@@ -13,6 +13,8 @@ export interface ErrorDetails {
   statusCode?: number | undefined;
   /** What is wrong with which field. */
   errors?: FieldErrors | undefined;
+  /** Stable name of the kind of error, such as `validation`, `model` or `out_of_memory`. */
+  code?: string | undefined;
   /** What to do about it. */
   remedy?: string | undefined;
   /** The id of what a conflict is with. */
@@ -20,7 +22,7 @@ export interface ErrorDetails {
   /** Milliseconds until it is worth trying again. */
   retryAfter?: number | undefined;
   /** The result of a failed job. */
-  failure?: JobResult | undefined;
+  failure?: FailedResult | undefined;
   /** The error below. */
   cause?: unknown;
 }
@@ -33,12 +35,14 @@ export class InfluencerAIError extends Error {
 
   readonly statusCode: number | undefined;
   readonly errors: FieldErrors | undefined;
+  readonly code: string | undefined;
   readonly remedy: string | undefined;
 
   constructor(message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.statusCode = details.statusCode;
     this.errors = details.errors;
+    this.code = details.code;
     this.remedy = details.remedy;
   }
 }
@@ -136,7 +140,7 @@ export class TrainingError extends InfluencerAIError {
   }
 
   /** The job's result. */
-  readonly failure: JobResult;
+  readonly failure: FailedResult;
 
   constructor(message: string, details: ErrorDetails = {}) {
     super(message, details);

@@ -69,9 +69,11 @@ export class Jobs {
     return await this.#connection.get(path(id));
   }
 
-  /** All jobs, the newest first unless sorted otherwise. */
+  /** All jobs that pass each filter, the newest first unless sorted otherwise. */
   list(query: JobQuery = {}): Listing<Job> {
-    return this.#connection.list("/jobs", query);
+    const { metadata = {}, ...filters } = query;
+    const pairs = Object.entries(metadata).map(([key, value]) => `${key}:${value}`);
+    return this.#connection.list("/jobs", { ...filters, metadata: pairs });
   }
 
   /**
@@ -189,6 +191,11 @@ export class Jobs {
     return await download(this.#connection, `${path(id)}/artifacts`, chosen, options);
   }
 
+  /** A small WebP of a sample that the job has drawn. */
+  async thumbnail(id: string, name: string): Promise<Blob> {
+    return await this.#connection.blob(`${path(id)}/artifacts/${segment(name)}/thumbnail`);
+  }
+
   /** One file of the job, for where there is no disk to download to. */
   async artifact(id: string, name: string): Promise<Blob> {
     return await this.#connection.blob(`${path(id)}/artifacts/${segment(name)}`);
@@ -206,21 +213,22 @@ function isProgress(event: JobEvent): boolean {
 
 /** The job as it was at an event; undefined where a worker that is not ours does not say how far it is. */
 function runningJob(job: JobDetail, event: JobEvent): RunningJob | undefined {
-  const begin = { currentEpoch: 0, totalEpochs: Number(job.training?.config["epochs"]) };
-  const told: Partial<JobProgress> = event.type === "progress" ? event.data : begin;
-  const progress = { totalEpochs: begin.totalEpochs, ...told };
-  if (!Number.isFinite(progress.currentEpoch) || !Number.isFinite(progress.totalEpochs)) {
+  const begin = { currentEpoch: 0, totalEpochs: Number(job.training?.config.epochs) };
+  const told: JobProgress = event.type === "progress" ? event.data : begin;
+  const { currentEpoch, totalEpochs } = { totalEpochs: begin.totalEpochs, ...told };
+  if (currentEpoch === undefined || !Number.isFinite(currentEpoch) || !Number.isFinite(totalEpochs)) {
     return undefined;
   }
-  const result = { progress: progress as JobProgress };
+  const result = { progress: { ...told, currentEpoch, totalEpochs } };
   return { ...job, status: "running", result, finishedAt: null, updatedAt: event.createdAt };
 }
 
 function completed(job: JobDetail): CompletedJob {
-  const result = job.result ?? {};
   if (job.status === "failed") {
-    const Kind = result.cancelled ? StoppedError : TrainingError;
-    throw new Kind(result.error || "The job failed.", { failure: result });
+    const failure = job.result ?? {};
+    const Kind = failure.cancelled ? StoppedError : TrainingError;
+    const details = { failure, code: failure.code, remedy: failure.remedy ?? undefined };
+    throw new Kind(failure.error || "The job failed.", details);
   }
-  return { ...job, status: "completed", result };
+  return { ...job, status: "completed", result: job.status === "completed" ? (job.result ?? {}) : {} };
 }

@@ -12,14 +12,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Jobs
-         * @description List jobs.
+         * List jobs, filtered by status, metadata, dataset or configuration, with progress and result
+         * @description List jobs, filtered by status, metadata, dataset or configuration, with progress and result.
+         *
+         *     Python: `client.jobs.list(...)`, TypeScript: `client.jobs.List(...)`.
          */
         get: operations["list_jobs"];
         put?: never;
         /**
-         * Create Job
+         * Submit a training; with `dryRun=true` check everything and store nothing
          * @description Submit a training; with `dryRun=true` check everything and store nothing.
+         *
+         *     Python: `client.jobs.create(...)`, TypeScript: `client.jobs.Create(...)`.
          */
         post: operations["create_job"];
         delete?: never;
@@ -36,8 +40,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Job Series
-         * @description Jobs per day, week or month, counted back from today.
+         * Count jobs per day, week or month, back from today
+         * @description Count jobs per day, week or month, back from today.
+         *
+         *     Python: `client.jobs.series(...)`, TypeScript: `client.jobs.Series(...)`.
          */
         get: operations["get_job_series"];
         put?: never;
@@ -56,22 +62,28 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Job
-         * @description One job with what it trains and every attempt at it.
+         * Get one job with what it trains and every attempt at it
+         * @description Get one job with what it trains and every attempt at it.
+         *
+         *     Python: `client.jobs.get(...)`, TypeScript: `client.jobs.Get(...)`.
          */
         get: operations["get_job"];
         put?: never;
         post?: never;
         /**
-         * Delete Job
+         * Delete an ended job with its files
          * @description Delete an ended job with its files.
+         *
+         *     Python: `client.jobs.delete(...)`, TypeScript: `client.jobs.Delete(...)`.
          */
         delete: operations["delete_job"];
         options?: never;
         head?: never;
         /**
-         * Update Job
-         * @description Report on a job as a worker; to `running` it takes a pending job, and each report keeps it.
+         * Report on a job as a worker; or, as its owner, replace the job's `metadata`
+         * @description Report on a job as a worker; or, as its owner, replace the job's `metadata`.
+         *
+         *     Python: `client.jobs.update(...)`, TypeScript: `client.jobs.Update(...)`.
          */
         patch: operations["update_job"];
         trace?: never;
@@ -86,8 +98,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancel Job
+         * End a job that has not ended; a running one at its next step
          * @description End a job that has not ended; a running one at its next step.
+         *
+         *     Python: `client.jobs.cancel(...)`, TypeScript: `client.jobs.Cancel(...)`.
          */
         post: operations["cancel_job"];
         delete?: never;
@@ -106,8 +120,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Retry Job
-         * @description A new job that goes on from the last checkpoint of a failed or cancelled one.
+         * Retry a failed or cancelled job: a new one goes on from its last state
+         * @description Retry a failed or cancelled job: a new one goes on from its last state.
+         *
+         *     Python: `client.jobs.retry(...)`, TypeScript: `client.jobs.Retry(...)`.
          */
         post: operations["retry_job"];
         delete?: never;
@@ -124,8 +140,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Job Events
-         * @description What has happened to a job, or what happens to it as it happens.
+         * Page through the events of a job, or follow them as a stream while they happen
+         * @description Page through the events of a job, or follow them as a stream while they happen.
+         *
+         *     Python: `client.jobs.follow(...)`, TypeScript: `client.jobs.Follow(...)`.
          */
         get: operations["get_job_events"];
         put?: never;
@@ -144,8 +162,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Job Metrics
-         * @description Loss, learning rate and speed over the steps, thinned to about `points`.
+         * Get loss, learning rate and speed over the steps, thinned to about `points`
+         * @description Get loss, learning rate and speed over the steps, thinned to about `points`.
+         *
+         *     Python: `client.jobs.metrics(...)`, TypeScript: `client.jobs.Metrics(...)`.
          */
         get: operations["get_job_metrics"];
         put?: never;
@@ -164,8 +184,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Job Artifacts
-         * @description The files that the job has published.
+         * List the files that the job has published
+         * @description List the files that the job has published.
+         *
+         *     Python: `client.jobs.artifacts(...)`, TypeScript: `client.jobs.Artifacts(...)`.
          */
         get: operations["list_job_artifacts"];
         put?: never;
@@ -184,10 +206,34 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Download Job Artifact
+         * Download a file; ranges and ETags work
          * @description Download a file; ranges and ETags work.
+         *
+         *     Python: `client.jobs.download(...)`, TypeScript: `client.jobs.Download(...)`.
          */
         get: operations["download_job_artifact"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/artifacts/{name}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a small picture of a sample that the job has drawn
+         * @description Get a small picture of a sample that the job has drawn.
+         *
+         *     Python: `client.jobs.thumbnail(...)`, TypeScript: `client.jobs.Thumbnail(...)`.
+         */
+        get: operations["get_sample_thumbnail"];
         put?: never;
         post?: never;
         delete?: never;
@@ -204,14 +250,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Datasets
-         * @description List datasets.
+         * List datasets, filtered by status or kind
+         * @description List datasets, filtered by status or kind.
+         *
+         *     Python: `client.datasets.list(...)`, TypeScript: `client.datasets.List(...)`.
          */
         get: operations["list_datasets"];
         put?: never;
         /**
-         * Create Dataset
+         * Register a folder of images and captions; `status` says what was found there
          * @description Register a folder of images and captions; `status` says what was found there.
+         *
+         *     Python: `client.datasets.create(...)`, TypeScript: `client.datasets.Create(...)`.
          */
         post: operations["create_dataset"];
         delete?: never;
@@ -228,22 +278,28 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Dataset
+         * One dataset; a pending one is looked at again
          * @description One dataset; a pending one is looked at again.
+         *
+         *     Python: `client.datasets.get(...)`, TypeScript: `client.datasets.Get(...)`.
          */
         get: operations["get_dataset"];
         put?: never;
         post?: never;
         /**
-         * Delete Dataset
+         * Forget a dataset that no active job uses, and remove the files that were uploaded to it
          * @description Forget a dataset that no active job uses, and remove the files that were uploaded to it.
+         *
+         *     Python: `client.datasets.delete(...)`, TypeScript: `client.datasets.Delete(...)`.
          */
         delete: operations["delete_dataset"];
         options?: never;
         head?: never;
         /**
-         * Update Dataset
+         * Replace the dataset's `meta`
          * @description Replace the dataset's `meta`.
+         *
+         *     Python: `client.datasets.update(...)`, TypeScript: `client.datasets.Update(...)`.
          */
         patch: operations["update_dataset"];
         trace?: never;
@@ -262,8 +318,10 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Update Dataset Status
+         * Set the dataset's status by hand; `meta.lastUpdatedBy` says who did
          * @description Set the dataset's status by hand; `meta.lastUpdatedBy` says who did.
+         *
+         *     Python: `client.datasets.set_status(...)`, TypeScript: `client.datasets.SetStatus(...)`.
          */
         patch: operations["update_dataset_status"];
         trace?: never;
@@ -276,8 +334,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Dataset Report
+         * What was seen in the dataset's folder: each image with its size, caption and faults
          * @description What was seen in the dataset's folder: each image with its size, caption and faults.
+         *
+         *     Python: `client.datasets.report(...)`, TypeScript: `client.datasets.Report(...)`.
          */
         get: operations["get_dataset_report"];
         put?: never;
@@ -296,16 +356,20 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Images
+         * The dataset's images with their captions, as its folder was last looked at
          * @description The dataset's images with their captions, as its folder was last looked at.
+         *
+         *     Python: `client.datasets.images(...)`, TypeScript: `client.datasets.Images(...)`.
          */
         get: operations["list_images"];
         put?: never;
         /**
-         * Upload Images
+         * Put images into the dataset's folder: all of them, or none if anything is wrong with one
          * @description Put images into the dataset's folder: all of them, or none if anything is wrong with one.
          *
          *     Files that are neither pictures nor captions are left out, and listed in the answer.
+         *
+         *     Python: `client.datasets.upload(...)`, TypeScript: `client.datasets.Upload(...)`.
          */
         post: operations["upload_images"];
         delete?: never;
@@ -322,8 +386,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Thumbnail
+         * A small picture of one image
          * @description A small picture of one image.
+         *
+         *     Python: `client.datasets.thumbnail(...)`, TypeScript: `client.datasets.Thumbnail(...)`.
          */
         get: operations["get_thumbnail"];
         put?: never;
@@ -343,8 +409,10 @@ export interface paths {
         };
         get?: never;
         /**
-         * Write Caption
+         * Set the caption of one image; an empty one removes it
          * @description Set the caption of one image; an empty one removes it.
+         *
+         *     Python: `client.datasets.write_caption(...)`, TypeScript: `client.datasets.WriteCaption(...)`.
          */
         put: operations["write_caption"];
         post?: never;
@@ -362,14 +430,18 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Lora Configs
-         * @description List configurations.
+         * List training configurations, filtered by base model or default
+         * @description List training configurations, filtered by base model or default.
+         *
+         *     Python: `client.lora_configs.list(...)`, TypeScript: `client.loraConfigs.List(...)`.
          */
         get: operations["list_lora_configs"];
         put?: never;
         /**
-         * Create Lora Config
+         * Create a training configuration; its name is unique per tenant
          * @description Create a training configuration; its name is unique per tenant.
+         *
+         *     Python: `client.lora_configs.create(...)`, TypeScript: `client.loraConfigs.Create(...)`.
          */
         post: operations["create_lora_config"];
         delete?: never;
@@ -386,24 +458,74 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Lora Config
-         * @description One configuration.
+         * Get one training configuration
+         * @description Get one training configuration.
+         *
+         *     Python: `client.lora_configs.get(...)`, TypeScript: `client.loraConfigs.Get(...)`.
          */
         get: operations["get_lora_config"];
         put?: never;
         post?: never;
         /**
-         * Delete Lora Config
+         * Delete a configuration that no active job uses
          * @description Delete a configuration that no active job uses.
+         *
+         *     Python: `client.lora_configs.delete(...)`, TypeScript: `client.loraConfigs.Delete(...)`.
          */
         delete: operations["delete_lora_config"];
         options?: never;
         head?: never;
         /**
-         * Update Lora Config
-         * @description Change what the body names; `meta` is replaced whole.
+         * Change the fields that the body names; `meta` is replaced whole
+         * @description Change the fields that the body names; `meta` is replaced whole.
+         *
+         *     Python: `client.lora_configs.update(...)`, TypeScript: `client.loraConfigs.Update(...)`.
          */
         patch: operations["update_lora_config"];
+        trace?: never;
+    };
+    "/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the base models that configurations can name, and whether this server has them
+         * @description List the base models that configurations can name, and whether this server has them.
+         *
+         *     Python: `client.models(...)`, TypeScript: `client.models(...)`.
+         */
+        get: operations["list_models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/presets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the presets: values for a configuration's fields to start from
+         * @description List the presets: values for a configuration's fields to start from.
+         *
+         *     Python: `client.presets(...)`, TypeScript: `client.presets(...)`.
+         */
+        get: operations["list_presets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/cluster": {
@@ -414,8 +536,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Cluster
-         * @description The machines that train, what is free of them, and which of your jobs run where.
+         * List the machines that train, what is free on them, and which of your jobs run where
+         * @description List the machines that train, what is free on them, and which of your jobs run where.
+         *
+         *     Python: `client.cluster(...)`, TypeScript: `client.cluster(...)`.
          */
         get: operations["get_cluster"];
         put?: never;
@@ -434,7 +558,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Usage
+         * What you have, have used and may use: jobs, device time, bytes on the disk, quotas
          * @description What you have, have used and may use: jobs, device time, bytes on the disk, quotas.
          */
         get: operations["get_usage"];
@@ -454,7 +578,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List Tenants
+         * Every tenant with its usage and quotas, and the bytes of the cache that they share
          * @description Every tenant with its usage and quotas, and the bytes of the cache that they share.
          */
         get: operations["list_tenants"];
@@ -474,7 +598,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Tenant
+         * The usage and quotas of one tenant
          * @description The usage and quotas of one tenant.
          */
         get: operations["get_tenant"];
@@ -500,7 +624,7 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Set Quotas
+         * Set quotas of one tenant: a number, null for no limit, or "default"; absent ones stay
          * @description Set quotas of one tenant: a number, null for no limit, or "default"; absent ones stay.
          */
         patch: operations["set_quotas"];
@@ -514,7 +638,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List All Jobs
+         * Jobs of all tenants
          * @description Jobs of all tenants.
          */
         get: operations["list_all_jobs"];
@@ -534,7 +658,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Health
+         * Whether this process answers; it asks nothing else
          * @description Whether this process answers; it asks nothing else.
          */
         get: operations["get_health"];
@@ -554,8 +678,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Readiness
+         * Whether database, disk and runner are there; in production with a credential also how fast each answers
          * @description Whether database, disk and runner are there; in production with a credential also how fast each answers.
+         *
+         *     Python: `client.readiness(...)`, TypeScript: `client.readiness(...)`.
          */
         get: operations["get_readiness"];
         put?: never;
@@ -574,7 +700,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Get Metrics
+         * Figures for Prometheus; in production for credentials with the scope `metrics`, `admin` or `worker`
          * @description Figures for Prometheus; in production for credentials with the scope `metrics`, `admin` or `worker`.
          */
         get: operations["get_metrics"];
@@ -640,6 +766,39 @@ export interface components {
             /** @description completed, failed, cancelled, lost, broken or released; null while it runs. */
             outcome?: string | null;
             error?: string | null;
+            /** @description Code of the error. */
+            code?: string | null;
+            /** @description What to do about the error. */
+            remedy?: string | null;
+        };
+        /** @description A base model, or a well-known alias of one. */
+        BaseModelEntry: {
+            /** @description Value of a configuration's modelName. */
+            name: string;
+            /** @description Whether a job of this server can train on it. */
+            available: boolean;
+            /**
+             * @description Whether the name is a short one of a well-known model.
+             * @default false
+             */
+            alias?: boolean;
+            /** @description Name on the Hugging Face hub, where it has that form. */
+            hubId?: string | null;
+            /** @description sd15 or sdxl; null where it is not available. */
+            family?: string | null;
+            layout?: ("diffusers" | "single_file") | null;
+            /** @description Bytes of the weights. */
+            size?: number | null;
+            /** @description Place in the models folder. */
+            path?: string | null;
+            /** @description Why it is not available. */
+            problem?: string | null;
+            /** @description What to do about that. */
+            remedy?: string | null;
+        };
+        /** @description Base models that configurations can name. */
+        BaseModels: {
+            data: components["schemas"]["BaseModelEntry"][];
         };
         ImageUpload: {
             /** @description Images, captions and tables of captions, by their paths in the dataset, or zips of these. */
@@ -713,6 +872,8 @@ export interface components {
             state: "ready" | "draining" | "not ready";
             /** @description What keeps it from training, and what is missing. */
             problem?: string | null;
+            /** @description Largest work that it can take while it is idle. */
+            readyFor?: string | null;
             cpus: number;
             cpusHeld: number;
             /** @description Gigabytes, of 10^9 bytes. */
@@ -830,6 +991,8 @@ export interface components {
             statusCode: number;
             message: string;
             errors?: components["schemas"]["FieldErrors"] | null;
+            /** @description Stable name of the kind of error, such as validation, not_found or conflict. */
+            code: string;
             /** @description What to do about it. */
             remedy?: string | null;
             /** @description What a conflict is with. */
@@ -874,6 +1037,14 @@ export interface components {
             fieldErrors: {
                 [key: string]: string[];
             };
+        };
+        /** @description This process answers. */
+        Health: {
+            /**
+             * @default ok
+             * @constant
+             */
+            status?: "ok";
         };
         /** @description A slice of a dataset's images. */
         ImagePage: {
@@ -967,42 +1138,7 @@ export interface components {
             warningCount?: number;
         };
         /** @description A job as its tenant sees it. */
-        Job: {
-            id: string;
-            tenantId: string;
-            type: string;
-            /** @enum {string} */
-            status: "pending" | "running" | "completed" | "failed";
-            payload: {
-                [key: string]: unknown;
-            };
-            result?: {
-                [key: string]: unknown;
-            } | null;
-            costTok?: number | null;
-            startedAt?: string | null;
-            finishedAt?: string | null;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            createdAt: string;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            updatedAt: string;
-            /** @description Why a pending job is not running yet. */
-            waiting?: string | null;
-            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
-            queuePosition?: number | null;
-            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
-            estimatedStart?: string | null;
-            /** @default false */
-            cancelRequested?: boolean;
-            /** @description The job whose training this one goes on with. */
-            retryOf?: string | null;
-        };
+        Job: components["schemas"]["PendingJob"] | components["schemas"]["RunningJob"] | components["schemas"]["CompletedJob"] | components["schemas"]["FailedJob"];
         /** @description A file that a job has published. */
         JobArtifact: {
             name: string;
@@ -1022,17 +1158,23 @@ export interface components {
             createdAt: string;
             /** @description Where it is downloaded, relative to the server. */
             url: string;
+            /** @description Where a small picture of a sample is downloaded. */
+            thumbnail?: string | null;
         };
         /** @description What a worker reports. */
         JobChange: {
             /** @description The job's next state. */
             status?: ("pending" | "running" | "completed" | "failed") | null;
-            /** @description Replaces the whole result. */
+            /** @description Replaces the whole result. The fields that the results of jobs have are type-checked. */
             result?: {
                 [key: string]: unknown;
             } | null;
             /** @description Cost in tokens. */
             costTok?: number | null;
+            /** @description Replaces all of the job's metadata. */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /** @description Jobs of one span: ended ones by their end, others by their creation. */
         JobCount: {
@@ -1048,45 +1190,7 @@ export interface components {
             running?: number;
         };
         /** @description A job with what it trains and who has tried. */
-        JobDetail: {
-            id: string;
-            tenantId: string;
-            type: string;
-            /** @enum {string} */
-            status: "pending" | "running" | "completed" | "failed";
-            payload: {
-                [key: string]: unknown;
-            };
-            result?: {
-                [key: string]: unknown;
-            } | null;
-            costTok?: number | null;
-            startedAt?: string | null;
-            finishedAt?: string | null;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            createdAt: string;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            updatedAt: string;
-            /** @description Why a pending job is not running yet. */
-            waiting?: string | null;
-            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
-            queuePosition?: number | null;
-            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
-            estimatedStart?: string | null;
-            /** @default false */
-            cancelRequested?: boolean;
-            /** @description The job whose training this one goes on with. */
-            retryOf?: string | null;
-            training?: components["schemas"]["JobTraining"] | null;
-            /** @default [] */
-            attempts?: components["schemas"]["Attempt"][];
-        };
+        JobDetail: components["schemas"]["PendingJobDetail"] | components["schemas"]["RunningJobDetail"] | components["schemas"]["CompletedJobDetail"] | components["schemas"]["FailedJobDetail"];
         /** @description What a user submits. */
         JobDraft: {
             /**
@@ -1095,6 +1199,10 @@ export interface components {
              */
             type: "lora-training";
             payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            } | null;
         };
         /** @description One thing that happened to a job. */
         JobEvent: {
@@ -1133,6 +1241,8 @@ export interface components {
             datasetId: string;
             /** @description Configuration; default: the tenant's default one. */
             loraConfigId?: string | null;
+            /** @description A configuration for this job alone, instead of a stored one; nothing is stored. */
+            loraConfig?: components["schemas"]["LoraConfigDraft"] | null;
             /**
              * @description Within the tenant: 10 goes first.
              * @default 5
@@ -1148,13 +1258,9 @@ export interface components {
         /** @description What a job trains, frozen when it was made. */
         JobTraining: {
             /** @description The configuration, with the dataset's trigger word. */
-            config: {
-                [key: string]: unknown;
-            };
+            config: components["schemas"]["LoraConfigDraft"];
             /** @description What the configuration's meta means, absent keys filled in. */
-            options: {
-                [key: string]: unknown;
-            };
+            options: components["schemas"]["TrainingOptions"];
             /** @description Path and fingerprint of the dataset when the job was made. */
             dataset: {
                 [key: string]: unknown;
@@ -1211,12 +1317,10 @@ export interface components {
              * @default 16
              */
             networkAlpha?: number | null;
-            /** @description Folder for the trained files; default data/loras/<slug of the name>. */
+            /** @description Folder for the trained files; default data/loras/<slug of the name>. Its last part names the files and has at most 200 bytes. */
             outputPath?: string | null;
             /** @description Further options, see TrainingOptions. */
-            meta?: {
-                [key: string]: unknown;
-            } | null;
+            meta?: components["schemas"]["TrainingOptions"];
             /**
              * @description Whether this is the tenant's default configuration.
              * @default false
@@ -1261,12 +1365,10 @@ export interface components {
              * @default 16
              */
             networkAlpha?: number;
-            /** @description Folder for the trained files; default data/loras/<slug of the name>. */
+            /** @description Folder for the trained files; default data/loras/<slug of the name>. Its last part names the files and has at most 200 bytes. */
             outputPath?: string | null;
             /** @description Further options, see TrainingOptions. */
-            meta?: {
-                [key: string]: unknown;
-            };
+            meta?: components["schemas"]["TrainingOptions"];
             /**
              * @description Whether this is the tenant's default configuration.
              * @default false
@@ -1293,12 +1395,10 @@ export interface components {
             networkDim?: number;
             /** @description LoRA alpha; the adapter is scaled by alpha / rank. */
             networkAlpha?: number;
-            /** @description Folder for the trained files; default data/loras/<slug of the name>. */
+            /** @description Folder for the trained files; default data/loras/<slug of the name>. Its last part names the files and has at most 200 bytes. */
             outputPath?: string | null;
             /** @description Further options, see TrainingOptions. */
-            meta?: {
-                [key: string]: unknown;
-            };
+            meta?: components["schemas"]["TrainingOptions"];
             /** @description Whether this is the tenant's default configuration. */
             isDefault?: boolean;
         };
@@ -1347,12 +1447,10 @@ export interface components {
              * @default 16
              */
             networkAlpha?: number;
-            /** @description Folder for the trained files; default data/loras/<slug of the name>. */
+            /** @description Folder for the trained files; default data/loras/<slug of the name>. Its last part names the files and has at most 200 bytes. */
             outputPath?: string | null;
             /** @description Further options, see TrainingOptions. */
-            meta?: {
-                [key: string]: unknown;
-            };
+            meta?: components["schemas"]["TrainingOptions"];
             /**
              * @description Whether this is the tenant's default configuration.
              * @default false
@@ -1460,6 +1558,22 @@ export interface components {
             time: components["schemas"]["TimeEstimate"];
             device: components["schemas"]["AssumedDevice"];
         };
+        /** @description A named set of values for a config's fields. */
+        Preset: {
+            /** @enum {string} */
+            name: "conservative" | "balanced" | "fast";
+            description: string;
+            learningRate: number;
+            epochs: number;
+            batchSize: number;
+            networkDim: number;
+            networkAlpha: number;
+            meta?: components["schemas"]["TrainingOptions"];
+        };
+        /** @description Presets of configurations. */
+        Presets: {
+            data: components["schemas"]["Preset"][];
+        };
         /** @description Quotas to set: a number, null for no limit, or "default" for the setting's. Absent ones stay. */
         QuotaChange: {
             /** @description Registered datasets. */
@@ -1552,52 +1666,53 @@ export interface components {
             /**
              * @description AdamW8bit needs less memory; Prodigy wants learningRate 1.
              * @default AdamW
-             * @enum {string}
              */
-            optimizer?: "AdamW" | "AdamW8bit" | "Adafactor" | "Prodigy" | "Lion" | "ScheduleFreeAdamW";
+            optimizer?: ("AdamW" | "AdamW8bit" | "Adafactor" | "Prodigy" | "Lion" | "ScheduleFreeAdamW") | null;
             /**
              * @description Shape of the learning rate after the warm-up.
              * @default cosine
-             * @enum {string}
              */
-            lrScheduler?: "cosine" | "constant" | "linear" | "cosine_with_restarts";
+            lrScheduler?: ("cosine" | "constant" | "linear" | "cosine_with_restarts") | null;
             /**
              * @description Cycles of cosine_with_restarts.
              * @default 3
              */
-            lrCycles?: number;
+            lrCycles?: number | null;
             /**
              * @description Share of the steps with a rising learning rate.
              * @default 0.05
              */
-            warmupRatio?: number;
-            /** @description Warm-up in steps; replaces warmupRatio. */
+            warmupRatio?: number | null;
+            /**
+             * @description Warm-up in steps; replaces warmupRatio.
+             * @default null
+             */
             warmupSteps?: number | null;
             /**
              * @description Decoupled weight decay.
              * @default 0.01
              */
-            weightDecay?: number;
+            weightDecay?: number | null;
             /**
              * @description Gradient norm is clipped to this; 0 turns it off.
              * @default 1
              */
-            maxGradNorm?: number;
+            maxGradNorm?: number | null;
             /**
              * @description Batches per optimizer step.
              * @default 1
              */
-            gradientAccumulation?: number;
+            gradientAccumulation?: number | null;
             /**
              * @description Export an exponential moving average of the weights.
              * @default false
              */
-            ema?: boolean;
+            ema?: boolean | null;
             /**
              * @description Upper bound of the EMA's decay.
              * @default 0.999
              */
-            emaDecay?: number;
+            emaDecay?: number | null;
             /**
              * @description Min-SNR weighting (arXiv:2303.09556); null: off.
              * @default 5
@@ -1607,115 +1722,144 @@ export interface components {
              * @description Per-channel offset added to the noise.
              * @default 0
              */
-            noiseOffset?: number;
-            /** @description Default: what the base model predicts. */
+            noiseOffset?: number | null;
+            /**
+             * @description Default: what the base model predicts.
+             * @default null
+             */
             predictionType?: ("epsilon" | "v_prediction") | null;
-            /** @description Rescale betas (arXiv:2305.08891); default: the model's. */
+            /**
+             * @description Rescale betas (arXiv:2305.08891); default: the model's.
+             * @default null
+             */
             zeroTerminalSnr?: boolean | null;
             /**
              * @description attention: q, k, v, out; transformer: also feed-forward and projections; all: also 3x3 conv.
              * @default transformer
-             * @enum {string}
              */
-            targetModules?: "attention" | "transformer" | "all";
+            targetModules?: ("attention" | "transformer" | "all") | null;
             /**
              * @description Also train a LoRA of the text encoders.
              * @default false
              */
-            trainTextEncoder?: boolean;
-            /** @description Default: half of learningRate. Prodigy has one rate for all. */
+            trainTextEncoder?: boolean | null;
+            /**
+             * @description Default: half of learningRate. Prodigy has one rate for all.
+             * @default null
+             */
             textEncoderLearningRate?: number | null;
-            /** @description Captions images that have none; checked in the others. */
+            /**
+             * @description Captions images that have none; checked in the others.
+             * @default null
+             */
             triggerWord?: string | null;
             /**
              * @description Share of samples trained with an empty caption.
              * @default 0
              */
-            captionDropout?: number;
+            captionDropout?: number | null;
             /**
              * @description Shuffle the comma-separated parts of a caption.
              * @default false
              */
-            shuffleTags?: boolean;
+            shuffleTags?: boolean | null;
             /**
              * @description Leading parts of a caption that shuffling leaves in place.
              * @default 1
              */
-            keepTokens?: number;
+            keepTokens?: number | null;
             /**
              * @description Mirror half of the samples; leave off for asymmetric characters.
              * @default false
              */
-            flip?: boolean;
+            flip?: boolean | null;
             /**
              * @description Times each image is seen per epoch.
              * @default 1
              */
-            repeats?: number;
-            /** @description Images to be seen in all: chooses repeats by the number of images and epochs. */
+            repeats?: number | null;
+            /**
+             * @description Images to be seen in all: chooses repeats by the number of images and epochs.
+             * @default null
+             */
             imagesSeen?: number | null;
             /**
              * @description Train in several aspect ratios instead of a square crop.
              * @default true
              */
-            aspectRatioBuckets?: boolean;
-            /** @description Shortest side; default half the resolution. */
+            aspectRatioBuckets?: boolean | null;
+            /**
+             * @description Shortest side; default half the resolution.
+             * @default null
+             */
             bucketMin?: number | null;
-            /** @description Longest side; default twice the resolution. */
+            /**
+             * @description Longest side; default twice the resolution.
+             * @default null
+             */
             bucketMax?: number | null;
-            /** @description Multiple of every side; default 64 (32 below 256). */
+            /**
+             * @description Multiple of every side; default 64 (32 below 256).
+             * @default null
+             */
             bucketStep?: number | null;
             /**
              * @description Share of the images held out for validation loss.
              * @default 0
              */
-            validationSplit?: number;
+            validationSplit?: number | null;
             /**
              * @description How often the validation loss is measured.
              * @default 1
              */
-            validationEveryNEpochs?: number;
-            /** @description Default: a quarter of the epochs. */
+            validationEveryNEpochs?: number | null;
+            /**
+             * @description Default: a quarter of the epochs.
+             * @default null
+             */
             saveEveryNEpochs?: number | null;
-            /** @description Keep only the last N epoch files. */
+            /**
+             * @description Keep only the last N epoch files.
+             * @default null
+             */
             keepLastN?: number | null;
             /**
              * @description Drawn while training.
              * @default []
              */
-            samplePrompts?: string[];
+            samplePrompts?: string[] | null;
             /**
              * @description How often samplePrompts are drawn.
              * @default 1
              */
-            sampleEveryNEpochs?: number;
+            sampleEveryNEpochs?: number | null;
             /**
              * @description Source of every random draw.
              * @default 42
              */
-            seed?: number;
+            seed?: number | null;
             /**
              * @description auto: bf16 on a GPU that has it, fp16 on another, fp32 on a CPU.
              * @default auto
-             * @enum {string}
              */
-            precision?: "auto" | "fp32" | "bf16" | "fp16";
+            precision?: ("auto" | "fp32" | "bf16" | "fp16") | null;
             /**
              * @description Devices that share each batch; the result is the same to rounding.
              * @default 1
              */
-            gpus?: number;
+            gpus?: number | null;
             /**
              * @description Recompute activations: less memory, 1.5-1.8x time.
              * @default false
              */
-            gradientCheckpointing?: boolean;
+            gradientCheckpointing?: boolean | null;
             /**
              * @description Layout of the exported files.
              * @default kohya
-             * @enum {string}
              */
-            fileFormat?: "kohya" | "diffusers" | "both";
+            fileFormat?: ("kohya" | "diffusers" | "both") | null;
+        } & {
+            [key: string]: unknown;
         };
         /** @description One run, resolved. The same spec gives the same bytes on the same hardware and build. */
         TrainingSpec: {
@@ -1808,44 +1952,7 @@ export interface components {
             updatedAt: string;
         };
         /** @description A job, and what its user should know. */
-        WarnedJob: {
-            /** @description What was ignored, or is probably not meant. */
-            warnings: string[];
-            id: string;
-            tenantId: string;
-            type: string;
-            /** @enum {string} */
-            status: "pending" | "running" | "completed" | "failed";
-            payload: {
-                [key: string]: unknown;
-            };
-            result?: {
-                [key: string]: unknown;
-            } | null;
-            costTok?: number | null;
-            startedAt?: string | null;
-            finishedAt?: string | null;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            createdAt: string;
-            /**
-             * Format: date-time
-             * @example 2025-01-15T10:30:00.000Z
-             */
-            updatedAt: string;
-            /** @description Why a pending job is not running yet. */
-            waiting?: string | null;
-            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
-            queuePosition?: number | null;
-            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
-            estimatedStart?: string | null;
-            /** @default false */
-            cancelRequested?: boolean;
-            /** @description The job whose training this one goes on with. */
-            retryOf?: string | null;
-        };
+        WarnedJob: components["schemas"]["PendingWarnedJob"] | components["schemas"]["RunningWarnedJob"] | components["schemas"]["CompletedWarnedJob"] | components["schemas"]["FailedWarnedJob"];
         /** @description A configuration, and what its user should know. */
         WarnedLoraConfig: {
             /** @description What was ignored, or is probably not meant. */
@@ -1886,12 +1993,10 @@ export interface components {
              * @default 16
              */
             networkAlpha?: number;
-            /** @description Folder for the trained files; default data/loras/<slug of the name>. */
+            /** @description Folder for the trained files; default data/loras/<slug of the name>. Its last part names the files and has at most 200 bytes. */
             outputPath?: string | null;
             /** @description Further options, see TrainingOptions. */
-            meta?: {
-                [key: string]: unknown;
-            };
+            meta?: components["schemas"]["TrainingOptions"];
             /**
              * @description Whether this is the tenant's default configuration.
              * @default false
@@ -1929,6 +2034,667 @@ export interface components {
             disk?: components["schemas"]["DiskUsage"] | null;
             quotas: components["schemas"]["QuotaUse"][];
         };
+        /** @description How far a running job is. */
+        JobProgress: {
+            /** @description From 1; 0 before the first step. */
+            currentEpoch?: number;
+            totalEpochs?: number;
+            /** @description Of the last step. */
+            loss?: number | null;
+            /** @description Such as "45 minutes". */
+            estimatedTimeRemaining?: string;
+            estimatedSecondsRemaining?: number;
+            /** @description Optimizer steps done. */
+            step?: number;
+            totalSteps?: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description Result of a job that runs. */
+        RunningResult: {
+            progress?: components["schemas"]["JobProgress"];
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description Result of a completed job. */
+        CompletedResult: {
+            /** @description The final file, relative to the root. */
+            loraPath?: string;
+            /** @description File names, the final one last. */
+            checkpoints?: string[];
+            /** @description Mean loss of the last epoch. */
+            finalLoss?: number | null;
+            trainingTimeMinutes?: number;
+            validationLoss?: number | null;
+            warnings?: string[];
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description Result of a failed or cancelled job. */
+        FailedResult: {
+            /** @description What went wrong, with the remedy. */
+            error?: string;
+            /** @description Code of the error, such as model or out_of_memory. */
+            code?: string;
+            /** @description What to do about it. */
+            remedy?: string | null;
+            /** @description Epoch that it was in, from 1; 0 before the first step. */
+            epoch?: number;
+            /** @description File names of the epochs that it left. */
+            partialCheckpoints?: string[];
+            /** @description True where somebody asked for the end. */
+            cancelled?: boolean;
+        } & {
+            [key: string]: unknown;
+        };
+        /** @description A job as its tenant sees it. */
+        PendingJob: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "pending";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job as its tenant sees it. */
+        RunningJob: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "running";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"];
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job as its tenant sees it. */
+        CompletedJob: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "completed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["CompletedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job as its tenant sees it. */
+        FailedJob: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "failed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["FailedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job with what it trains and who has tried. */
+        PendingJobDetail: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "pending";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+            training?: components["schemas"]["JobTraining"] | null;
+            /** @default [] */
+            attempts?: components["schemas"]["Attempt"][];
+        };
+        /** @description A job with what it trains and who has tried. */
+        RunningJobDetail: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "running";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"];
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+            training?: components["schemas"]["JobTraining"] | null;
+            /** @default [] */
+            attempts?: components["schemas"]["Attempt"][];
+        };
+        /** @description A job with what it trains and who has tried. */
+        CompletedJobDetail: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "completed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["CompletedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+            training?: components["schemas"]["JobTraining"] | null;
+            /** @default [] */
+            attempts?: components["schemas"]["Attempt"][];
+        };
+        /** @description A job with what it trains and who has tried. */
+        FailedJobDetail: {
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "failed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["FailedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+            training?: components["schemas"]["JobTraining"] | null;
+            /** @default [] */
+            attempts?: components["schemas"]["Attempt"][];
+        };
+        /** @description A job, and what its user should know. */
+        PendingWarnedJob: {
+            /** @description What was ignored, or is probably not meant. */
+            warnings: string[];
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "pending";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job, and what its user should know. */
+        RunningWarnedJob: {
+            /** @description What was ignored, or is probably not meant. */
+            warnings: string[];
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "running";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["RunningResult"];
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job, and what its user should know. */
+        CompletedWarnedJob: {
+            /** @description What was ignored, or is probably not meant. */
+            warnings: string[];
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "completed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["CompletedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
+        /** @description A job, and what its user should know. */
+        FailedWarnedJob: {
+            /** @description What was ignored, or is probably not meant. */
+            warnings: string[];
+            id: string;
+            tenantId: string;
+            type: string;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            status: "failed";
+            payload: components["schemas"]["JobPayload"];
+            /** @description Texts of your own by name, such as an order number: at most 20, listed jobs can be filtered by them. */
+            metadata?: {
+                [key: string]: string;
+            };
+            /** @description As our workers write it. A worker that is not ours may leave fields out and add others; null where it sent none. */
+            result?: components["schemas"]["FailedResult"] | null;
+            costTok?: number | null;
+            startedAt?: string | null;
+            finishedAt?: string | null;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            createdAt: string;
+            /**
+             * Format: date-time
+             * @example 2025-01-15T10:30:00.000Z
+             */
+            updatedAt: string;
+            /** @description Name of the configuration that it trains. */
+            loraConfigName?: string | null;
+            /** @description Base model that it trains on. */
+            modelName?: string | null;
+            /** @description Folder of its dataset. */
+            datasetPath?: string | null;
+            /** @description What a running job is doing: starting, checking, loading, training, exporting, ... */
+            stage?: string | null;
+            /** @description Why a pending job is not running yet. */
+            waiting?: string | null;
+            /** @description On a cluster: place of a pending job among the tenant's own; 1 is the next. */
+            queuePosition?: number | null;
+            /** @description On a cluster: when a pending job starts, if others take as long as jobs did lately. */
+            estimatedStart?: string | null;
+            /** @default false */
+            cancelRequested?: boolean;
+            /** @description The job whose training this one goes on with. */
+            retryOf?: string | null;
+        };
     };
     responses: {
         /** @description Something in the request cannot be used, or cannot be done now. */
@@ -1945,6 +2711,8 @@ export interface components {
                  * @example {
                  *       "statusCode": 400,
                  *       "message": "Validation failed",
+                 *       "code": "validation",
+                 *       "remedy": "Correct each field that is named; its message says what it may be.",
                  *       "errors": {
                  *         "fieldErrors": {
                  *           "learningRate": [
@@ -1971,7 +2739,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 401,
-                 *       "message": "The header x-tenant-id is missing"
+                 *       "message": "The header x-tenant-id is missing",
+                 *       "code": "unauthorized",
+                 *       "remedy": "Send `x-tenant-id` in development, `Authorization: Bearer` with a key or a token in production."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -1991,6 +2761,7 @@ export interface components {
                  * @example {
                  *       "statusCode": 403,
                  *       "message": "The credential's scope 'read' does not allow changing what the tenant owns: that needs the scope 'full'.",
+                 *       "code": "forbidden",
                  *       "remedy": "Send a credential with that scope; the operator makes one with `influencerai keys create`."
                  *     }
                  */
@@ -2010,7 +2781,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 404,
-                 *       "message": "Job 0198f3a1-5c00-7000-8000-00000000000c not found"
+                 *       "message": "Job 0198f3a1-5c00-7000-8000-00000000000c not found",
+                 *       "code": "not_found",
+                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2030,7 +2803,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 405,
-                 *       "message": "This route has no such method"
+                 *       "message": "This route has no such method",
+                 *       "code": "method_not_allowed",
+                 *       "remedy": "Use one of the methods in the header Allow."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2050,6 +2825,8 @@ export interface components {
                  * @example {
                  *       "statusCode": 409,
                  *       "message": "LoRA config with name 'My Influencer SDXL Balanced' already exists",
+                 *       "code": "conflict",
+                 *       "remedy": "Read what exists already, which the message and `id` name, and decide what to keep.",
                  *       "id": "0198f3a1-5c00-7000-8000-00000000000b"
                  *     }
                  */
@@ -2069,7 +2846,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 413,
-                 *       "message": "The body is too large"
+                 *       "message": "The body is too large",
+                 *       "code": "too_large",
+                 *       "remedy": "Send less, or raise the limit in the server's settings."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2089,7 +2868,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 429,
-                 *       "message": "Too many requests in this minute"
+                 *       "message": "Too many requests in this minute",
+                 *       "code": "too_many",
+                 *       "remedy": "Wait as long as `Retry-After` says; the clients do so by themselves."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2108,7 +2889,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 500,
-                 *       "message": "Internal server error"
+                 *       "message": "Internal server error",
+                 *       "code": "internal",
+                 *       "remedy": "See the server's log: it has the request by the header X-Request-Id."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2128,7 +2911,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 503,
-                 *       "message": "The database does not answer"
+                 *       "message": "The database does not answer",
+                 *       "code": "store",
+                 *       "remedy": "Check that the database runs and has room. Running jobs go on, and are recorded when it is back."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2147,7 +2932,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 416,
-                 *       "message": "The range is not in the file"
+                 *       "message": "The range is not in the file",
+                 *       "code": "range",
+                 *       "remedy": "Ask for a range inside of the file, or for the whole file."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2166,7 +2953,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 404,
-                 *       "message": "Dataset 0198f3a1-5c00-7000-8000-00000000000a not found"
+                 *       "message": "Dataset 0198f3a1-5c00-7000-8000-00000000000a not found",
+                 *       "code": "not_found",
+                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2185,7 +2974,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 404,
-                 *       "message": "LoRA config 0198f3a1-5c00-7000-8000-00000000000b not found"
+                 *       "message": "LoRA config 0198f3a1-5c00-7000-8000-00000000000b not found",
+                 *       "code": "not_found",
+                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2226,6 +3017,12 @@ export interface operations {
                 status?: "pending" | "running" | "completed" | "failed" | "cancelled";
                 /** @description Only jobs of this type. */
                 type?: string;
+                /** @description Only jobs on this dataset. */
+                datasetId?: string;
+                /** @description Only jobs of this stored configuration. */
+                loraConfigId?: string;
+                /** @description Only jobs whose metadata has this `key:value`, such as `orderId:A-17`; repeated: all of them. */
+                metadata?: string[];
                 sortBy?: "createdAt" | "updatedAt";
             };
             header?: never;
@@ -2278,6 +3075,13 @@ export interface operations {
                      *           "finishedAt": "2025-01-15T13:06:00.000Z",
                      *           "createdAt": "2025-01-15T11:30:00.000Z",
                      *           "updatedAt": "2025-01-15T13:06:00.000Z",
+                     *           "metadata": {
+                     *             "orderId": "A-17"
+                     *           },
+                     *           "loraConfigName": "My Influencer SDXL Balanced",
+                     *           "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *           "datasetPath": "data/datasets/my-influencer",
+                     *           "stage": null,
                      *           "waiting": null,
                      *           "cancelRequested": false,
                      *           "retryOf": null
@@ -2369,6 +3173,13 @@ export interface operations {
                      *       "finishedAt": null,
                      *       "createdAt": "2025-01-15T11:30:00.000Z",
                      *       "updatedAt": "2025-01-15T11:30:00.000Z",
+                     *       "metadata": {
+                     *         "orderId": "A-17"
+                     *       },
+                     *       "loraConfigName": "My Influencer SDXL Balanced",
+                     *       "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *       "datasetPath": "data/datasets/my-influencer",
+                     *       "stage": null,
                      *       "waiting": null,
                      *       "cancelRequested": false,
                      *       "retryOf": null,
@@ -2498,6 +3309,13 @@ export interface operations {
                      *       "finishedAt": "2025-01-15T13:06:00.000Z",
                      *       "createdAt": "2025-01-15T11:30:00.000Z",
                      *       "updatedAt": "2025-01-15T13:06:00.000Z",
+                     *       "metadata": {
+                     *         "orderId": "A-17"
+                     *       },
+                     *       "loraConfigName": "My Influencer SDXL Balanced",
+                     *       "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *       "datasetPath": "data/datasets/my-influencer",
+                     *       "stage": null,
                      *       "waiting": null,
                      *       "cancelRequested": false,
                      *       "retryOf": null,
@@ -2633,6 +3451,13 @@ export interface operations {
                      *       "finishedAt": null,
                      *       "createdAt": "2025-01-15T11:30:00.000Z",
                      *       "updatedAt": "2025-01-15T11:45:00.000Z",
+                     *       "metadata": {
+                     *         "orderId": "A-17"
+                     *       },
+                     *       "loraConfigName": "My Influencer SDXL Balanced",
+                     *       "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *       "datasetPath": "data/datasets/my-influencer",
+                     *       "stage": "training",
                      *       "waiting": null,
                      *       "cancelRequested": false,
                      *       "retryOf": null,
@@ -2691,15 +3516,27 @@ export interface operations {
                      *       "status": "failed",
                      *       "result": {
                      *         "error": "Cancelled",
+                     *         "code": "cancelled",
+                     *         "remedy": "Retry the job to go on from its last state.",
                      *         "cancelled": true,
                      *         "epoch": 3,
-                     *         "partialCheckpoints": []
+                     *         "partialCheckpoints": [
+                     *           "my-influencer-v1-epoch-1.safetensors",
+                     *           "my-influencer-v1-epoch-2.safetensors"
+                     *         ]
                      *       },
                      *       "costTok": null,
                      *       "startedAt": "2025-01-15T11:31:00.000Z",
                      *       "finishedAt": "2025-01-15T11:45:00.000Z",
                      *       "createdAt": "2025-01-15T11:30:00.000Z",
                      *       "updatedAt": "2025-01-15T11:45:00.000Z",
+                     *       "metadata": {
+                     *         "orderId": "A-17"
+                     *       },
+                     *       "loraConfigName": "My Influencer SDXL Balanced",
+                     *       "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *       "datasetPath": "data/datasets/my-influencer",
+                     *       "stage": null,
                      *       "waiting": null,
                      *       "cancelRequested": true,
                      *       "retryOf": null
@@ -2764,6 +3601,13 @@ export interface operations {
                      *       "finishedAt": null,
                      *       "createdAt": "2025-01-15T11:30:00.000Z",
                      *       "updatedAt": "2025-01-15T11:30:00.000Z",
+                     *       "metadata": {
+                     *         "orderId": "A-17"
+                     *       },
+                     *       "loraConfigName": "My Influencer SDXL Balanced",
+                     *       "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *       "datasetPath": "data/datasets/my-influencer",
+                     *       "stage": null,
                      *       "waiting": null,
                      *       "cancelRequested": false,
                      *       "retryOf": "0198f3a1-5c00-7000-8000-00000000000c",
@@ -3033,6 +3877,48 @@ export interface operations {
             404: components["responses"]["JobsNotFound"];
             405: components["responses"]["MethodNotAllowed"];
             416: components["responses"]["RangeNotSatisfiable"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    get_sample_thumbnail: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id.
+                 * @example 0198f3a1-5c00-7000-8000-00000000000c
+                 */
+                id: string;
+                /**
+                 * @description The file's name.
+                 * @example my-influencer-v1-final.safetensors
+                 */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description WebP. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": string;
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobsNotFound"];
+            405: components["responses"]["MethodNotAllowed"];
             429: components["responses"]["TooManyRequests"];
             500: components["responses"]["UnexpectedError"];
             503: components["responses"]["Unavailable"];
@@ -4057,6 +4943,113 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    list_models: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "name": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *           "available": true,
+                     *           "alias": false,
+                     *           "hubId": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *           "family": "sdxl",
+                     *           "layout": "diffusers",
+                     *           "size": 6938040682,
+                     *           "path": "models/stabilityai/stable-diffusion-xl-base-1.0",
+                     *           "problem": null,
+                     *           "remedy": null
+                     *         },
+                     *         {
+                     *           "name": "sd15",
+                     *           "available": false,
+                     *           "alias": true,
+                     *           "hubId": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+                     *           "problem": "There is no base model 'sd15'.",
+                     *           "remedy": "Copy the model to models/stable-diffusion-v1-5/stable-diffusion-v1-5."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["BaseModels"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    list_presets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["X-Request-Id"];
+                    "X-RateLimit-Limit": components["headers"]["X-RateLimit-Limit"];
+                    "X-RateLimit-Remaining": components["headers"]["X-RateLimit-Remaining"];
+                    "X-RateLimit-Reset": components["headers"]["X-RateLimit-Reset"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "data": [
+                     *         {
+                     *           "name": "balanced",
+                     *           "description": "What to start with.",
+                     *           "learningRate": 0.0001,
+                     *           "epochs": 20,
+                     *           "batchSize": 2,
+                     *           "networkDim": 16,
+                     *           "networkAlpha": 8,
+                     *           "meta": {
+                     *             "optimizer": "AdamW8bit",
+                     *             "lrScheduler": "cosine",
+                     *             "minSnrGamma": 5,
+                     *             "imagesSeen": 2000
+                     *           }
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Presets"];
+                };
+            };
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            405: components["responses"]["MethodNotAllowed"];
+            429: components["responses"]["TooManyRequests"];
+            500: components["responses"]["UnexpectedError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     get_cluster: {
         parameters: {
             query?: never;
@@ -4618,6 +5611,13 @@ export interface operations {
                      *           "finishedAt": "2025-01-15T13:06:00.000Z",
                      *           "createdAt": "2025-01-15T11:30:00.000Z",
                      *           "updatedAt": "2025-01-15T13:06:00.000Z",
+                     *           "metadata": {
+                     *             "orderId": "A-17"
+                     *           },
+                     *           "loraConfigName": "My Influencer SDXL Balanced",
+                     *           "modelName": "stabilityai/stable-diffusion-xl-base-1.0",
+                     *           "datasetPath": "data/datasets/my-influencer",
+                     *           "stage": null,
                      *           "waiting": null,
                      *           "cancelRequested": false,
                      *           "retryOf": null
@@ -4661,7 +5661,7 @@ export interface operations {
                      *       "status": "ok"
                      *     }
                      */
-                    "application/json": unknown;
+                    "application/json": components["schemas"]["Health"];
                 };
             };
         };

@@ -36,41 +36,51 @@ export type RenamedFile = Sent<Schemas["RenamedFile"]>;
 
 export type LoraConfigDraft = Schemas["LoraConfigDraft"];
 export type LoraConfigChange = Schemas["LoraConfigChange"];
-export type LoraConfig = Sent<Schemas["LoraConfigRecord"]>;
+export type TrainingOptions = Schemas["TrainingOptions"];
+/** A stored configuration; its `meta` is what was sent. */
+export type LoraConfig = Omit<Sent<Schemas["LoraConfigRecord"]>, "meta"> & { meta: TrainingOptions };
 export type LoraConfigQuery = Filters<"list_lora_configs"> & Paging;
 
 /** How far a running job is. */
-export interface JobProgress {
-  currentEpoch: number;
-  totalEpochs: number;
-  loss?: number;
-  /** Such as "45 minutes". */
-  estimatedTimeRemaining?: string;
-  estimatedSecondsRemaining?: number;
-  step?: number;
-  totalSteps?: number;
-}
+export type JobProgress = Schemas["JobProgress"];
+type Results = {
+  pending: Schemas["RunningResult"];
+  running: Schemas["RunningResult"];
+  completed: Schemas["CompletedResult"];
+  failed: Schemas["FailedResult"];
+};
+/** The fields of a result by name, of whatever status. */
+type ResultField = Named<Schemas["RunningResult"]> | Named<Schemas["CompletedResult"]> | Named<Schemas["FailedResult"]>;
+type Named<T> = keyof { [Name in keyof T as string extends Name ? never : Name]: T[Name] };
+/** A result that is known to lack the fields of the others, so that each can be read before the status is. */
+type ResultOf<Status extends keyof Results> = Results[Status] & {
+  [Name in Exclude<ResultField, Named<Results[Status]>>]?: undefined;
+};
 
-/** What a job has to show: its progress while it runs, its files when it is completed, its error when it failed. */
-export interface JobResult {
-  progress?: JobProgress;
-  loraPath?: string;
-  checkpoints?: string[];
-  finalLoss?: number;
-  trainingTimeMinutes?: number;
-  error?: string;
-  epoch?: number;
-  partialCheckpoints?: string[];
-  cancelled?: boolean;
-  [more: string]: unknown;
-}
+export type RunningResult = ResultOf<"running">;
+export type CompletedResult = ResultOf<"completed">;
+export type FailedResult = ResultOf<"failed">;
+/** The result of a job of whatever status. */
+export type JobResult = RunningResult | CompletedResult | FailedResult;
+
+/** A job, of which the status says which result it has; its `payload` is what was sent. */
+type SentJob<Job> = Job extends { payload: infer Payload; result?: infer Result; status: keyof Results }
+  ? Sent<Omit<Job, "payload" | "result">> & {
+      payload: Payload;
+      result: ResultOf<Job["status"]> | Extract<Result, null>;
+    }
+  : never;
 
 export type JobDraft = Schemas["JobDraft"];
 export type JobChange = Schemas["JobChange"];
-export type Job = Omit<Sent<Schemas["Job"]>, "result"> & { result: JobResult | null };
-export type JobDetail = Omit<Sent<Schemas["JobDetail"]>, "result"> & { result: JobResult | null };
+export type Job = SentJob<Schemas["Job"]>;
+export type JobDetail = SentJob<Schemas["JobDetail"]>;
 export type JobStatus = Job["status"];
-export type JobQuery = Filters<"list_jobs"> & Paging;
+export type JobQuery = Omit<Filters<"list_jobs">, "metadata"> &
+  Paging & {
+    /** Only jobs whose metadata has all of these. */
+    metadata?: Record<string, string>;
+  };
 export type JobSeries = Sent<Schemas["JobSeries"]>;
 export type JobEvent = Sent<Schemas["JobEvent"]>;
 export type JobMetric = Sent<Schemas["JobMetric"]>;
@@ -79,13 +89,14 @@ export type Preflight = Sent<Schemas["Preflight"]>;
 export type SeriesQuery = NonNullable<operations["get_job_series"]["parameters"]["query"]>;
 
 /** A job that runs, with its progress. */
-export type RunningJob = Omit<JobDetail, "result" | "status"> & {
-  status: "running";
-  result: JobResult & { progress: JobProgress };
+export type RunningJob = Extract<JobDetail, { status: "running" }> & {
+  result: { progress: JobProgress & { currentEpoch: number; totalEpochs: number } };
 };
 
 /** A job that is completed, with its result. */
-export type CompletedJob = Omit<JobDetail, "result" | "status"> & { status: "completed"; result: JobResult };
+export type CompletedJob = Extract<JobDetail, { status: "completed" }> & { result: CompletedResult };
 
 export type Cluster = Sent<Schemas["Cluster"]>;
 export type Readiness = Sent<Schemas["Readiness"]>;
+export type BaseModelEntry = Sent<Schemas["BaseModelEntry"]>;
+export type Preset = Omit<Sent<Schemas["Preset"]>, "meta"> & { meta: TrainingOptions };

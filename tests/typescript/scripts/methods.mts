@@ -176,6 +176,7 @@ async function jobs(config: LoraConfig): Promise<void> {
   assert.deepEqual(await client.jobs.artifacts(first.id), []);
   assert.deepEqual(await client.jobs.download(first.id, { to: "nothing" }), []);
   await thrown(NotFoundError, client.jobs.artifact(first.id, "a.safetensors"));
+  await thrown(NotFoundError, client.jobs.thumbnail(first.id, "a.png"));
 
   await failures(await client.jobs.create(draft));
   assert.equal((await client.jobs.series({ window: "day", buckets: 2 })).data.at(-1)?.completed, 1);
@@ -202,6 +203,9 @@ async function failures(job: Job): Promise<void> {
 async function others(): Promise<void> {
   assert(Array.isArray((await client.cluster()).nodes));
   assert.equal((await client.readiness()).status, "ready");
+  const available = (await client.models()).filter((model) => model.available).map((model) => model.name);
+  assert.deepEqual(available, ["influencerai/tiny-avatars"]);
+  assert.equal((await client.presets())[1]?.meta.optimizer, "AdamW8bit");
   const nobody = new InfluencerAIClient({ baseUrl: `${baseUrl}/` });
   assert.equal((await thrown(AuthenticationError, nobody.jobs.list())).statusCode, 401);
   for (const id of ["", ".", ".."]) {

@@ -1,4 +1,4 @@
-"""Planner: what a job needs of a node, by its configuration, its base model, and what an earlier attempt has fixed."""
+"""Needs: what a job needs of a node, by its configuration, its base model, and what an earlier attempt has fixed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from influencerai.basemodel import find_base_model, unet_size
+from influencerai.basemodel.search import ALIASES
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
 from influencerai.planning.execution import DeviceFacts, DeviceKind, execution_plan
 from influencerai.planning.ways import Way, ways_to_train
 from influencerai.settings import Settings
-from influencerai.store.turns import PendingJob
 
 _UNKNOWN_FAMILY = "unknown"
 UNPLANNABLE = json.dumps({"cpu": []})
 """The plan of a job that cannot be planned: no way to train it."""
 
 
-def plan_needs(job: PendingJob, settings: Settings) -> str:
-    """The ways to train the job, by kind of device, as JSON. Reads the base model's configuration and headers."""
-    config = LoraConfig.parse(job.snapshot["config"])
+def plan_needs(config: LoraConfig, settings: Settings, *, plan: Mapping[str, Any] | None = None) -> str:
+    """The ways to train a job, by kind of device, as JSON. Reads the base model's configuration and headers.
+
+    `plan` is what an earlier attempt has frozen.
+    """
     family, parameters = _size(config.model_name, settings)
     kinds: tuple[DeviceKind, ...] = ("cuda", "cpu")
     frozen = None
-    if job.plan is not None:
-        frozen = job.plan["spec"]["plan"]
-        kinds = (job.plan.get("kind") or frozen["device"],)
+    if plan is not None:
+        frozen = plan["spec"]["plan"]
+        kinds = (plan.get("kind") or frozen["device"],)
     elif settings.device != "auto":
         kinds = (settings.device,)
     found: dict[str, Any] = {}
@@ -46,7 +48,7 @@ def plan_needs(job: PendingJob, settings: Settings) -> str:
             gpus=None if frozen is None else frozen.get("worldSize", 1),
             fixed=None if frozen is None else (frozen["microBatch"], frozen["gradientCheckpointing"]),
         )
-        found[kind] = [way.to_document() for way in (*_on_the_same(ways, job.plan), *ways)]
+        found[kind] = [way.to_document() for way in (*_on_the_same(ways, plan), *ways)]
     return json.dumps(found)
 
 
@@ -76,7 +78,8 @@ def _size(name: str, settings: Settings) -> tuple[str, int | None]:
     with suppress(InfluencerAIError, OSError):
         base = find_base_model(name, models_dirs=settings.models_dirs, as_path=False)
         return base.family, unet_size.count_parameters(base)
-    return _UNKNOWN_FAMILY, None
+    alias = next((short for short, known in ALIASES.items() if name in (short, known.hub_id)), None)
+    return alias or _UNKNOWN_FAMILY, None
 
 
 def _precision(config: LoraConfig, kind: DeviceKind) -> Literal["fp32", "bf16", "fp16"]:

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from influencerai.cluster.planner import plan_needs, ways_on
 from influencerai.demo.characters import MODEL_ID
 from influencerai.planning.placement import Capacity, Device, Holding, Node, best_place
+from influencerai.preflight.needs import plan_needs, ways_on
 from influencerai.settings import Settings
-from influencerai.store.turns import PendingJob
 from tests.training_runs import make_config
 
 
 def needs(*, plan: dict[str, Any] | None = None, settings: dict[str, Any] | None = None, **config: Any) -> str:
     made = make_config(config.pop("model", MODEL_ID), **{"name": "x", "batchSize": 4, **config})
-    job = PendingJob(id="1", tenant="ann", snapshot={"config": made.to_wire()}, plan=plan)
-    return plan_needs(job, Settings(threads=3, **(settings or {})))
+    return plan_needs(made, Settings(threads=3, **(settings or {})), plan=plan)
 
 
 def frozen(kind: str | None, **plan: Any) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+"""Feasibility: whether any node of the cluster could ever take a job, asked before the job waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from influencerai.domain import LoraConfig
+from influencerai.errors import InfluencerAIError
+from influencerai.planning.placement import Capacity
+from influencerai.planning.shortfall import never_starts
+from influencerai.preflight.needs import plan_needs, ways_on
+from influencerai.settings import Settings
+from influencerai.store.nodes import NodeState
+
+
+async def impossibility(config: LoraConfig, seen: Sequence[NodeState], settings: Settings) -> str | None:
+    """Why no ready node could ever take a job of this configuration; None where one could, or there is no cluster."""
+    nodes = [state.node for state in seen if state.problem is None and not state.is_draining]
+    if not nodes:
+        return None
+    try:
+        needs = await asyncio.to_thread(plan_needs, config, settings)
+    except (InfluencerAIError, OSError):  # of which the base model's own warning tells
+        return None
+    options = [way.needs for way in ways_on(needs, has_gpus=any(node.devices for node in nodes))]
+    capacity = Capacity(nodes)
+    if not options or any(capacity.could_ever(option) for option in options):
+        return None
+    return never_starts(nodes, options)
