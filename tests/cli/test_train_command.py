@@ -106,7 +106,7 @@ def test_the_end_names_its_numbers_and_the_commands_that_show_the_file(invoke: I
     assert best is not None
     lines = result.stdout.splitlines()
     assert lines[0] == "LoRA: data/loras/end/end-final.safetensors"
-    assert lines[1] == (
+    assert lines[2] == (
         f"Mean loss of the last epoch {run.result.final_loss:.4f}; validation loss {run.result.validation_loss:.4f}"
     )
     assert any(line.startswith(f"Validation was lowest at epoch {best.epoch}") for line in lines)
