@@ -33,12 +33,14 @@ def usage_routes(service: Service) -> APIRouter:
         """Every tenant with its usage and quotas, and the bytes of the cache that they share."""
         return answer(await usage.of_all(refresh=query.refresh))
 
-    @router.get(f"{ADMIN_PATH}/tenants/{{tenant}}", response_model=Usage, responses=errors(400))
+    @router.get(f"{ADMIN_PATH}/tenants/{{tenant}}", response_model=Usage, responses=errors(400, 404))
     async def get_tenant(admin: Admin, tenant: str, query: Annotated[UsageQuery, Query()]) -> Response:
         """The usage and quotas of one tenant."""
         return answer(await usage.of(tenant, max_age=0 if query.refresh else None))
 
-    @router.patch(f"{ADMIN_PATH}/tenants/{{tenant}}/quotas", response_model=WarnedUsage, responses=errors(400, 413))
+    @router.patch(
+        f"{ADMIN_PATH}/tenants/{{tenant}}/quotas", response_model=WarnedUsage, responses=errors(400, 404, 413)
+    )
     async def set_quotas(admin: Admin, tenant: str, change: QuotaChange, sent: SentBody) -> Response:
         """Set quotas of one tenant: a number, null for no limit, or "default"; absent ones stay."""
         await quotas.change(tenant, change.changes())
