@@ -26,10 +26,17 @@ def all_commands() -> dict[str, click.Command]:
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        if isinstance(command, click.Group):
-            found |= {f"{name} {inner}": child for inner, child in command.commands.items()}
-        else:
-            found[name] = command
+        found |= commands_of(name, command)
+    return found
+
+
+def commands_of(words: str, command: click.Command) -> dict[str, click.Command]:
+    """The command, or those of a group and of the groups in it, by their words."""
+    if not isinstance(command, click.Group):
+        return {words: command}
+    found: dict[str, click.Command] = {}
+    for name, inner in command.commands.items():
+        found |= commands_of(f"{words} {name}", inner)
     return found
 
 

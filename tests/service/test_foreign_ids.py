@@ -46,6 +46,7 @@ NOT_A_TENANTS = {
     "event_streams.open_streams",
     "health.readiness",
     "health.figures",
+    "health.close",
     "keys.create",
     "keys.list",
     "keys.revoke",
@@ -63,9 +64,9 @@ NOT_A_TENANTS = {
     "quotas.uploading",
 }
 """For the process or its operator; no route lends them to a tenant."""
-OF_ITS_OWN = {"datasets.look_again", "datasets.folder"}
+OF_ITS_OWN = {"datasets.look_again", "datasets.look_soon", "datasets.opened"}
 """Given a dataset that a method above has found."""
-OWN_VIEW = {"cluster.show", "usage.of"}
+OWN_VIEW = {"cluster.show", "usage.of", "event_streams.check_room"}
 """A tenant's part of what is shared; tested in tests/serve/test_cluster.py."""
 Call = Callable[[Service, str, dict[str, str]], Any]
 LISTS: dict[str, Call] = {
@@ -80,6 +81,7 @@ CREATES: dict[str, Call] = {
 }
 BY_ID: dict[str, Call] = {
     "datasets.get": lambda s, t, ids: s.datasets.get(t, ids["dataset"]),
+    "datasets.find": lambda s, t, ids: s.datasets.find(t, ids["dataset"]),
     "datasets.set_status": lambda s, t, ids: s.datasets.set_status(t, ids["dataset"], "ready", actor=t),
     "datasets.update": lambda s, t, ids: s.datasets.update(t, ids["dataset"], meta={"a": 1}),
     "datasets.report": lambda s, t, ids: s.datasets.report(t, ids["dataset"], refresh=True),
@@ -89,6 +91,7 @@ BY_ID: dict[str, Call] = {
         t, ids["dataset"], [("a.png", io.BytesIO(b"x"))], captions={}
     ),
     "dataset_images.list": lambda s, t, ids: s.dataset_images.list(t, ids["dataset"], ImageQuery()),
+    "dataset_images.upload_limit": lambda s, t, ids: s.dataset_images.upload_limit(t, ids["dataset"]),
     "dataset_images.thumbnail": lambda s, t, ids: s.dataset_images.thumbnail(t, ids["dataset"], "0.png"),
     "dataset_images.write_caption": lambda s, t, ids: s.dataset_images.write_caption(t, ids["dataset"], "0.png", "x"),
     "lora_configs.get": lambda s, t, ids: s.lora_configs.get(t, ids["config"]),
