@@ -16,13 +16,15 @@ from influencerai.planning import BatchPlan, ResourceEstimate, estimate, exposur
 from influencerai.settings import Settings
 
 
-def show_preflight(resolved: ResolvedConfig, dataset: str, *, settings: Settings, strict: bool, as_json: bool) -> None:
+def show_preflight(
+    resolved: ResolvedConfig, dataset: str, *, settings: Settings, init_from: str | None, strict: bool, as_json: bool
+) -> None:
     """Check dataset, model and device as a run does, and print what it would do and warn of.
 
     Raises:
         InfluencerAIError: what a run would be refused for; with `strict` also its warnings.
     """
-    images = check_training(resolved.config, dataset, settings=settings).dataset
+    images = check_training(resolved.config, dataset, settings=settings, init_from=init_from).dataset
 
     from influencerai.basemodel.unet_size import count_parameters
     from influencerai.train.trainer import Trainer

@@ -87,7 +87,7 @@ def train(
     if dry_run:
         from influencerai.cli.preflight import show_preflight
 
-        show_preflight(resolved, dataset, settings=settings, strict=strict, as_json=as_json)
+        show_preflight(resolved, dataset, settings=settings, init_from=init_from, strict=strict, as_json=as_json)
         return DONE
 
     from influencerai.cli.training import run_training
