@@ -17,6 +17,8 @@ _HINTS = {
     "merge resize convert extract prune": (
         "There is no such tool for LoRA files yet; `influencerai sample --strength` shows a file at any strength."
     ),
+    "info inspect show metadata": "`influencerai lora info FILE` shows what is in a LoRA file.",
+    "model download pull": "`influencerai models` lists base models and downloads one.",
     "resume continue restart": (
         "`influencerai train DATASET ... --resume` goes on with an interrupted run of the same output folder."
     ),

@@ -257,7 +257,7 @@ def test_a_finished_run_has_its_loss_and_its_samples_as_pictures(root: Path, sd1
     assert f"Validation was lowest at epoch {lowest}" in best.sentence
     assert len(trainer(root, sd15).prepare("data/datasets/me").spec.samples) == 5, "no picture of the run is trained on"
 
-    again = {"meta": meta | {"validationSplit": 0.0}, "outputPath": "data/loras/again"}
+    again: dict[str, Any] = {"meta": meta | {"validationSplit": 0.0}, "outputPath": "data/loras/again"}
     more = trainer(root, sd15, epochs=1, **again).train("data/datasets/me", init_from=run.lora_path)
     with Image.open(more.output_dir / "samples.png") as sheet:
         record = json.loads(sheet.info["influencerai"])
