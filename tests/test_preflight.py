@@ -95,7 +95,7 @@ def test_plan_memory_and_time(tmp_path: Path) -> None:
         "imagesSeen": 10 * count,
         "saveEpochs": [2, 4],
         "validationImages": 0,
-        "buckets": [{"width": 128, "height": 128, "images": count}],
+        "buckets": [{"width": 128, "height": 128, "images": count, "leastKept": 1.0, "meanKept": 1.0}],
     }
     assert found.time.seconds == 5 * 2 * count / 8
     assert found.memory.gb == round(sum(found.memory.parts.values()), 1)

@@ -79,7 +79,12 @@ class LocalCheck:
     def _check(self, training: Training) -> Checked:
         settings = self._settings
         found = preflight(
-            training.config, settings.root / training.dataset, settings=settings, as_path=True, device=self._device
+            training.config,
+            settings.root / training.dataset,
+            settings=settings,
+            as_path=True,
+            follow_links=True,
+            device=self._device,
         )
         problems = list(found.errors)
         checked = Checked(

@@ -233,7 +233,7 @@ def seen_here(folder: Path) -> Seen:
     from influencerai.imageset import inspect_imageset
 
     taken = {file.name for files in local_folder(folder).batches for file in files}
-    found = [image for image in inspect_imageset(folder).images if image.path in taken]
+    found = [image for image in inspect_imageset(folder, follow_links=True).images if image.path in taken]
     return {_name_there(image.path): _seen(image.sha256, image.caption, image.caption_source) for image in found}
 
 

@@ -53,6 +53,7 @@ class LocalBatch:
             root / training.dataset,
             settings=self._settings,
             as_path=True,
+            follow_links=True,
             output_dir=root / output_path(config),
         ).preflight
         problems = list(found.errors)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from influencerai.cli.common import output_options
 from influencerai.cli.outcome import FAILED, print_result
 from influencerai.settings import Settings
+
+if TYPE_CHECKING:
+    from influencerai.imageset import ImageSetReport
+    from influencerai.planning import BatchPlan
+
+
+def _png(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """A click callback: refuse another format before anything is read."""
+    if path and path.suffix.lower() != ".png":
+        raise click.BadParameter(f"'{path}' does not end in .png.")
+    return path
 
 
 @click.group(short_help="Check a folder of pictures, or write a sample one.")
@@ -24,8 +38,9 @@ def dataset() -> None:
 Examples:
   influencerai dataset check data/datasets/me --trigger-word ohwx
   influencerai dataset check data/datasets/me --resolution 1024 --json
+  influencerai dataset check data/datasets/me --contact-sheet sheet.png
 \b
-Exits with 1 if a file or the folder has an error; warnings do not count."""
+Exits with 1 if a file or the folder has an error; with --strict also if there is a warning."""
 )
 @click.argument("dataset")
 @click.option("--trigger-word", help="Word that every caption should have; captions images that have none.")
@@ -33,6 +48,21 @@ Exits with 1 if a file or the folder has an error; warnings do not count."""
 @click.option("--batch-size", type=click.IntRange(1, 64), default=1, show_default=True, help="Images per pass.")
 @click.option("--repeats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Times per epoch.")
 @click.option("--epochs", type=click.IntRange(1, 1000), default=10, show_default=True, help="Passes over all.")
+@click.option(
+    "--aspect-ratio-buckets/--no-aspect-ratio-buckets",
+    default=True,
+    show_default=True,
+    help="Train each image in a size near its own shape.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    callback=_png,
+    metavar="PNG",
+    help="Draw all images into one picture.",
+)
+@click.option("--verbose", is_flag=True, help="Name every file of each finding.")
+@click.option("--strict", is_flag=True, help="Let warnings count as errors.")
 @output_options
 def check(
     *,
@@ -42,6 +72,10 @@ def check(
     batch_size: int,
     repeats: int,
     epochs: int,
+    aspect_ratio_buckets: bool,
+    contact_sheet: Path | None,
+    verbose: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Say what is wrong with which file in DATASET, and how many steps a training on it takes."""
@@ -57,6 +91,7 @@ def check(
         trigger_word=trigger_word,
         resolution=resolution,
         max_pixels=settings.max_image_pixels,
+        follow_links=True,
     )
     plan = None
     if report.usable and not report.errors:
@@ -66,18 +101,42 @@ def check(
             epochs=epochs,
             resolution=resolution,
             batch_size=batch_size,
-            meta={"repeats": repeats},
+            meta={"repeats": repeats, "aspectRatioBuckets": aspect_ratio_buckets},
         )
         plan = BatchPlan(Outline(config=config, options=config.options, samples=samples(report)))
+    if contact_sheet:
+        _draw_contact_sheet(report, plan, to=contact_sheet, settings=settings)
     if as_json:
-        print_result({"dataset": report.to_wire(), "plan": plan_document(plan) if plan else None})
+        document = {"dataset": report.to_wire(), "plan": plan_document(plan) if plan else None}
+        print_result({**document, **({"contactSheet": str(contact_sheet)} if contact_sheet else {})})
     else:
         console = standard_output()
-        print_findings(console, report)
+        print_findings(console, report, verbose=verbose)
         if plan:
             print_plan(console, plan)
-    if report.error_count:
+        if contact_sheet:
+            click.echo(f"Contact sheet: {contact_sheet}")
+    has_warning = report.warning_count or (plan and plan.warnings)
+    if report.error_count or (strict and has_warning):
         click.get_current_context().exit(FAILED)
+
+
+def _draw_contact_sheet(report: ImageSetReport, plan: BatchPlan | None, *, to: Path, settings: Settings) -> None:
+    """Write the contact sheet of an inspected dataset.
+
+    Raises:
+        DatasetError: there is no image to draw.
+        InfluencerAIError: the file system refuses.
+    """
+    from influencerai import artifacts
+    from influencerai.errors import DatasetError
+    from influencerai.imageset.contact_sheet import contact_sheet
+
+    if not report.images:
+        raise DatasetError(f"{report.folder} cannot be drawn: {' '.join(report.errors)}")
+    crops = {image.path: plan.crop(index) for index, image in enumerate(report.usable)} if plan else {}
+    sheet = contact_sheet(Path(report.folder), report.images, crops=crops, max_pixels=settings.max_image_pixels)
+    artifacts.write_atomic(to, sheet)
 
 
 @dataset.command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,8 +15,11 @@ if TYPE_CHECKING:
     from influencerai.imageset import ImageSetReport
 
 
-def print_findings(console: Console, report: ImageSetReport) -> None:
-    """Every error, warning and note once, with the files that it is about; then the counts."""
+def print_findings(console: Console, report: ImageSetReport, *, verbose: bool = False) -> None:
+    """Every error, warning and note once, with the files that it is about; then the counts.
+
+    With `verbose` all files are named, also those that are not part of the dataset.
+    """
     from influencerai.imageset import listed
 
     findings = [("error", text, "") for text in report.errors]
@@ -33,10 +35,22 @@ def print_findings(console: Console, report: ImageSetReport) -> None:
         table = Table("level", "file", "finding", box=None, pad_edge=False)
         styles = {"error": "red", "warning": "yellow", "note": "dim"}
         for (level, text), paths in rows.items():
-            files = listed(paths, shown=1)
-            table.add_row(f"[{styles[level]}]{level}", escape(visible(files)), escape(visible(text)))
+            files = "\n".join(paths) if verbose else listed(paths, shown=1)
+            shown = "\n".join(escape(visible(file)) for file in files.split("\n"))
+            table.add_row(f"[{styles[level]}]{level}", shown, escape(visible(text)))
         console.print(table)
         console.print()
+    if verbose and report.left_out:
+        table = Table("not part of the dataset", "files", box=None, pad_edge=False)
+        for group in report.left_out:
+            table.add_row(f"{group.count} x {group.kind}", escape(visible(listed(group.paths, shown=len(group.paths)))))
+        console.print(table)
+        console.print()
+    left_out = [image.path for image in report.images if not image.usable]
+    if left_out:
+        console.print(
+            escape(visible(f"{len(left_out)} of {len(report.images)} images are left out: {listed(left_out)}."))
+        )
     console.print(
         f"{report.image_count} images, {report.usable_count} usable, {report.captioned_count} with a caption; "
         f"{_count(report.error_count, 'error')}, {_count(report.warning_count, 'warning')}",
@@ -46,10 +60,12 @@ def print_findings(console: Console, report: ImageSetReport) -> None:
 
 def print_plan(console: Console, plan: BatchPlan) -> None:
     """The sizes that the images are trained in, and the steps."""
-    sizes = _bucket_sizes(plan)
-    table = Table("size", "images", box=None, pad_edge=False)
-    for (width, height), count in sizes.items():
-        table.add_row(f"{width} x {height}", str(count))
+    table = Table("size", "images", "kept", box=None, pad_edge=False)
+    for size in plan.sizes:
+        kept = f"{size.mean_kept:.0%}"
+        if f"{size.least_kept:.0%}" != kept:
+            kept += f", at least {size.least_kept:.0%}"
+        table.add_row(f"{size.width} x {size.height}", str(size.images), kept)
     console.print()
     console.print(table)
     console.print()
@@ -72,17 +88,18 @@ def plan_document(plan: BatchPlan) -> dict[str, Any]:
         "imagesSeen": plan.total_images,
         "validationImages": len(plan.validation),
         "buckets": [
-            {"width": width, "height": height, "images": count}
-            for (width, height), count in _bucket_sizes(plan).items()
+            {
+                "width": size.width,
+                "height": size.height,
+                "images": size.images,
+                "leastKept": round(size.least_kept, 3),
+                "meanKept": round(size.mean_kept, 3),
+            }
+            for size in plan.sizes
         ],
+        "cropped": [{"path": path, "kept": round(share, 3)} for path, share in plan.cropped.items()],
         "warnings": list(plan.warnings),
     }
-
-
-def _bucket_sizes(plan: BatchPlan) -> dict[tuple[int, int], int]:
-    """Images per size, widest first."""
-    sizes = Counter((plan.bucket(index).width, plan.bucket(index).height) for index in plan.training)
-    return dict(sorted(sizes.items(), reverse=True))
 
 
 def _count(number: int, noun: str) -> str:

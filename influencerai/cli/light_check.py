@@ -41,7 +41,7 @@ def check_training(
     if init_from is not None and not (settings.root / init_from).exists():
         faults.append(CheckpointError(f"{settings.root / init_from} does not exist.", remedy=_INIT_FROM))
     raise_faults(faults)
-    found = examine(config, folder, settings=settings, as_path=True, output_dir=output)
+    found = examine(config, folder, settings=settings, as_path=True, follow_links=True, output_dir=output)
     raise_faults(found.faults)
     if strict:
         refuse_warnings([*warnings, *found.preflight.warnings])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""Formats that are read, in Pillow's spelling."""
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIC")
+"""Formats that are read."""
 
 
 def suffixes(names: str) -> frozenset[str]:
@@ -77,7 +77,7 @@ _MARKUP = (b"<!DOCTYPE html", b"<html", b"<HTML", b"<!doctype html")
 
 
 def sniff(head: bytes) -> str | None:
-    """The format that the first bytes of a file show, in Pillow's spelling for those in FORMATS."""
+    """The format that the first bytes of a file show, as FORMATS spells those that are read."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":

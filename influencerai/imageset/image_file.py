@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
 from influencerai.imageset.formats import FORMATS, sniff
+from influencerai.imageset.repair import png_size, repaired
 
 MAX_PIXELS = 8192 * 8192
 """Default cap on width x height. A Python process holds 4 bytes for each while it decodes."""
@@ -21,6 +25,7 @@ MAX_FILE_BYTES = 2**29
 MAX_JPEG_SCANS = 100
 """Each scan of a progressive JPEG passes over all pixels, and takes as little as 200 bytes; cameras use about 10."""
 
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,7 +41,7 @@ _TRANSPOSITIONS = {
 def load_rgb(source: Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An image as 8-bit RGB in sRGB, upright.
 
-    JPEG, PNG and WebP are told apart by content. The EXIF orientation is applied; an embedded colour profile
+    The formats are told apart by content. The EXIF orientation is applied; an embedded colour profile
     is converted to sRGB (one that cannot be read is ignored); transparency is laid on white; 16-bit samples
     keep their high byte; of an animation the first frame counts; CMYK JPEGs have Adobe's inverted polarity.
 
@@ -67,26 +72,37 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     if not data:
         raise DatasetError("The file is empty.")
     found = sniff(data)
-    if found not in FORMATS:
-        kind = f"a {found} file" if found else "no image"
+    if found not in FORMATS or not can_read(found):
+        kind = _kind(found) if found else "no image"
         raise DatasetError(f"This is {kind} by content.", remedy="Convert it to PNG, JPEG or WebP.")
     if found == "JPEG" and _has_too_many_scans(data):
         raise DatasetError(f"The JPEG has more than {MAX_JPEG_SCANS} scans.", remedy="Save it again.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise _too_many_pixels(max_pixels)
-        image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_many_pixels(max_pixels) from error
+        return _opened(data, max_pixels=max_pixels)
     except DatasetError:
         raise
     except Exception as error:  # On hostile bytes Pillow's plugins raise almost anything.
+        if isinstance(error, MemoryError):
+            raise DatasetError("The memory does not suffice for this image.", remedy="Scale it down.") from error
+        if not max(png_size(data)) or math.prod(png_size(data)) <= max_pixels:
+            for sound in repaired(data, format_=found):
+                with suppress(Exception):
+                    return _opened(sound, max_pixels=max_pixels)
         detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise DatasetError(f"The {found} data is truncated or corrupt{detail}.", remedy="Save it again.") from error
-    return image
+
+
+def _kind(format_: str) -> str:
+    """A format with its article."""
+    article = "an" if format_.startswith(("A", "O", "SVG")) else "a"
+    return f"{article} {format_}" if format_ == "web page" else f"{article} {format_} file"
+
+
+def can_read(format_: str) -> bool:
+    """Whether this installation decodes a format; HEIC and AVIF need libraries that not every build has."""
+    if format_ == "HEIC":
+        return _register_heif()
+    return format_ != "AVIF" or bool(features.check("avif"))
 
 
 def pixel_count(data: bytes) -> int:
@@ -94,15 +110,57 @@ def pixel_count(data: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if sniff(data) == "HEIC":
+                _register_heif()
+            image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
         return image.width * image.height
+    except Image.DecompressionBombError:
+        return 0  # It is refused at once.
     except Exception:  # On hostile bytes Pillow's plugins raise almost anything.
-        return 0
+        return math.prod(png_size(data))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) in pixels after EXIF orientation."""
     return (image.height, image.width) if _orientation(image) >= 5 else image.size
+
+
+def transposition_of(image: Image.Image) -> Image.Transpose | None:
+    """How the image becomes upright; None where it is."""
+    return _TRANSPOSITIONS.get(_orientation(image))
+
+
+def has_orientation(image: Image.Image) -> bool:
+    """Whether the file says which side is up; that of a HEIC is applied while it is decoded."""
+    try:
+        return image.format == "HEIF" or ExifTags.Base.Orientation in image.getexif()
+    except Exception:  # Broken EXIF does not make a picture unusable.
+        return False
+
+
+def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+    """The image, completely decoded; raises DatasetError for too many pixels, and whatever Pillow raises."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+        if image.width * image.height > max_pixels:
+            raise _too_many_pixels(max_pixels)
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_many_pixels(max_pixels) from error
+    return image
+
+
+@cache
+def _register_heif() -> bool:
+    """Make Pillow read HEIC, and return whether it does."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
 
 
 def _too_many_pixels(max_pixels: int) -> DatasetError:
@@ -127,7 +185,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    transposition = transposition_of(image)
     if transposition is None:
         return image
     upright = image.transpose(transposition)

@@ -18,6 +18,8 @@ from influencerai.imageset.folder import Listing, list_folder, read_file, read_h
 from influencerai.imageset.formats import IMAGE_SUFFIXES
 from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.imageset.left_out import left_out_files, left_out_findings, named
+from influencerai.imageset.outliers import Seen, outliers
+from influencerai.imageset.picture_facts import PictureFacts
 from influencerai.imageset.report import ImageReport, ImageSetReport, LeftOut, listed
 from influencerai.imageset.trigger_word import contains_trigger
 
@@ -74,7 +76,7 @@ def inspect_imageset(
     warnings += _alike_names(paths)
     if len(trained) < len(paths):
         warnings.append(f"{len(paths) - len(trained)} images are left out: their folder's name asks for 0 repeats.")
-    images = [
+    inspected = [
         _inspect(
             root,
             path,
@@ -86,7 +88,14 @@ def inspect_imageset(
         )
         for path in trained
     ]
-    images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in _with_first(images)]
+    found = _with_first(image for image, _ in inspected)
+    images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in found]
+    originals = {image.path for image in images if not image.duplicate_of}
+    odd_warnings, odd_notes = outliers(
+        [Seen(image.path, facts) for image, facts in inspected if facts and image.path in originals]
+    )
+    warnings += odd_warnings
+    notes += odd_notes
     images += [ImageReport(path=path, errors=(reason,)) for path, reason in listing.refused.items()]
     images.sort(key=lambda image: image.path)
     notes += captions.notes
@@ -149,7 +158,8 @@ def _inspect(
     max_pixels: int,
     inside: Path | None,
     decoding: Decoding,
-) -> ImageReport:
+) -> tuple[ImageReport, PictureFacts | None]:
+    """The report of one image without what depends on the others, and its facts where it can be used."""
     warnings = list(caption.warnings)
     has_trigger = contains_trigger(caption.text, trigger_word) if trigger_word else None
     if has_trigger is False:
@@ -171,14 +181,14 @@ def _inspect(
         if max(width, height) > MAX_SIDE_RATIO * min(width, height):
             raise DatasetError(f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}.")
     except DatasetError as error:
-        return found.model_copy(update={"errors": (str(error),), "warnings": ()})
+        return found.model_copy(update={"errors": (str(error),), "warnings": ()}), None
     named = IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower())
     if named != facts.format:
         warnings.append(f"The file is {facts.format} by content, which its name does not say.")
     if facts.is_animated:
         warnings.append("The file is an animation, of which the first frame is used.")
     update = {"format": facts.format, "width": width, "height": height, "warnings": tuple(warnings)}
-    return found.model_copy(update=update)
+    return found.model_copy(update=update), facts
 
 
 def _with_first(images: Iterable[ImageReport]) -> Iterator[tuple[ImageReport, str | None]]:

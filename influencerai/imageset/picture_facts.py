@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+from influencerai.imageset.appearance import Appearance, appearance
 from influencerai.imageset.formats import sniff
-from influencerai.imageset.image_file import decode, upright_size
+from influencerai.imageset.image_file import decode, has_orientation, transposition_of, upright_size
 from influencerai.imageset.report import ImageFormat
 
 
@@ -21,6 +22,9 @@ class PictureFacts:
     height: int
     """Pixels, after EXIF orientation."""
     is_animated: bool
+    has_orientation: bool
+    """Whether EXIF says which side is up."""
+    appearance: Appearance
 
 
 def picture_facts(data: bytes, *, max_pixels: int) -> PictureFacts:
@@ -32,6 +36,14 @@ def picture_facts(data: bytes, *, max_pixels: int) -> PictureFacts:
     image = decode(data, max_pixels=max_pixels)
     format_ = cast(ImageFormat, sniff(data))  # `decode` takes no other.
     width, height = upright_size(image)
-    # A JPEG's further pictures are its previews.
-    is_animated = format_ != "JPEG" and bool(getattr(image, "is_animated", False))
-    return PictureFacts(format=format_, width=width, height=height, is_animated=is_animated)
+    # Further pictures of a JPEG are its previews, those of a HEIC other shots.
+    is_animated = format_ not in ("JPEG", "HEIC") and bool(getattr(image, "is_animated", False))
+    transposition = transposition_of(image)
+    return PictureFacts(
+        format=format_,
+        width=width,
+        height=height,
+        is_animated=is_animated,
+        has_orientation=has_orientation(image),
+        appearance=appearance(image, transposition=transposition),
+    )

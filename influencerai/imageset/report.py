@@ -11,7 +11,7 @@ from influencerai.domain import SampleSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "AVIF", "HEIC"]
 CaptionSource = Literal[
     "txt",
     "metadata.jsonl",

@@ -16,6 +16,10 @@ from influencerai.domain import LoraConfig, SampleSpec, TrainingOptions, Trainin
 from influencerai.planning.buckets import Bucket, BucketPlan, Crop, resize_and_crop
 from influencerai.planning.learning import Amounts, learning_warnings
 
+MUCH_CUT = 1 / 3
+"""Share of an image that cropping may take before it is warned of."""
+_LISTED = 3
+
 
 @dataclass(frozen=True)
 class SampleRef:
@@ -44,6 +48,17 @@ class PlannedStep:
         for batch in self.batches:
             for start in range(0, len(batch), size):
                 yield batch[start : start + size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeUse:
+    """A size that images are trained in, how many, and how much of them cropping leaves, from 0 to 1."""
+
+    width: int
+    height: int
+    images: int
+    least_kept: float
+    mean_kept: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +107,30 @@ class BatchPlan:
         """How a sample becomes of its bucket's size."""
         spec = self._outline.samples[sample]
         return resize_and_crop(spec.width, spec.height, self.bucket(sample))
+
+    @cached_property
+    def sizes(self) -> tuple[SizeUse, ...]:
+        """The sizes of the images that are trained on, widest first."""
+        found = []
+        for bucket, members in sorted(self._members.items(), reverse=True):
+            kept = [self.crop(index).kept for index in members]
+            found.append(
+                SizeUse(
+                    width=bucket.width,
+                    height=bucket.height,
+                    images=len(members),
+                    least_kept=min(kept),
+                    mean_kept=sum(kept) / len(kept),
+                )
+            )
+        return tuple(found)
+
+    @cached_property
+    def cropped(self) -> dict[str, float]:
+        """The images that lose MUCH_CUT or more, by path, with the share that is kept; the smallest first."""
+        kept = {self._outline.samples[index].path: self.crop(index).kept for index in self.training}
+        cut = sorted((share, path) for path, share in kept.items() if share <= 1 - MUCH_CUT)
+        return {path: share for share, path in cut}
 
     def repeats(self, sample: int) -> int:
         """How often a sample is seen in one epoch."""
@@ -148,6 +187,14 @@ class BatchPlan:
         found = list(self.buckets.warnings)
         if self._outline.options.validation_split and not self.validation:
             found.append("validationSplit has no effect: there is only one image.")
+        if self.cropped:
+            shown = [f"{path} ({share:.0%} is kept)" for path, share in list(self.cropped.items())[:_LISTED]]
+            more = f" and {len(self.cropped) - _LISTED} more" if len(self.cropped) > _LISTED else ""
+            images = "1 image loses" if len(self.cropped) == 1 else f"{len(self.cropped)} images lose"
+            found.append(
+                f"{images} a third or more to cropping: {', '.join(shown)}{more}. Crop by hand, or allow more sizes "
+                "(aspectRatioBuckets, bucketMin, bucketMax)."
+            )
         amounts = Amounts(
             images=len(self._outline.samples),
             held_out=len(self.validation),

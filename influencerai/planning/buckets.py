@@ -33,6 +33,12 @@ class Crop:
     resized: tuple[int, int]
     box: tuple[int, int, int, int]
 
+    @property
+    def kept(self) -> float:
+        """Share of the image that is trained on, up to 1."""
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top) / (self.resized[0] * self.resized[1])
+
 
 class BucketPlan:
     """The sizes that a training uses.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -39,6 +38,7 @@ def preflight(
     *,
     settings: Settings,
     as_path: bool,
+    follow_links: bool = False,
     device: AssumedDevice | None = None,
     throughput: float | None = None,
     decoding: Decoding | None = None,
@@ -54,6 +54,7 @@ def preflight(
         dataset_dir: the folder of images.
         settings: of the machine that this runs on.
         as_path: whether the model's name may be a path; not for a name that a stranger chose.
+        follow_links: whether links in the dataset may leave it; not for a folder that a stranger filled.
         device: what the job will run on; by default this machine's, as far as it shows without torch.
         throughput: images per second of earlier jobs of the same family and resolution.
         decoding: limits that a process with several inspections shares.
@@ -63,6 +64,7 @@ def preflight(
         dataset_dir,
         settings=settings,
         as_path=as_path,
+        follow_links=follow_links,
         device=device,
         throughput=throughput,
         decoding=decoding,
@@ -75,6 +77,7 @@ def examine(
     *,
     settings: Settings,
     as_path: bool,
+    follow_links: bool = False,
     output_dir: Path | None = None,
     device: AssumedDevice | None = None,
     throughput: float | None = None,
@@ -96,6 +99,7 @@ def examine(
         resolution=config.resolution,
         max_pixels=settings.max_image_pixels,
         decoding=decoding,
+        follow_links=follow_links,
     )
     with noted(faults):
         images = samples(report)
@@ -183,7 +187,6 @@ def _optimizer_warnings(name: Optimizer) -> list[str]:
 
 
 def _summary(plan: BatchPlan) -> PlanSummary:
-    sizes = Counter((plan.bucket(index).width, plan.bucket(index).height) for index in plan.training)
     return PlanSummary(
         images_per_epoch=plan.images_per_epoch,
         steps_per_epoch=plan.steps_per_epoch,
@@ -193,8 +196,14 @@ def _summary(plan: BatchPlan) -> PlanSummary:
         save_epochs=plan.save_epochs,
         validation_images=len(plan.validation),
         buckets=tuple(
-            BucketUse(width=width, height=height, images=count)
-            for (width, height), count in sorted(sizes.items(), reverse=True)
+            BucketUse(
+                width=size.width,
+                height=size.height,
+                images=size.images,
+                least_kept=round(size.least_kept, 3),
+                mean_kept=round(size.mean_kept, 3),
+            )
+            for size in plan.sizes
         ),
     )
 

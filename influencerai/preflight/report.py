@@ -16,6 +16,8 @@ class BucketUse(WireModel):
     width: int = Field(description="Pixels.")
     height: int = Field(description="Pixels.")
     images: int = Field(description="Different images that are trained in this size.")
+    least_kept: float = Field(default=1.0, description="Share that cropping leaves of the image that loses most.")
+    mean_kept: float = Field(default=1.0, description="Share that cropping leaves, on average.")
 
 
 class PlanSummary(WireModel):

@@ -151,11 +151,12 @@ def load_pixels(
     """One image as float32 [3, height, width] in -1..1, resized to `resized` (width, height) and cut to `box`.
 
     Raises:
-        DatasetError: the file's bytes are not those of the spec, or no image, or lie outside the dataset.
+        DatasetError: the file's bytes are not those of the spec, or no image.
     """
     path = dataset_dir / sample.path
     try:
-        data = read_file(path, limit=MAX_FILE_BYTES, inside=dataset_dir)
+        # The inspection decided whether links are followed; the hash tells that this is the file that it read.
+        data = read_file(path, limit=MAX_FILE_BYTES)
     except DatasetError as error:
         raise DatasetError(f"{path}: {error.message}", remedy=error.remedy) from error
     if hashlib.sha256(data).hexdigest() != sample.sha256:

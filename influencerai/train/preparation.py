@@ -55,12 +55,14 @@ def prepare(
     *,
     settings: PreparationSettings,
     as_path: bool = True,
+    follow_links: bool = False,
     world_size: int = 1,
     report: ImageSetReport | None = None,
 ) -> Preparation:
     """Look at the dataset, then at the base model, and resolve everything that decides the run.
 
-    Without `as_path` the model's name, which a stranger chose, is no path. `world_size` devices train side by side.
+    Without `as_path` the model's name, which a stranger chose, is no path. With `follow_links`, for a user of this
+    machine, links in the dataset may leave it. `world_size` devices train side by side.
     `report` is an inspection of the dataset by this configuration that was made just now.
 
     Raises:
@@ -72,6 +74,7 @@ def prepare(
         trigger_word=config.options.trigger_word,
         resolution=config.resolution,
         max_pixels=settings.max_image_pixels,
+        follow_links=follow_links,
     )
     report.raise_if_unusable()
     base = find_loadable_model(

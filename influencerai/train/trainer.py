@@ -78,7 +78,9 @@ class Trainer:
             ValidationError: `outputPath` ends in what cannot be the name of a file.
         """
         try:
-            return prepare(self.config, self._dataset_dir(dataset), settings=self.settings, report=report)
+            return prepare(
+                self.config, self._dataset_dir(dataset), settings=self.settings, follow_links=True, report=report
+            )
         except pydantic.ValidationError as error:
             texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
             raise ValidationError(field_errors={"outputPath": texts}) from error

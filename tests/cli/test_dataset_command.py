@@ -104,3 +104,46 @@ def test_an_unknown_character_is_answered_with_the_known_ones(invoke: Invoke, tm
     assert result.exit_code == 2
     assert all(name in result.stderr for name in list_characters())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cropping_leaves_is_shown_per_size(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    arguments = ("dataset", "check", folder, "--resolution", "128", "--no-aspect-ratio-buckets")
+    result = invoke(*arguments)
+    assert "128 x 128 5 77%, at least 64%" in " ".join(result.stdout.split())
+    assert "3 images lose a third or more to cropping: 04.png (64% is kept)" in " ".join(result.stdout.split())
+    (document,) = json_lines(invoke(*arguments, "--json").stdout)
+    assert document["plan"]["cropped"][0] == {"path": "04.png", "kept": 0.637}
+    assert document["plan"]["buckets"][0]["leastKept"] == 0.637
+
+
+def test_a_contact_sheet_is_written_beside_the_report(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    for _ in range(2):
+        arguments = ("--resolution", "128", "--contact-sheet", folder / "sheet.png", "--json")
+        result = invoke("dataset", "check", folder, *arguments)
+        (document,) = json_lines(result.stdout)
+        assert document["dataset"]["imageCount"] == 5
+        assert document["contactSheet"] == str(folder / "sheet.png")
+    assert (folder / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert invoke("dataset", "check", folder, "--contact-sheet", "sheet.gif").exit_code == 2
+
+
+def test_strict_counts_warnings_and_verbose_names_every_file(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    for caption in folder.glob("*.txt"):
+        caption.write_text("smiling")
+    (folder / "00-masklabel.png").write_bytes((folder / "01.png").read_bytes())
+    arguments = ("dataset", "check", folder, "--trigger-word", "sks", "--resolution", "128")
+    assert invoke(*arguments).exit_code == 0
+    result = invoke(*arguments, "--strict", "--verbose")
+    assert result.exit_code == 1
+    assert all(f"{index:02}.png" in result.stdout for index in range(5))
+    assert "1 x mask" in result.stdout
+
+
+def test_the_images_that_are_left_out_are_counted(invoke: Invoke, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "set")
+    (folder / "broken.png").write_bytes(b"no picture")
+    result = invoke("dataset", "check", folder, "--resolution", "128")
+    assert "1 of 6 images are left out: broken.png." in result.stdout

@@ -153,7 +153,7 @@ def test_of_a_dataset_that_is_an_output_folder_only_what_runs_write_is_left_out(
 
 def test_a_folder_with_everything_trains_on_the_pictures_and_says_the_rest_in_few_sentences(tmp_path: Path) -> None:
     for index in range(6):
-        Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / f"{index:02}.png")
+        Image.effect_noise((32, 32), 60 + index).convert("RGB").save(tmp_path / f"{index:02}.png")
         (tmp_path / f"{index:02}.txt").write_text("ohwx")
         Image.new("L", (32, 32)).save(tmp_path / f"{index:02}-masklabel.png")
         (tmp_path / f"{index:02}_0512x0512_sd.npz").write_bytes(b"PK")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+from pillow_heif import register_heif_opener
 
 from influencerai.errors import DatasetError
 from influencerai.imageset import MAX_PIXELS, load_rgb
@@ -219,7 +222,7 @@ def test_the_cap_is_inclusive() -> None:
         (encoded(Image.new("RGB", (4, 4)), "GIF"), "a GIF file by content"),
         (encoded(Image.new("RGB", (4, 4)), "TIFF"), "a TIFF file by content"),
         (encoded(Image.new("RGB", (4, 4)), "BMP"), "a BMP file by content"),
-        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "a HEIC file by content"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "truncated or corrupt"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or corrupt"),
         (b"\xff\xd8\xff" + bytes(100), "truncated or corrupt"),
         (b"RIFF\xff\xff\xff\x7fWEBPVP8 " + bytes(100), "truncated or corrupt"),
@@ -281,3 +284,98 @@ def test_what_is_appended_to_a_jpeg_or_embedded_in_it_is_no_scan() -> None:
 def test_the_error_of_a_damaged_header_is_always_the_same() -> None:
     with pytest.raises(DatasetError, match=r"image: The PNG data is truncated or corrupt\. Save it again\."):
         load(b"\x89PNG\r\n\x1a\n and nothing of a PNG")
+
+
+def drawn(size: tuple[int, int] = (48, 40)) -> Image.Image:
+    return Image.frombytes("RGB", (6, 5), random.Random(3).randbytes(90)).resize(size, Image.Resampling.BICUBIC)
+
+
+def with_text(kind: str, *, count: int = 1) -> bytes:
+    info = PngInfo()
+    for index in range(count):
+        if kind == "itxt":
+            info.add_itxt(f"workflow{index}", "a" * 1_500_000, zip=True)
+        else:
+            info.add_text(f"workflow{index}", "a" * (1_500_000 if count == 1 else 1_000_000), zip=True)
+    return encoded(drawn(), "PNG", pnginfo=info)
+
+
+def broken_checksum(data: bytes, chunk: bytes) -> bytes:
+    place = data.index(chunk) + 4 + int.from_bytes(data[data.index(chunk) - 4 : data.index(chunk)], "big")
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_text("ztxt"),
+        with_text("itxt"),
+        with_text("ztxt", count=70),
+        encoded(drawn(), "PNG")[:-12],
+        encoded(drawn(), "PNG")[:-18],
+        broken_checksum(encoded(drawn(), "PNG"), b"IDAT"),
+        broken_checksum(with_text("ztxt"), b"zTXt"),
+    ],
+    ids=["text", "itxt", "texts", "no end", "no checksum of the data", "wrong checksum", "wrong checksum of a text"],
+)
+def test_a_png_whose_pixels_are_whole_is_read(data: bytes) -> None:
+    assert load(data).tobytes() == drawn().tobytes()
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_its_end_mark_alone_is_read(missing: int) -> None:
+    data = encoded(drawn(), "JPEG")
+    assert load(data[:-missing]).tobytes() == load(data).tobytes()
+
+
+@pytest.mark.parametrize("missing", range(3, 40))
+def test_a_jpeg_that_lacks_pixels_is_not(missing: int) -> None:
+    with pytest.raises(DatasetError, match="truncated or corrupt"):
+        load(encoded(drawn(), "JPEG")[:-missing])
+
+
+def test_a_webp_whose_metadata_are_cut_off_is_read() -> None:
+    data = encoded(drawn(), "WEBP", lossless=True, exif=b"Exif\0\0" + b"x" * 500)
+    assert load(data[:-100]).tobytes() == drawn().tobytes()
+
+
+@pytest.mark.parametrize("format_", ["AVIF", "HEIF"])
+def test_heic_and_avif_are_read_upright(format_: str) -> None:
+    register_heif_opener()
+    source = drawn((64, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source.info["exif"] = exif.tobytes()
+    found = load(encoded(source, format_, quality=100, exif=exif.tobytes()))
+    assert found.size == (48, 64)
+    expected = source.transpose(Image.Transpose.ROTATE_270).getpixel((10, 10))
+    assert isinstance(expected, tuple)
+    assert near(found, (expected[0], expected[1], expected[2]), at=(10, 10), within=24)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
+        (b"\xff\x0a\0\0", "a JPEG XL file"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "a camera RAW file"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "a video file"),
+        (b"8BPS\0\1", "a Photoshop file"),
+        (b"II*\0\x08\0", "a TIFF file"),
+        (b"MM\0*\0\0", "a TIFF file"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG file"),
+        (b"%PDF-1.7", "a PDF file"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"GIF89a", "a GIF file"),
+    ],
+)
+def test_formats_that_are_not_read_are_named_with_the_same_remedy(data: bytes, name: str) -> None:
+    with pytest.raises(DatasetError) as raised:
+        load(data)
+    assert str(raised.value) == f"image: This is {name} by content. Convert it to PNG, JPEG or WebP."
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"hevc"])
+def test_a_broken_heic_is_called_heic(brand: bytes) -> None:
+    with pytest.raises(DatasetError, match="The HEIC data is truncated or corrupt"):
+        load(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic")

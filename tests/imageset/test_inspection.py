@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,8 @@ NOBODY = 65534
 def add_image(folder: Path, path: str, *, shade: int = 0, size: tuple[int, int] = (32, 32)) -> Path:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (shade, 0, 0)).save(target, "PNG")
+    pixels = random.Random(shade).randbytes(3 * size[0] * size[1])
+    Image.frombytes("RGB", size, pixels).save(target, "PNG")
     return target
 
 
@@ -339,3 +341,52 @@ def test_the_files_of_a_run_in_the_dataset_change_nothing(tmp_path: Path, output
     (left_out,) = report.left_out
     assert (left_out.kind, left_out.count) == ("file of a run", 4)
     assert any("4 files of runs" in note for note in report.notes)
+
+
+def test_links_that_leave_the_folder_are_followed_for_a_user_of_this_machine(tmp_path: Path) -> None:
+    add_image(tmp_path, "blobs/x")
+    add_image(tmp_path, "album/b.png", shade=1)
+    (tmp_path / "album/b.txt").write_text("smiling")
+    (tmp_path / "album/up").symlink_to(tmp_path)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "1.png").symlink_to("../blobs/x")
+    (folder / "album").symlink_to(tmp_path / "album")
+    (folder / "again").symlink_to(tmp_path / "album")
+    report = inspect_imageset(folder, follow_links=True)
+    assert paths(report) == ["1.png", "again/b.png"]
+    assert report.images[1].caption == "smiling"
+    assert "Links that leave the folder are followed: 1.png, again." in report.notes
+    assert "album is a link to a folder and is not followed." in report.warnings
+    assert inspect_imageset(folder).usable_count == 0
+
+
+def portrait(seed: int, *, size: tuple[int, int] = (96, 128)) -> Image.Image:
+    """A smooth picture of its own for each seed."""
+    noise = Image.frombytes("RGB", (6, 8), random.Random(seed).randbytes(144))
+    return noise.resize(size, Image.Resampling.BICUBIC)
+
+
+def test_pictures_on_their_side_are_noticed(tmp_path: Path) -> None:
+    for seed in range(8):
+        portrait(seed).save(tmp_path / f"{seed}.jpg")
+    portrait(8).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "8.jpg")
+    portrait(9, size=(160, 100)).save(tmp_path / "9.jpg")
+    report = inspect_imageset(tmp_path)
+    (warning,) = (text for text in report.warnings if "on their side" in text)
+    assert "8.jpg. Look" in warning
+    assert "1 of 10 images are wider than high: 9.jpg. Does one lie on its side?" in report.notes
+
+
+def test_one_colour_and_the_same_picture_twice_are_noticed(tmp_path: Path) -> None:
+    for seed in range(3):
+        portrait(seed).save(tmp_path / f"{seed}.png")
+    portrait(0).save(tmp_path / "again.jpg", quality=60)
+    portrait(1).resize((48, 64)).save(tmp_path / "small.webp")
+    Image.new("RGB", (96, 128)).save(tmp_path / "black.png")
+    Image.new("RGB", (96, 128), "grey").save(tmp_path / "grey.png")
+    report = inspect_imageset(tmp_path)
+    flat = "Nearly one colour, so there is nothing to learn from: black.png, grey.png."
+    assert flat in report.warnings
+    alike = "Probably the same picture: 0.png and again.jpg, 1.png and small.webp. Keep one of each."
+    assert alike in report.notes

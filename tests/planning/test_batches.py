@@ -267,3 +267,25 @@ def test_the_cost_of_a_spec_has_its_counts() -> None:
 def test_contradictory_buckets_are_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValidationError, match=r"meta\.bucketMin"):
         make_plan([sample(0)], bucket_min=1024)
+
+
+def test_what_cropping_takes_is_said_for_images_that_lose_a_third() -> None:
+    sizes = {"tall.png": (256, 563), "near.png": (256, 320), "wide.png": (2048, 128)}
+    square = BatchPlan(outline(sizes, {"aspectRatioBuckets": False}))
+    assert square.cropped == pytest.approx({"wide.png": 128 / 2048, "tall.png": 256 / 563}, abs=0.01)
+    (size,) = square.sizes
+    assert (size.width, size.images) == (256, 3)
+    assert (size.least_kept, size.mean_kept) == pytest.approx((0.0625, 0.44), abs=0.01)
+    (warning,) = square.warnings
+    assert "2 images lose a third or more to cropping: wide.png (6% is kept), tall.png (45% is kept)." in warning
+    buckets = BatchPlan(outline(sizes, {}))
+    assert list(buckets.cropped) == ["wide.png"]
+
+
+def outline(sizes: dict[str, tuple[int, int]], meta: dict[str, Any]) -> Outline:
+    config = LoraConfig.parse({"name": "x", "modelName": "m", "epochs": 1, "resolution": 256, "meta": meta})
+    samples = [
+        SampleSpec(path=path, sha256=f"{index:064x}", width=width, height=height, caption="", repeats=1)
+        for index, (path, (width, height)) in enumerate(sizes.items())
+    ]
+    return Outline(config=config, options=config.options, samples=samples)

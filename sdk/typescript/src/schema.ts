@@ -822,6 +822,16 @@ export interface components {
             height: number;
             /** @description Different images that are trained in this size. */
             images: number;
+            /**
+             * @description Share that cropping leaves of the image that loses most.
+             * @default 1
+             */
+            leastKept?: number;
+            /**
+             * @description Share that cropping leaves, on average.
+             * @default 1
+             */
+            meanKept?: number;
         };
         /** @description A caption set by hand; an empty one removes it. */
         CaptionChange: {
@@ -1060,7 +1070,7 @@ export interface components {
             /** @description Of the file's bytes; absent where not read. */
             sha256?: string | null;
             /** @description By content. */
-            format?: ("JPEG" | "PNG" | "WEBP") | null;
+            format?: ("JPEG" | "PNG" | "WEBP" | "AVIF" | "HEIC") | null;
             /** @description Pixels, after EXIF orientation. */
             width?: number | null;
             /** @description Pixels, after EXIF orientation. */
