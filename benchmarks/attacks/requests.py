@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,50 +20,57 @@ from influencerai.serve.connections import raise_file_limit
 NAMES, LINES, HEADS, HALF_OPEN, READERS, WRITERS = 50_000, 90_000, 60, 1200, 50, 50
 ROUNDS = 2
 SECONDS = 8.0
+START_SECONDS = 1.5
+HELD_SECONDS = 60.0
 
 
 async def run(server: Server) -> dict[str, Any]:
     """What tenant-b notices of each, and the server's memory after each."""
-    raise_file_limit()  # of the attacker; the server has the limit that this program was started with
-    url = f"http://127.0.0.1:{server.port}"
-    victim = Victim(url)
-    headers = {"x-tenant-id": "tenant-a", "content-type": "application/json"}
-    limits = httpx2.Limits(max_connections=200)
-    attacker = httpx2.AsyncClient(base_url=url, headers=headers, timeout=httpx2.Timeout(300), limits=limits)
-    attacks: dict[str, Callable[[], Awaitable[None]]] = {
-        "unknown names": lambda: _unknown_names(attacker),
-        "endless heads": lambda: _endless_heads(server.port),
-        "half-open connections": lambda: _half_open(server.port),
-        "50 readers": lambda: _readers(attacker),
-        "50 writers": lambda: _writers(attacker),
-    }
+    victim = Victim(f"http://127.0.0.1:{server.port}")
     try:
         await victim.prepare()
-        await _fill(attacker)
+        async with _attacker(server.port) as attacker:
+            await _fill(attacker)
         figures, memory = {"at rest": await victim.measure(lambda: True, rounds=20)}, {"at rest": server.memory_mib()}
-        for name, attack in attacks.items():
-            figures[name] = await _during(victim, attack)
+        for name in ATTACKS:
+            figures[name] = await _during(victim, server.port, name)
             memory[name] = server.memory_mib()
     finally:
-        await attacker.aclose()
         await victim.close()
     return {"victim": figures, "memory_mib": {name: round(value) for name, value in memory.items()}}
 
 
-async def _during(victim: Victim, attack: Callable[[], Awaitable[None]]) -> dict[str, Any]:
-    """The victim's figures while the attack is repeated."""
-    ends_at = time.monotonic() + SECONDS
+async def _during(victim: Victim, port: int, name: str) -> dict[str, Any]:
+    """The victim's figures while another process attacks."""
+    attacking = subprocess.Popen([sys.executable, "-m", "benchmarks.attacks.requests", str(port), name])
+    try:
+        await asyncio.sleep(START_SECONDS)
+        ends_at = time.monotonic() + SECONDS
+        return await victim.measure(lambda: time.monotonic() > ends_at, rounds=ROUNDS)
+    finally:
+        attacking.kill()
+        attacking.wait()
+
+
+def main() -> None:
+    """Attack until killed."""
+    raise_file_limit()  # of the attacker; the server has the limit that the benchmark was started with
+    port, name = int(sys.argv[1]), sys.argv[2]
 
     async def repeat() -> None:
-        while time.monotonic() < ends_at:
+        while True:
             with suppress(OSError, httpx2.HTTPError):
-                await attack()
+                await ATTACKS[name](port)
 
-    attacking = asyncio.create_task(repeat())
-    found = await victim.measure(lambda: time.monotonic() > ends_at, rounds=ROUNDS)
-    attacking.cancel()
-    await asyncio.gather(attacking, return_exceptions=True)
-    return found
+    asyncio.run(repeat())
+
+
+def _attacker(port: int) -> httpx2.AsyncClient:
+    headers = {"x-tenant-id": "tenant-a", "content-type": "application/json"}
+    limits = httpx2.Limits(max_connections=200)
+    return httpx2.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=httpx2.Timeout(300), limits=limits
+    )
 
 
 async def _fill(attacker: httpx2.AsyncClient) -> None:
@@ -73,9 +82,11 @@ async def _fill(attacker: httpx2.AsyncClient) -> None:
         await attacker.post("/jobs", json=body)
 
 
-async def _unknown_names(attacker: httpx2.AsyncClient) -> None:
+async def _unknown_names(port: int) -> None:
     meta = {f"optimize{number}": 1 for number in range(NAMES)}
-    await attacker.post("/lora-configs", content=json.dumps({"name": "n", "modelName": "x", "meta": meta}))
+    body = json.dumps({"name": "n", "modelName": "x", "meta": meta})
+    async with _attacker(port) as attacker:
+        await attacker.post("/lora-configs", content=body)
 
 
 async def _endless_heads(port: int) -> None:
@@ -98,17 +109,33 @@ async def _half_open(port: int) -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nx-a: ")
             writers.append(writer)
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(HELD_SECONDS)
     finally:
         for writer in writers:
             writer.close()
 
 
-async def _readers(attacker: httpx2.AsyncClient) -> None:
-    await asyncio.gather(*(attacker.get("/jobs?take=100") for _ in range(READERS)))
+async def _readers(port: int) -> None:
+    async with _attacker(port) as attacker:
+        while True:
+            await asyncio.gather(*(attacker.get("/jobs?take=100") for _ in range(READERS)))
 
 
-async def _writers(attacker: httpx2.AsyncClient) -> None:
-    name = time.monotonic_ns()
-    bodies = ({"name": f"{name} {number}", "modelName": "x"} for number in range(WRITERS))
-    await asyncio.gather(*(attacker.post("/lora-configs", json=body) for body in bodies))
+async def _writers(port: int) -> None:
+    async with _attacker(port) as attacker:
+        while True:
+            name = time.monotonic_ns()
+            bodies = ({"name": f"{name} {number}", "modelName": "x"} for number in range(WRITERS))
+            await asyncio.gather(*(attacker.post("/lora-configs", json=body) for body in bodies))
+
+
+ATTACKS: dict[str, Callable[[int], Awaitable[None]]] = {
+    "unknown names": _unknown_names,
+    "endless heads": _endless_heads,
+    "half-open connections": _half_open,
+    "50 readers": _readers,
+    "50 writers": _writers,
+}
+
+if __name__ == "__main__":
+    main()
