@@ -19,7 +19,7 @@ from influencerai.serve.connections import raise_file_limit
 
 NAMES, LINES, HEADS, HALF_OPEN, READERS, WRITERS = 50_000, 90_000, 60, 1200, 50, 50
 ROUNDS = 2
-SECONDS = 8.0
+SECONDS = 6.0
 START_SECONDS = 1.5
 HELD_SECONDS = 60.0
 
@@ -31,7 +31,7 @@ async def run(server: Server) -> dict[str, Any]:
         await victim.prepare()
         async with _attacker(server.port) as attacker:
             await _fill(attacker)
-        figures, memory = {"at rest": await victim.measure(lambda: True, rounds=20)}, {"at rest": server.memory_mib()}
+        figures, memory = {"at rest": await victim.measure(lambda: True, rounds=10)}, {"at rest": server.memory_mib()}
         for name in ATTACKS:
             figures[name] = await _during(victim, server.port, name)
             memory[name] = server.memory_mib()

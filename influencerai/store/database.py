@@ -31,7 +31,7 @@ from influencerai.store.dialect import (
 )
 from influencerai.store.fair_turns import FairTurns
 
-_READS_EACH = 4
+_READS_EACH = 2
 _WRITES_EACH = 2
 """Transactions of one tenant at once: one more works while the first waits for the database."""
 MIGRATIONS = Path(__file__).parent / "migrations"
