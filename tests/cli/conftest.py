@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ from tests.small_models import small_sd15
 from tests.training_runs import write_dataset
 
 Invoke = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def surroundings() -> Iterator[None]:
+    """What a server sets for its own process stays without effect on other tests: its mask, and missing secrets."""
+    mask, variables = os.umask(0), dict(os.environ)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 @pytest.fixture(scope="session")
