@@ -353,7 +353,7 @@ ERRORS: dict[str, Any] = {
 }
 """By status, an error's body."""
 MISSING: dict[str, Any] = {
-    "Operation": {"statusCode": 404, "message": "There is no such route"},
+    "Operation": plain_body(404, "There is no such route"),
     "Datasets": error_body(NotFoundError.of("Dataset", DATASET)),
     "LoRA configs": error_body(NotFoundError.of("LoRA config", CONFIG)),
     "Jobs": error_body(NotFoundError.of("Job", JOB)),

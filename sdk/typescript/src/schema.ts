@@ -3005,7 +3005,9 @@ export interface components {
                 /**
                  * @example {
                  *       "statusCode": 404,
-                 *       "message": "There is no such route"
+                 *       "message": "There is no such route",
+                 *       "code": "no_route",
+                 *       "remedy": "The page at /api lists the routes."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
