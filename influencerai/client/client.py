@@ -17,6 +17,7 @@ from influencerai.client.lora_configs import AsyncLoraConfigs, LoraConfigs
 from influencerai.client.transport import AwaitingTransport, BlockingTransport
 from influencerai.domain.base_model_entry import BaseModelEntry
 from influencerai.domain.presets import Preset
+from influencerai.domain.usage import Usage
 from influencerai.errors import ValidationError
 
 DEFAULT_URL = "http://127.0.0.1:3001"
@@ -74,6 +75,10 @@ class AsyncInfluencerAIClient:
     async def presets(self) -> tuple[Preset, ...]:
         """Values for a configuration's fields to start from."""
         return await self._connection.items(Preset, "/presets")
+
+    async def usage(self) -> Usage:
+        """What the tenant has, has used and may use."""
+        return await self._connection.get(Usage, "/usage")
 
     async def readiness(self) -> dict[str, Any]:
         """Whether the server can serve, and what it stands on, as JSON; what is not ready is no error."""
@@ -133,6 +138,10 @@ class InfluencerAIClient:
     def presets(self) -> tuple[Preset, ...]:
         """As the awaited client's."""
         return at_once(self._connection.items(Preset, "/presets"))
+
+    def usage(self) -> Usage:
+        """As the awaited client's."""
+        return at_once(self._connection.get(Usage, "/usage"))
 
     def readiness(self) -> dict[str, Any]:
         """As the awaited client's."""

@@ -401,6 +401,7 @@ CALLS = {
     "download_job_artifact": "jobs.download",
     "get_sample_thumbnail": "jobs.thumbnail",
     "get_cluster": "cluster",
+    "get_usage": "usage",
     "get_readiness": "readiness",
 }
 """By operation, the method of the Python client; the TypeScript client has the same ones in camelCase."""

@@ -5,7 +5,7 @@ import { Datasets } from "./datasets.js";
 import { ValidationError } from "./errors.js";
 import { Jobs } from "./jobs.js";
 import { LoraConfigs } from "./lora-configs.js";
-import type { BaseModelEntry, Cluster, Preset, Readiness } from "./types.js";
+import type { BaseModelEntry, Cluster, Preset, Readiness, Usage } from "./types.js";
 
 const DEFAULT_URL = "http://127.0.0.1:3001";
 const DEFAULT_TIMEOUT = 30_000;
@@ -66,6 +66,11 @@ export class InfluencerAIClient {
   /** Values for a configuration's fields to start from. */
   async presets(): Promise<Preset[]> {
     return await this.#connection.items("/presets");
+  }
+
+  /** What the tenant has, has used and may use. */
+  async usage(): Promise<Usage> {
+    return await this.#connection.get("/usage");
   }
 
   /** Whether the server can serve, and what it stands on; what is not ready is no error. */

@@ -560,6 +560,8 @@ export interface paths {
         /**
          * What you have, have used and may use: jobs, device time, bytes on the disk, quotas
          * @description What you have, have used and may use: jobs, device time, bytes on the disk, quotas.
+         *
+         *     Python: `client.usage(...)`, TypeScript: `client.usage(...)`.
          */
         get: operations["get_usage"];
         put?: never;

@@ -100,3 +100,4 @@ export type Cluster = Sent<Schemas["Cluster"]>;
 export type Readiness = Sent<Schemas["Readiness"]>;
 export type BaseModelEntry = Sent<Schemas["BaseModelEntry"]>;
 export type Preset = Omit<Sent<Schemas["Preset"]>, "meta"> & { meta: TrainingOptions };
+export type Usage = Sent<Schemas["Usage"]>;
