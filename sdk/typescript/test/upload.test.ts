@@ -4,21 +4,25 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { ValidationError } from "../dist/index.js";
-import { formOf, type Item, portions } from "../dist/upload.js";
+import { formOf, type Item, type Portions, portions } from "../dist/upload.js";
 
 function item(name: string, size = 1): Item {
   return { name, size, open: async () => new Blob([name]) };
 }
 
-function names(found: Item[][]): string[][] {
-  return found.map((portion) => portion.map((each) => each.name));
+function names(found: Portions): string[][] {
+  return found.portions.map((portion) => portion.map((each) => each.name));
 }
 
-test("an image goes with its caption, after the tables; what is neither stays", () => {
+test("an image goes with its caption, after the tables; what is neither stays and is listed", () => {
   const files = ["b.JPG", "b.txt", "a.webp", "README.txt", ".c.png", "Captions.json", "b.png", "notes.md", "a.b.txt"];
   assert.deepEqual(names(portions(files.map((name) => item(name)), "here")), [
     ["Captions.json", "a.webp", "b.JPG", "b.txt", "b.png"],
   ]);
+  assert.deepEqual(
+    portions(files.map((name) => item(name)), "here").skipped.map(({ name }) => name).sort(),
+    [".c.png", "README.txt", "a.b.txt", "notes.md"],
+  );
 });
 
 test("a large folder goes in portions, which part no image from its caption", () => {

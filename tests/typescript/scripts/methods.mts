@@ -155,7 +155,7 @@ async function jobs(config: LoraConfig): Promise<void> {
   for (const currentEpoch of [1, 2]) {
     await client.jobs.update(first.id, { result: { progress: { currentEpoch, loss: 0.5 } } });
   }
-  await client.jobs.update(first.id, { result: { progress: "no figure" } });
+  await thrown(ValidationError, client.jobs.update(first.id, { result: { progress: "no figure" } }));
   await client.jobs.update(first.id, { result: { stage: "cleaning up" } });
   await client.jobs.update(first.id, { status: "completed", result: { loraPath: "a" }, costTok: 3 });
   const ended = await waiting;
