@@ -167,9 +167,13 @@ class Database:
 
 
 def _keep_private(file: Path) -> None:
-    """Make the file for its user alone, and take it from everybody where an earlier version left it readable."""
+    """Make the file for its user alone, and take it from everybody where an earlier version left it readable.
+
+    A file that exists is never opened: closing it would drop the locks that SQLite holds on it for this process, and
+    another process, which finds none, would delete the log of what was written.
+    """
     with suppress(OSError):  # which the database says itself
-        os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     for path in (file, *(file.with_name(f"{file.name}{suffix}") for suffix in ("-wal", "-shm"))):
         with suppress(OSError):
             if (mode := path.stat().st_mode) & 0o007:

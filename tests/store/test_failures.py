@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -293,3 +294,18 @@ async def test_one_that_waits_for_its_turn_may_be_called_off(store: Store) -> No
         await asyncio.gather(*waiting, return_exceptions=True)
     await asyncio.wait_for(add_dataset(store), 10)
     assert await count(store) == 1
+
+
+async def test_a_second_check_leaves_the_locks_of_open_connections(file_store: Store, tmp_path: Path) -> None:
+    """Another process that closed the database deleted the log under a server whose locks a check had dropped."""
+    async with file_store.read(), file_store.read():
+        pass
+    await add_config(file_store, name="kept")
+    await file_store.database.check()
+    await file_store.database.check()
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM jobs'); c.close()"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program, tmp_path / "data.db"], check=True)
+    assert (tmp_path / "data.db-wal").exists()
+    await add_config(file_store, name="after")
+    with closing(sqlite3.connect(tmp_path / "data.db")) as other:
+        assert other.execute("SELECT count(*) FROM lora_configs").fetchall() == [(2,)]
