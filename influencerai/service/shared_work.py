@@ -13,8 +13,17 @@ T = TypeVar("T")
 @dataclass(eq=False)
 class _Entry(Generic[T]):
     task: asyncio.Task[T] | None = None
+    after: _Entry[T] | None = None
+    """What it waits for; None once it has begun."""
     waiting: int = 0
     may_be_joined: bool = True
+
+    def ahead(self) -> _Entry[T] | None:
+        """The nearest entry before this one that has not ended: one between them may have been cancelled."""
+        found = self.after
+        while found is not None and (found.task is None or found.task.done()):
+            found = found.after
+        return found
 
 
 class SharedWork(Generic[T]):
@@ -42,17 +51,19 @@ class SharedWork(Generic[T]):
                 entry.task.cancel()
 
     def _begin(self, key: str, work: Callable[[], Awaitable[T]], *, after: _Entry[T] | None) -> _Entry[T]:
-        entry = _Entry[T]()
+        entry = _Entry[T](after=after)
 
         async def run() -> T:
-            if after is not None and after.task is not None:
-                await asyncio.wait([after.task])
-            entry.may_be_joined = False
+            while (ahead := entry.ahead()) is not None and ahead.task is not None:
+                await asyncio.wait([ahead.task])
+            entry.after, entry.may_be_joined = None, False
             return await work()
 
         def end(task: asyncio.Task[T]) -> None:
             if self._latest.get(key) is entry:
                 del self._latest[key]
+                if (ahead := entry.ahead()) is not None:  # It was cancelled before it began, and that one goes on.
+                    self._latest[key] = ahead
             if not task.cancelled():
                 task.exception()  # Nobody may be left who would ask for it.
 

@@ -88,12 +88,14 @@ class FairTurns:
             if not self._may_have(who):
                 continue
             line = self._waiting.pop(who)
-            turn = line.popleft()
+            while line and line[0].done():
+                line.popleft()  # It was cancelled, and its task has not run since.
+            if not line:
+                continue
+            self._grant(who)
+            line.popleft().set_result(None)
             if line:
                 self._waiting[who] = line  # at the end
-            if not turn.done():
-                self._grant(who)
-                turn.set_result(None)
 
     def _leave(self, who: str, turn: asyncio.Future[None]) -> None:
         line = self._waiting.get(who)

@@ -162,3 +162,21 @@ async def test_a_look_is_cancelled_when_the_last_has_left() -> None:
     await until(lambda: look.cancelled == 1)
     look.release.set()
     assert await shared.run("a", look) == 2
+
+
+@pytest.mark.parametrize("turns", [0, 3], ids=["at once", "a little later"])
+async def test_a_cancelled_one_that_waited_lets_nobody_run_beside_the_first(turns: int) -> None:
+    shared, look = SharedWork[int](), Look()
+    first = asyncio.create_task(shared.run("a", look))
+    await until(lambda: look.begun == 1)
+    waiting = asyncio.create_task(shared.run("a", look))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    last = asyncio.create_task(shared.run("a", look))
+    await asyncio.sleep(0.01)
+    assert look.begun == 1
+    look.release.set()
+    assert (await first, await last) == (1, 2)
+    assert not shared._latest

@@ -63,6 +63,25 @@ async def test_who_leaves_the_line_takes_no_turn() -> None:
     assert not turns._held
 
 
+async def test_a_turn_goes_to_the_next_in_line_when_the_first_was_cancelled_in_that_moment() -> None:
+    turns = FairTurns(turns=1, each=1)
+    order: list[str] = []
+    done = asyncio.Event()
+
+    async def hold(name: str) -> None:
+        with acting_for("ann"):
+            async with turns.turn():
+                order.append(name)
+                await done.wait()
+
+    tasks = [asyncio.create_task(hold(name)) for name in ("first", "second", "third")]
+    await asyncio.sleep(0.01)
+    done.set()  # The first gives its turn back before the second, cancelled now, can leave the line.
+    tasks[1].cancel()
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 2)
+    assert order == ["first", "third"]
+
+
 async def test_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_turns, "_MOST_WAITING", 5)
     work = Work(FairTurns(turns=1, each=1))
