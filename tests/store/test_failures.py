@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -304,7 +303,8 @@ async def test_a_second_check_leaves_the_locks_of_open_connections(file_store: S
     await file_store.database.check()
     await file_store.database.check()
     program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM jobs'); c.close()"
-    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program, tmp_path / "data.db"], check=True)
+    other_process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, tmp_path / "data.db")
+    assert await other_process.wait() == 0
     assert (tmp_path / "data.db-wal").exists()
     await add_config(file_store, name="after")
     with closing(sqlite3.connect(tmp_path / "data.db")) as other:
