@@ -280,6 +280,12 @@ async def test_a_worker_reports_and_reads_and_no_more(production: Api, kind: str
     assert "worker" in checked_error(refusal, 403)["message"]
     assert (await ask(production, mine, f"/jobs/{job['id']}", "PATCH", json={"status": "running"})).status_code == 200
     status = {"status": "ready"}
+    for report in ({}, {"status": "running"}, {"result": {"error": "x"}}, {"costTok": 1}):
+        for sender in (mine, bearer(owner)):
+            path, change = f"/jobs/{job['id']}", {"metadata": {"orderId": "1"}, **report}
+            if report or sender is mine:
+                checked_error(await ask(production, sender, path, "PATCH", json=change), 403)
+    assert (await ask(production, mine, f"/jobs/{job['id']}")).json()["metadata"] == {}
     changed = await ask(production, mine, f"/datasets/{dataset['id']}/status", "PATCH", json=status)
     assert changed.json()["meta"]["lastUpdatedBy"]
     assert (await ask(production, bearer(worker), "/metrics")).status_code == 200

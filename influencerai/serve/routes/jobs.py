@@ -67,7 +67,10 @@ def job_routes(service: Service) -> APIRouter:
     @router.patch("/{id}", response_model=WarnedJob, responses=errors(400, 404, 409, 413))
     async def update_job(sender: Editor, id: str, change: JobChange, sent: SentBody) -> Response:
         """Report on a job as a worker; or, as its owner, replace the job's `metadata`."""
-        sender.require("change" if change.metadata is not None and not change.is_report else "report")
+        if change.metadata is not None:
+            sender.require("change")
+        if change.is_report or change.metadata is None:
+            sender.require("report")
         changed = await jobs.update(sender.tenant, id, change)
         return answer_warned(changed, unknown_field_warnings(JobChange.unknown_fields(sent)))
 
