@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from influencerai.serve.errors import plain_body
+
 _RESERVED_FILES = 256
 """Descriptors that connections leave to databases, uploads and trainings."""
 _MOST_FILES = 65_536
@@ -212,7 +214,7 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()  # in the middle of another answer
             return
         self._is_refused, self._dropped_bytes = True, 0
-        body = json.dumps({"statusCode": status, "message": text}).encode()
+        body = json.dumps(plain_body(status, text)).encode()
         fields = [*self.server_state.default_headers, (b"content-type", b"application/json")]
         fields += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)

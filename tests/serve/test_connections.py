@@ -78,6 +78,8 @@ def test_a_head_that_cannot_be_taken_is_refused(server: Served, parts: list[byte
     found, body = answer_to(server, *parts)
     assert (found, body["statusCode"]) == (status, status)
     assert body["message"]
+    code = {400: "bad_request", 414: "address_too_long", 431: "headers_too_large"}[status]
+    assert (body["code"], bool(body["remedy"])) == (code, True)
     assert time.process_time() - begun < 1
     assert is_answered(server)
 
