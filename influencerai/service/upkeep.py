@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -38,19 +37,22 @@ class Upkeep:
         self._datasets = datasets
         self._keys = keys
         self._cleanup = cleanup
-        self._cleaned: float | None = None
         self._remains = Remains(store, settings)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks.append(asyncio.create_task(self._run()))
+        if self._settings.retention_days is not None:  # apart, since walking a large disk may take hours
+            rules = CleanupRules(older_than=timedelta(days=self._settings.retention_days))
+            self._tasks.append(asyncio.create_task(self._clean_daily(rules)))
 
     async def stop(self) -> None:
         """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._guarded(partial(self._keys.write_uses, at_once=True))
 
     async def _run(self) -> None:
@@ -59,7 +61,6 @@ class Upkeep:
             await self._guarded(self._once)
             await self._guarded(self._remains.remove)
             await self._guarded(self._keys.write_uses)
-            await self._guarded(self._clean_daily)
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:
@@ -73,12 +74,13 @@ class Upkeep:
         for tenant, dataset_id in waited_for:
             self._datasets.look_soon(tenant, dataset_id)
 
-    async def _clean_daily(self) -> None:
-        days, moment = self._settings.retention_days, time.monotonic()
-        if days is None or (self._cleaned is not None and moment - self._cleaned < _DAY_SECONDS):
-            return
-        self._cleaned = moment
-        report = await self._cleanup.run(CleanupRules(older_than=timedelta(days=days)))
+    async def _clean_daily(self, rules: CleanupRules) -> None:
+        while True:
+            await self._guarded(partial(self._clean, rules))
+            await asyncio.sleep(_DAY_SECONDS)
+
+    async def _clean(self, rules: CleanupRules) -> None:
+        report = await self._cleanup.run(rules)
         _log.info("Cleanup removed %d bytes.", report.total_bytes)
         for problem in report.problems:
             _log.warning("Cleanup: %s", problem)

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import Job
-from influencerai.service import Service
+from influencerai.service import Service, upkeep
+from influencerai.service import cleanup as cleanup_module
 from influencerai.service.cleanup import CleanupReport, CleanupRules, CleanupService
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -246,6 +248,31 @@ async def test_a_snapshot_that_races_the_cleanup_is_whole(
         *(cleanup.run(CleanupRules(older_than=NOW)) for _ in range(3)),
     )
     assert len(files_of(run / "dataset")) == 30
+
+
+async def test_lost_jobs_return_while_the_daily_cleanup_walks_the_disk(
+    store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, begun, done = await add_job(store), threading.Event(), threading.Event()
+
+    def walk_a_slow_disk(*_: Any, **__: Any) -> list[Any]:
+        begun.set()
+        done.wait(20)
+        return []
+
+    monkeypatch.setattr(cleanup_module, "runs_of", walk_a_slow_disk)
+    monkeypatch.setattr(upkeep, "_SECONDS", 0.05)
+    service = Service(Settings(root=tmp_path, database_url=database_url, retention_days=30), needs_worker=False)
+    await service.open()
+    try:
+        await asyncio.to_thread(begun.wait, 10)
+        await claimed(store, seconds=0.01)
+        async with asyncio.timeout(5):
+            while (await service.jobs.get(ANN, job.job.id)).status == "running":
+                await asyncio.sleep(0.05)
+    finally:
+        done.set()
+        await service.close()
 
 
 @pytest.mark.parametrize("days", [None, 30])
