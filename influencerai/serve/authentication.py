@@ -16,7 +16,7 @@ from influencerai.serve.principal import EVERY_SCOPE, Principal
 from influencerai.serve.rate_limits import WrongCredentials
 from influencerai.service import Service
 from influencerai.settings import Settings
-from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope
+from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope, is_secret
 from influencerai.tenant_folders import is_tenant
 from influencerai.text_files import read_text_file
 
@@ -95,7 +95,11 @@ class Authentication:
         if known and known[0] > now:
             return known[1]
         if known is None and self._wrong is not None:
-            self._wrong.check(peer)  # before the database is asked; a key that was right before is asked for
+            # Before the database is asked; a key that was right before is asked for.
+            if is_secret(secret):
+                self._wrong.check_look_up(peer)
+            else:
+                self._wrong.check(peer)
         try:
             key = await self._service.keys.authenticate(secret)
         except AuthenticationError:

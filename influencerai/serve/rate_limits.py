@@ -21,6 +21,8 @@ _PARTS = 20
 _MOST_WINDOWS = 10_000
 _WRONG_PER_MINUTE = 60
 """Requests without a valid credential from one address."""
+_LOOK_UPS_PER_SECOND = 10
+"""Keys that are looked up for addresses that have sent too many wrong ones, all together."""
 _log = logging.getLogger(__name__)
 
 
@@ -117,6 +119,7 @@ class WrongCredentials:
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._second, self._looked_up = 0, 0
 
     def note(self, peer: str) -> None:
         """Count one."""
@@ -133,12 +136,31 @@ class WrongCredentials:
         Raises:
             TooManyError: it has.
         """
-        ends_at, count = self._counts.get(peer, (0.0, 0))
-        left = ends_at - time.monotonic()
-        if left > 0 and count > _WRONG_PER_MINUTE:
+        if left := self._seconds_left(peer):
             raise TooManyError(
                 "Too many requests without a valid credential come from this address", retry_after=int(left) + 1
             )
+
+    def check_look_up(self, peer: str) -> None:
+        """Refuse the look-up of a key for an address that has sent too many, but for a few in each second.
+
+        Many may send from one address, a proxy's, and one of them must not keep the others out.
+
+        Raises:
+            TooManyError: the few of this second are used up.
+        """
+        if not self._seconds_left(peer):
+            return
+        if (second := int(time.monotonic())) != self._second:
+            self._second, self._looked_up = second, 0
+        if self._looked_up >= _LOOK_UPS_PER_SECOND:
+            self.check(peer)
+        self._looked_up += 1
+
+    def _seconds_left(self, peer: str) -> float:
+        """For how long the address is refused from now."""
+        ends_at, count = self._counts.get(peer, (0.0, 0))
+        return max(0.0, ends_at - time.monotonic()) if count > _WRONG_PER_MINUTE else 0.0
 
 
 def _kind(method: str, path: str) -> Kind:

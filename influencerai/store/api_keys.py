@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,8 +22,15 @@ KeyScope = Literal["full", "read", "worker", "metrics", "admin"]
 """What a key opens: all of its tenant's things, the same without changes, reports on jobs, /metrics, /admin."""
 KeyState = Literal["active", "expired", "revoked"]
 PREFIX = "iak_"
+_SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
+"""32 random bytes in base64."""
 _SHOWN = 12
 """Characters of a key that are kept to tell it from others."""
+
+
+def is_secret(text: str) -> bool:
+    """Whether `text` has the form of a key's secret."""
+    return bool(_SECRET.fullmatch(text))
 
 
 @dataclass(frozen=True, kw_only=True)

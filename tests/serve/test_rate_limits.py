@@ -139,7 +139,14 @@ async def test_wrong_credentials_are_limited_by_address(
             assert 1 <= int(refusal.headers["retry-after"]) <= 61
         assert asked == 0  # the database is not asked for them
         assert (await ask(known)).status_code == 200  # the key was right before
+        monkeypatch.setattr(rate_limits, "_LOOK_UPS_PER_SECOND", 0)
         assert (await ask(new)).status_code == 429
+        monkeypatch.setattr(rate_limits, "_LOOK_UPS_PER_SECOND", 3)
+        assert (await ask(new)).status_code == 200  # who else sends from the address does not keep it out
+        asked, begun = 0, time.monotonic()
+        forms = [f"iak_{'x' * 40}{number}" for number in range(100, 120)]
+        assert [(await ask(form)).status_code for form in forms] == [429] * 20
+        assert asked <= 3 * (time.monotonic() - begun + 2)
         assert (await api.client.get("/healthz")).status_code == 200
 
 
