@@ -17,7 +17,8 @@ end() {
 }
 trap 'end 0' TERM INT
 
-influencerai node start --head "$@" &
+# The server alone needs the secrets: nothing else is deployed on this cluster.
+env -u INFLUENCERAI_DATABASE_URL -u INFLUENCERAI_JWT_SECRET influencerai node start --head "$@" &
 head=$!
 until (: </dev/tcp/"${RAY_ADDRESS/://}") 2>/dev/null; do
     kill -0 "$head" 2>/dev/null || end 1

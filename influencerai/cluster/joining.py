@@ -17,7 +17,6 @@ from influencerai.cluster.probe import list_gpus
 from influencerai.errors import ValidationError
 from influencerai.planning.placement import Device, Needs, Node
 from influencerai.planning.shortfall import LEAST_MEMORY_GB, LEAST_ON_GPU, shortfall
-from influencerai.settings import child_environment
 
 NAME_LABEL = "influencerai/name"
 GPU_MEMORY_LABEL = "influencerai/gpu-memory-gb"
@@ -88,12 +87,15 @@ def start_command(offer: NodeOffer, *, head_address: str | None, port: int = DEF
 
 
 def start_environment(offer: NodeOffer, *, is_head: bool) -> dict[str, str]:
-    """Its environment: a token that every node of the cluster has to know, and how long a drain may take.
+    """Its environment: this process's, a token that every node of the cluster has to know, and a drain's duration.
+
+    It keeps the server's secrets: an API that `serve run` or a RayService deploys there reads its settings from it.
+    Trainings get none of them.
 
     Raises:
         ValidationError: there is no token to join with, or none can be made.
     """
-    own = child_environment(reaches_services=True)
+    own = dict(os.environ)
     if own.get("RAY_AUTH_MODE", "token") == "token":
         if not _has_token(own):
             if not is_head:

@@ -168,16 +168,17 @@ def test_without_a_token_nobody_joins(monkeypatch: pytest.MonkeyPatch, tmp_path:
     start_environment(NodeOffer(), is_head=False)
 
 
-def test_a_node_gets_no_secret_and_its_token_is_its_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_node_keeps_its_settings_and_its_token_is_its_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / ".ray" / "auth_token"
     file.parent.mkdir(mode=0o755)
     file.write_text("t" * 64)
     file.chmod(0o644)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.setenv("INFLUENCERAI_JWT_SECRET", "s" * 40)
-    monkeypatch.setenv("INFLUENCERAI_DATABASE_URL", "postgresql://me:password@host/db")
+    settings = {"INFLUENCERAI_JWT_SECRET": "s" * 40, "INFLUENCERAI_DATABASE_URL": "postgresql://me:password@host/db"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     environment = start_environment(NodeOffer(), is_head=False)
-    assert not {"INFLUENCERAI_JWT_SECRET", "INFLUENCERAI_DATABASE_URL"} & environment.keys()
+    assert environment.items() >= settings.items()
     assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "influencerai.serve.proxy_process:bounded"
     assert [path.stat().st_mode & 0o777 for path in (file.parent, file)] == [0o700, 0o600]
