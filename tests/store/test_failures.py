@@ -208,15 +208,16 @@ async def test_a_full_disk_is_said_in_words_and_leaves_nothing_half_written(file
 
 
 async def test_a_value_that_cannot_be_kept_is_the_senders_mistake(store: Store) -> None:
-    async def get() -> Any:
+    async def get(tenant: str, id: str) -> Any:
         async with store.read() as transaction:
-            return await transaction.datasets.get(ANN, "a\0b")
+            return await transaction.datasets.get(tenant, id)
 
+    assert await get(ANN, "a\0b") is None
     if store.database.is_sqlite:
-        assert await get() is None
+        assert await get("a\0b", "a") is None
     else:
         with pytest.raises(ValidationError, match="cannot keep a value of this: invalid byte sequence"):
-            await get()
+            await get("a\0b", "a")
     assert await add_config(store)
 
 
