@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -59,6 +60,14 @@ def assert_shown(
     assert answer.headers["content-type"] == "application/json"
     wrong = differences(json.loads(text), answer.document if part is None else part, free=free)
     assert not wrong, "\n".join(wrong)
+
+
+def error_as_shown(answer: Answer) -> dict[str, Any]:
+    """An error's body without `code` and `remedy`, which every error has beyond the reference's fields."""
+    fields = dict(answer.document)
+    assert re.fullmatch("[a-z_]+", fields.pop("code")), answer.body
+    assert fields.pop("remedy"), answer.body
+    return fields
 
 
 def shown_headers(title: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from influencerai.artifacts import read_safetensors_header
 from influencerai.demo.characters import MODEL_ID, write_character
 from tests.contract.reference import CONFIG, DATASET, JOB, example
-from tests.contract.requests import assert_shown, curl
+from tests.contract.requests import assert_shown, curl, error_as_shown
 from tests.servers import Server, serve_on_contract_port
 
 TITLE = "Get Job by ID"
@@ -83,10 +83,10 @@ def assert_downloads(server: Server, job: str) -> None:
     assert (part.status, part.body) == (206, content[8:100])
     assert server.ask("GET", final["url"], if_none_match=whole.headers["etag"]).status == 304
     beyond = server.ask("GET", final["url"], range=f"bytes={len(content)}-")
-    assert beyond.document == {"statusCode": 416, "message": "The range is not in the file"}
+    assert error_as_shown(beyond) == {"statusCode": 416, "message": "The range is not in the file"}
     assert beyond.headers["content-range"] == f"bytes */{len(content)}"
     malformed = server.ask("GET", final["url"], range="bytes=x")
-    assert malformed.document == {"statusCode": 400, "message": "The header Range is no range of bytes"}
+    assert error_as_shown(malformed) == {"statusCode": 400, "message": "The header Range is no range of bytes"}
 
 
 def test_failed(server: Server) -> None:
