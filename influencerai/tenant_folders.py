@@ -60,6 +60,15 @@ class TenantFolders:
             raise ValidationError(field_errors={field: [text]}) from error
         return place
 
+    def below_root(self, tenant: str, path: str) -> tuple[Path, str]:
+        """The tenant's root, and what `resolve` finds as a name below it, which is to be opened without links.
+
+        Raises:
+            ValidationError: as `resolve`.
+        """
+        root = self.root(tenant)
+        return root, self.resolve(tenant, path).relative_to(root.resolve()).as_posix()
+
     def shown(self, text: str, *, tenant: str | None = None) -> str:
         """A message as users may see it: paths begin at the root of the tenant, or of all where none is named."""
         for folder in self._models_dirs:

@@ -48,6 +48,11 @@ def pinned(root: Path, name: str, *, make: bool = False) -> Iterator[Path]:
                 remove_folder(root, path)
 
 
+def path_of(descriptor: int) -> Path:
+    """A path that opens the file of a descriptor again, whatever has its name by now; while the descriptor is open."""
+    return (_DESCRIPTORS if sys.platform == "linux" else Path("/dev/fd")) / str(descriptor)
+
+
 def shown_path(folder: Path) -> Path:
     """The ordinary path of a folder, for messages."""
     if folder.parent == _DESCRIPTORS:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from influencerai.domain.job_log import EventQuery, JobArtifact, JobEvent, JobMetric, MetricQuery
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
+from influencerai.imageset import beneath
 from influencerai.imageset.thumbnail import thumbnail
 from influencerai.service.jobs import not_found
 from influencerai.service.picture_work import PictureWork
@@ -63,18 +65,17 @@ class JobLogService:
             found = await transaction.jobs.artifacts(tenant, id)
         return [_artifact(id, file) for file in found]
 
-    async def artifact(self, tenant: str, id: str, name: str) -> tuple[JobArtifact, Path]:
-        """One published file, and where it lies.
+    async def artifact(self, tenant: str, id: str, name: str) -> tuple[JobArtifact, BinaryIO]:
+        """One published file, and the file itself, opened below the tenant's root; the caller closes it.
 
         Raises:
             NotFoundError: there is no such job, or no such file of it.
         """
         for artifact in await self.artifacts(tenant, id):
             if artifact.name == name:
-                with suppress(ValidationError):  # a link that leads out of the root by now
-                    place = self._folders.resolve(tenant, artifact.path)
-                    if place.is_file():
-                        return artifact, place
+                with suppress(OSError, ValidationError):  # it is gone, or a link leads out of the root by now
+                    root, path = self._folders.below_root(tenant, artifact.path)
+                    return artifact, os.fdopen(beneath.open_file(root, path), "rb")
         raise NotFoundError(f"Artifact {name} of job {id} not found")
 
     async def thumbnail(self, tenant: str, id: str, name: str) -> bytes:
@@ -83,11 +84,13 @@ class JobLogService:
         Raises:
             NotFoundError: there is no such job or file, or the file is no picture.
         """
-        artifact, place = await self.artifact(tenant, id, name)
+        artifact, file = await self.artifact(tenant, id, name)
+        file.close()
         root = self._folders.root(tenant)
         try:
             if artifact.kind != "sample":
                 raise DatasetError("it is no picture")
+            place = root / artifact.path
             return await self._work.small(
                 tenant,
                 lambda decoding: thumbnail(place, inside=root, max_pixels=self._max_pixels, decoding=decoding),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
+from starlette.types import Message
 
+from influencerai.serve.routes.job_log import Download
 from influencerai.store.queue import PublishedFile
+from influencerai.tenant_folders import TenantFolders
 from tests.serve.running import Api, checked_error, picture
 
 pytestmark = pytest.mark.anyio
@@ -102,3 +108,54 @@ async def test_files_that_are_gone(api: Api) -> None:
     for name in ("a.safetensors", "b.safetensors", "c.safetensors"):
         refusal = checked_error(await api.get(f"/jobs/{id}/artifacts/{name}"), 404)
         assert refusal["message"] == f"Artifact {name} of job {id} not found"
+
+
+@pytest.mark.parametrize("url", ["a.safetensors", "b.png", "b.png/thumbnail"])
+async def test_a_folder_exchanged_for_a_link_leads_to_nobody_elses_file(
+    api: Api, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    id, folder = await publish(api, "a.safetensors", "b.png")
+    foreign = tmp_path_factory.mktemp("foreign")
+    for name in ("a.safetensors", "b.png"):
+        (foreign / name).write_bytes(picture(1))
+    resolve = TenantFolders.resolve
+
+    def exchanged_after(folders: TenantFolders, *arguments: Any, **options: Any) -> Path:
+        found = resolve(folders, *arguments, **options)
+        if not folder.is_symlink():
+            folder.rename(folder.with_name("elsewhere"))
+            folder.symlink_to(foreign)
+        return found
+
+    monkeypatch.setattr(TenantFolders, "resolve", exchanged_after)
+    checked_error(await api.get(f"/jobs/{id}/artifacts/{url}"), 404)
+
+
+async def test_a_file_is_closed_however_its_answer_ends(tmp_path: Path) -> None:
+    place = tmp_path / "a"
+    place.write_bytes(DATA * 100)
+    sent: list[Message] = []
+
+    async def leave() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def refuse(message: Message) -> None:
+        sent.append(message)
+        if len(sent) > 2:
+            raise OSError("The client has left")
+
+    async def wait_for_ever(message: Message) -> None:
+        await asyncio.Event().wait()
+
+    for method, spec, send in (("GET", "2.3", wait_for_ever), ("GET", "2.4", refuse), ("HEAD", "2.4", refuse)):
+        scope = {"type": "http", "method": method, "headers": [], "asgi": {"spec_version": spec}}
+        with place.open("rb") as file:
+            download = Download(file, filename="a")
+            place.rename(place.with_name("b"))  # which is of no matter to who has it open
+            with suppress(OSError):
+                await download(scope, leave, send)
+            assert file.closed
+            place.with_name("b").rename(place)
+    begun, part = "http.response.start", "http.response.body"
+    assert [message["type"] for message in sent] == [begun, part, part, begun]
+    assert sent[1]["body"] == (DATA * 100)[: len(sent[1]["body"])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -12,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from influencerai.domain.job import TERMINAL
 from influencerai.domain.job_log import EventQuery, MetricQuery
 from influencerai.errors import ValidationError
+from influencerai.imageset import beneath
 from influencerai.serve import event_source
 from influencerai.serve.bodies import answer, answer_document, strict_route
 from influencerai.serve.disconnection import while_connected
@@ -39,9 +41,21 @@ _FILE: Responses = {
 
 
 class Download(FileResponse):
-    """A file, in ranges where they are asked for; one that cannot be given is refused in the one shape of errors."""
+    """An open file, in ranges where they are asked for; one that cannot be given is refused in the one shape of errors.
+
+    The file is opened anew by its descriptor, never by its name, and closed at the end of the answer.
+    """
+
+    def __init__(self, file: BinaryIO, **options: Any) -> None:
+        descriptor = file.fileno()
+        super().__init__(beneath.path_of(descriptor), stat_result=os.fstat(descriptor), **options)
+        self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused: Message | None = None
 
         async def send_unless_refused(message: Message) -> None:
@@ -109,13 +123,14 @@ def job_log_routes(service: Service) -> APIRouter:
         if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Download a file; ranges and ETags work."""
-        artifact, place = await log.artifact(tenant, id, name)
+        artifact, file = await log.artifact(tenant, id, name)
         etag = f'"{artifact.sha256}"'
         headers = {"etag": etag, "x-content-type-options": "nosniff"}
         if if_none_match and {etag, "*"} & {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
+            file.close()
             return Response(status_code=304, headers=headers)
         media_type = "image/png" if artifact.kind == "sample" else "application/octet-stream"
-        return Download(place, filename=artifact.name, media_type=media_type, headers=headers)
+        return Download(file, filename=artifact.name, media_type=media_type, headers=headers)
 
     @router.get("/artifacts/{name}/thumbnail", response_class=Response, responses=THUMBNAIL | errors(404))
     async def get_sample_thumbnail(request: Request, tenant: FileReader, id: str, name: str) -> Response:
