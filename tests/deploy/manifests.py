@@ -19,6 +19,8 @@ from influencerai.settings import CLIENT_VARIABLES, ENV_PREFIX, FILE_VARIABLE, S
 ROOT = Path(__file__).parents[2]
 _SETTINGS = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields} | {FILE_VARIABLE, *CLIENT_VARIABLES}
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_OWN_ADDRESS = re.compile(r"https?://(127\.0\.0\.1|localhost|\$host|influencerai;|[\w-]+:\d+)")
+"""Of this machine, of a service, or of the proxy's own host and upstream."""
 
 
 @cache
@@ -90,4 +92,4 @@ def seconds(duration: str) -> int:
 def addresses(paths: Iterable[Path]) -> list[str]:
     """Web addresses in files that are not of one's own cluster or machine."""
     found = re.findall(r"https?://[^\s\"'`)]+", "".join(path.read_text("utf-8") for path in paths))
-    return [address for address in found if not re.match(r"https?://(127\.0\.0\.1|localhost|[\w-]+:\d+)", address)]
+    return [address for address in found if not _OWN_ADDRESS.match(address)]

@@ -14,7 +14,7 @@ import pytest
 from influencerai import __version__
 from influencerai.cluster.dispatcher import end_seconds
 from influencerai.cluster.joining import DEFAULT_PORT
-from influencerai.serve.gate import OPEN_PATHS
+from influencerai.serve.gate import READY_PATH
 from influencerai.settings import Settings
 from tests.deploy.manifests import ROOT, is_known, load, name_of, parse, seconds
 
@@ -202,5 +202,4 @@ def test_what_is_waited_for_is_there() -> None:
     [published] = found["api"]["ports"]
     assert published == "127.0.0.1:3001:3001"
     asked = found["api"]["healthcheck"]["test"][-1]
-    assert asked == "http://127.0.0.1:3001/readyz"
-    assert "/readyz" in OPEN_PATHS
+    assert asked == f"http://127.0.0.1:3001{READY_PATH}"

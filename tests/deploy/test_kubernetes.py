@@ -19,7 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from influencerai import __version__
 from influencerai.cluster.joining import DEFAULT_PORT, NodeOffer, start_command
-from influencerai.serve.gate import OPEN_PATHS
+from influencerai.serve.gate import OPEN_PATHS, READY_PATH
 from influencerai.settings import Settings
 from tests.deploy.kuberay import SCHEMAS
 from tests.deploy.manifests import ROOT, is_known, load, name_of, parse, pinned
@@ -183,7 +183,7 @@ def test_probes_ask_what_is_answered_to_anybody() -> None:
                 if port == DEFAULT_DASHBOARD_AGENT_LISTEN_PORT:
                     assert path in PUBLIC_EXACT_PATHS
                 else:
-                    assert path in OPEN_PATHS
+                    assert path in (*OPEN_PATHS, READY_PATH)
                     assert named[port] == 3001
                 found[name.partition("-")[2], kind] = path
     node = {"livenessProbe": "/api/healthz", "readinessProbe": "/api/healthz"}
