@@ -58,7 +58,8 @@ async def test_pages_of_configured_origins(tmp_path: Path, sqlite_url: str) -> N
                 name.strip() for name in answer.headers["access-control-expose-headers"].lower().split(",")
             } >= EXPOSED
             assert answer.headers["x-request-id"]
-        assert answers[500].json() == {"statusCode": 500, "message": "Internal server error"}
+        assert checked_error(answers[500], 500)["message"] == "Internal server error"
+        assert "secret detail" not in answers[500].text
         assert answers[500].headers["x-ratelimit-limit"] == "3"
         assert (
             "access-control-allow-origin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -42,7 +43,7 @@ async def test_every_readable_route_answers_its_headers(api: Api) -> None:
     allowed = (await api.send("PUT", "/datasets")).headers["allow"]
     assert "HEAD" in allowed.split(", ")
     shown = (await api.get("/metrics")).text
-    assert 'method="HEAD",route="/datasets"' in shown
+    assert re.search('method="HEAD",replica="[^"]+",route="/datasets"', shown)
 
 
 async def test_a_stream_ends_with_its_headers(api: Api) -> None:
