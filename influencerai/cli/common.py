@@ -26,6 +26,17 @@ def output_options(command: F) -> F:
     )(command)
 
 
+def dataset_argument(command: F) -> F:
+    """DATASET; an empty one, as of an unset variable, is not the current folder."""
+    return click.argument("dataset", callback=_named)(command)
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("The name of the folder is empty. Name it; '.' is this one.", context, parameter)
+    return value
+
+
 def database_url_option(command: F) -> F:
     """`--database-url`, a setting."""
     return click.option("--database-url", help="sqlite:///FILE or postgresql://USER@HOST/NAME.")(command)

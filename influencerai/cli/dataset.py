@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from influencerai.cli.common import output_options
+from influencerai.cli.common import dataset_argument, output_options
 from influencerai.cli.outcome import FAILED, print_result
 from influencerai.settings import Settings
 
@@ -42,7 +42,7 @@ Examples:
 \b
 Exits with 1 if a file or the folder has an error; with --strict also if there is a warning."""
 )
-@click.argument("dataset")
+@dataset_argument
 @click.option("--trigger-word", help="Word that every caption should have; captions images that have none.")
 @click.option("--resolution", type=click.IntRange(128, 2048), default=512, show_default=True, help="In pixels.")
 @click.option("--batch-size", type=click.IntRange(1, 64), default=1, show_default=True, help="Images per pass.")

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import click
 
-from influencerai.cli.common import output_options
+from influencerai.cli.common import dataset_argument, output_options
 from influencerai.cli.config_options import ConfigCommand, config_options, given_fields
 from influencerai.cli.config_sources import (
     ConfigLayer,
@@ -37,7 +37,7 @@ Examples:
 --set wins over options, options over --config, --config over --preset.
 Ctrl-C saves a state and prints the command that goes on.""",
 )
-@click.argument("dataset")
+@dataset_argument
 @click.option("--model", "--model-name", "model_name", help="Base model: sd15, sdxl, a hub id, a folder or a file.")
 @click.option("--name", help="Name of the config; default: that of the output folder, or of the dataset.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Config as YAML or JSON.")

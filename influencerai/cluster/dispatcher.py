@@ -282,7 +282,7 @@ async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _needs_of(job: PendingJob, settings: Settings) -> str:
-    return plan_needs(LoraConfig.parse(job.snapshot["config"]), settings, plan=job.plan)
+    return plan_needs(LoraConfig.restore(job.snapshot["config"]), settings, plan=job.plan)
 
 
 async def _failure(reference: Any) -> str | None:

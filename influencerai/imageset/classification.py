@@ -152,7 +152,7 @@ class _Folder:
         return DOCUMENT if is_about else CAPTION
 
     def _picture(self, path: str, name: PurePosixPath) -> FileKind:
-        if any(_REGULARISATION.fullmatch(part) for part in name.parts[:-2]) and self._has_character_folder:
+        if any(_REGULARISATION.fullmatch(part) for part in name.parts[:-1]) and self._has_character_folder:
             return REGULARISATION
         if _ALWAYS_MASK.fullmatch(name.stem):
             return MASK if name.stem.lower().endswith("masklabel") else CONTROL

@@ -63,7 +63,7 @@ class JobRunService:
                 dataset_id=dataset_id if dataset is not None else None,
                 config_id=None,
                 priority=int(stored.job.payload.get("priority") or 5),
-                output_dir=normalized(output_path(LoraConfig.parse(stored.snapshot["config"]))),
+                output_dir=normalized(output_path(LoraConfig.restore(stored.snapshot["config"]))),
                 retry_of=id,
                 metadata=stored.job.metadata,
             )
@@ -118,7 +118,7 @@ class JobRunService:
         marker = folder / RUN_MARKER
         if not marker.is_file() or marker.read_text() != stored.job.id:
             return
-        stem = output_name(LoraConfig.parse(stored.snapshot["config"]))
+        stem = output_name(LoraConfig.restore(stored.snapshot["config"]))
         for file in folder.glob(f"{glob.escape(stem)}-*.safetensors"):
             file.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)

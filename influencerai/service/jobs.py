@@ -221,7 +221,7 @@ def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:
     if word is None or config.options.trigger_word:
         return config
     meta = {name: value for name, value in config.meta.items() if name not in ("triggerWord", "trigger_word")}
-    return LoraConfig.parse({**config.to_wire(), "meta": {**meta, "triggerWord": word[:2000]}})
+    return LoraConfig.restore({**config.to_wire(), "meta": {**meta, "triggerWord": word[:2000]}})
 
 
 def not_found(id: str) -> NotFoundError:

@@ -16,6 +16,7 @@ import pydantic
 from influencerai import artifacts, file_system
 from influencerai.domain import TrainingSpec
 from influencerai.domain.output_path import output_path
+from influencerai.domain.wire import STORED
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
 
@@ -101,7 +102,7 @@ class RunFolder:
             CheckpointError: it cannot be read.
         """
         try:
-            return TrainingSpec.model_validate_json((self.path / SPEC_FILE).read_bytes())
+            return TrainingSpec.model_validate_json((self.path / SPEC_FILE).read_bytes(), context=STORED)
         except (OSError, pydantic.ValidationError) as error:
             raise CheckpointError(f"The run in {self.path} cannot be continued: {error}") from error
 

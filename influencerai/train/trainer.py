@@ -14,7 +14,7 @@ from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.output_path import output_path
 from influencerai.domain.training_spec import Origin
-from influencerai.errors import CheckpointError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.errors import CheckpointError, DatasetError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.imageset import ImageSetReport
 from influencerai.planning import BatchPlan, exposure_text
 from influencerai.planning.execution import execution_warnings
@@ -267,4 +267,11 @@ class Trainer:
         return path
 
     def _dataset_dir(self, dataset: str | Path) -> Path:
+        """The folder of the dataset; an empty name, as of an unset variable, is not the root.
+
+        Raises:
+            DatasetError: the name is empty.
+        """
+        if isinstance(dataset, str) and not dataset.strip():
+            raise DatasetError("The name of the dataset folder is empty.", remedy="Name the folder; '.' is this one.")
         return self.settings.root / dataset

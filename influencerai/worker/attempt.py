@@ -219,7 +219,7 @@ class JobAttempt:
         frozen = await self._keeper.write(
             lambda transaction: transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
         )
-        return TrainingSpec.model_validate(frozen["spec"])
+        return TrainingSpec.restore(frozen["spec"])
 
     async def _end(self, code: int | None) -> None:
         """Write how the attempt has ended, with the last news.

@@ -195,3 +195,10 @@ def test_a_command_with_resume_may_be_repeated(invoke: Invoke) -> None:
     assert second.exit_code == 0, second.output
     assert "is complete: data/loras/heard-of/heard-of-final.safetensors" in second.stderr
     assert second.stdout.splitlines()[0] == first.stdout.splitlines()[0]
+
+
+@pytest.mark.parametrize("command", [("train", "", "--model", "small"), ("dataset", "check", " ")])
+def test_an_empty_name_is_not_the_current_folder(invoke: Invoke, command: tuple[str, ...]) -> None:
+    result = invoke(*command)
+    assert result.exit_code == 2
+    assert "The name of the folder is empty" in result.stderr

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from influencerai.domain import ExecutionPlan, LoraConfig, ModelSpec, SampleSpec, TrainingSpec
+from influencerai.errors import ValidationError
 
 
 def make_spec(**config_fields: Any) -> TrainingSpec:
@@ -72,3 +73,11 @@ def test_a_spec_of_an_earlier_version_keeps_its_id() -> None:
     digest = hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     assert digest == "5435fae2d640dc666a56f0bd5a9ffdbbe86d7289e55189dcdc8477cdac50080c"
     assert TrainingSpec.parse(document).id == digest
+
+
+def test_a_stored_spec_may_hold_what_is_a_near_miss_today() -> None:
+    document = make_spec(meta={"triggerWord": "ohwx"}).to_wire()
+    document["config"]["meta"]["sede"] = 1
+    assert TrainingSpec.restore(document).config.meta["sede"] == 1
+    with pytest.raises(ValidationError, match="did you mean 'seed'"):
+        TrainingSpec.parse(document)

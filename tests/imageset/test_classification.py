@@ -119,6 +119,7 @@ def test_plots_and_our_own_sheets_say_so_in_their_bytes() -> None:
 
 def test_regularisation_pictures_are_not_the_characters() -> None:
     assert kinds("img/10_ohwx/a.png", "reg/1_woman/b.png")["reg/1_woman/b.png"] == "regularisation picture"
+    assert kinds("a.png", "reg/b.png")["reg/b.png"] == "regularisation picture"
     assert kinds("reg/1_woman/b.png") == {"reg/1_woman/b.png": "picture"}
 
 

@@ -277,7 +277,10 @@ async def test_jobs_of_an_older_schema_get_their_names_and_stay_listed(bare: Sto
         config.attributes["connection"] = connection
         command.upgrade(config, "0004")
 
-    document = {"config": {"name": "Älter", "modelName": "sd15"}, "dataset": {"id": "d", "path": "data/old"}}
+    document = {
+        "config": {"name": "Älter", "modelName": "sd15", "meta": {"note": "a\0b"}},
+        "dataset": {"id": "d", "path": "data/old"},
+    }
     values = {
         "id": "j", "tenant_id": "ann", "type": "lora-training", "status": "failed", "cancelled": False,
         "payload": json.dumps({"datasetId": "d", "loraConfigId": "c"}), "snapshot": json.dumps(document),
