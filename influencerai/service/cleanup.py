@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from influencerai.errors import InfluencerAIError, ValidationError
+from influencerai.imageset import beneath
 from influencerai.service.run_files import RunFiles, roots_of, runs_of, unused_blobs, unused_tensors
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -157,14 +158,16 @@ class CleanupService:
 
     def _remove_artifact(self, tenant: str, path: str, dry_run: bool) -> int:
         try:
-            place = self._folders.resolve(tenant, path)
-            size = place.stat().st_size
-        except (OSError, ValidationError):  # it is gone, or a link leads out of the root by now
+            root, name = self._folders.below_root(tenant, path)
+            found = beneath.status(root, name)
+        except (OSError, ValidationError):  # a link leads out of the root by now
+            return 0
+        if found is None:
             return 0
         if not dry_run:
             with suppress(OSError):
-                place.unlink()
-        return size
+                beneath.unlink(root, name)
+        return found.st_size
 
     def _clean_shared(self, rules: CleanupRules, report: CleanupReport) -> None:
         """Copies of pictures that no run uses, and the cache, which belongs to no tenant."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import glob
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.output_path import output_name, output_path
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
+from influencerai.imageset import beneath
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.jobs import not_found
 from influencerai.service.quotas import QuotaService
@@ -25,6 +27,9 @@ from influencerai.tenant_folders import TenantFolders
 
 _APPENDED = "history.jsonl"
 """The one file of a run that grows: it is copied, where the others, written once, are linked."""
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+"""What `beneath` says where there is no file, or a link or a folder."""
 
 
 class JobRunService:
@@ -104,7 +109,7 @@ class JobRunService:
     def _remove_files(self, tenant: str, stored: StoredJob, files: list[StoredArtifact]) -> None:
         try:
             for file in files:
-                self._folders.resolve(tenant, file.path).unlink(missing_ok=True)
+                _unlink(*self._folders.below_root(tenant, file.path))
             self._remove_output(tenant, stored)
             shutil.rmtree(self._folders.run_dir(tenant, stored.job.id), ignore_errors=True)
         except (OSError, ValidationError) as error:
@@ -114,17 +119,32 @@ class JobRunService:
 
     def _remove_output(self, tenant: str, stored: StoredJob) -> None:
         """What the job wrote into its folder, if that is its own; and the folder, if nothing else is in it."""
-        folder = self._folders.resolve(tenant, stored.output_dir)
-        marker = folder / RUN_MARKER
-        if not marker.is_file() or marker.read_text() != stored.job.id:
-            return
+        root, folder = self._folders.below_root(tenant, stored.output_dir)
+        marker = f"{folder}/{RUN_MARKER}"
+        try:
+            with os.fdopen(beneath.open_file(root, marker), "rb") as file:
+                if file.read() != stored.job.id.encode():
+                    return
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return
+            raise
         stem = output_name(LoraConfig.restore(stored.snapshot["config"]))
-        for file in folder.glob(f"{glob.escape(stem)}-*.safetensors"):
-            file.unlink(missing_ok=True)
-        marker.unlink(missing_ok=True)
-        for place in (folder / "samples", folder):
+        for entry in beneath.entries(root, folder):
+            if entry.name.startswith(f"{stem}-") and entry.name.endswith(".safetensors"):
+                _unlink(root, f"{folder}/{entry.name}")
+        _unlink(root, marker)
+        for place in (f"{folder}/samples", folder):
             with contextlib.suppress(OSError):
-                place.rmdir()
+                beneath.remove_folder(root, place)
+
+
+def _unlink(root: Path, name: str) -> None:
+    """Remove a file below the root, if it is there; an error names its whole path."""
+    try:
+        beneath.unlink(root, name)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(root / name)) from error
 
 
 def copy_run(source: Path, target: Path) -> bool:

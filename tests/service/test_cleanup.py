@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import Job
+from influencerai.errors import InfluencerAIError
 from influencerai.service import Service, upkeep
 from influencerai.service import cleanup as cleanup_module
 from influencerai.service.cleanup import CleanupReport, CleanupRules, CleanupService
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.anyio
 PICTURE, STATE = b"picture" * 10, b"weights" * 100
 LONG_AGO = time.time() - 100 * 86400
 NOW = timedelta(0)
+SNAPSHOT = {"config": {"name": "face", "modelName": "x", "epochs": 3}}
 
 
 @pytest.fixture(params=["development", "production"])
@@ -194,6 +197,44 @@ async def test_lora_files_go_only_when_asked_and_never_those_that_are_needed(
     assert (await run_both(cleanup, older_than=NOW, artifacts=True))["artifacts"] == (1, 4)
     left = {path.stem for path in root.rglob("*.safetensors")}
     assert left == {"configured", "pictures"}
+
+
+@pytest.mark.parametrize("by", ["deletion", "cleanup"])
+async def test_a_folder_exchanged_for_a_link_leads_to_nobody_elses_files(
+    store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    service = Service(Settings(root=tmp_path / "root", database_url=database_url), needs_worker=False)
+    job = await add_job(store, output_dir="data/loras/face", snapshot=SNAPSHOT)
+    lease = await claimed(store)
+    own, foreign = tmp_path / "root/data/loras/face", tmp_path / "foreign"
+    for folder in (own, foreign):
+        folder.mkdir(parents=True)
+        for name, data in (("face.safetensors", "lora"), ("face-2.safetensors", "x"), (RUN_MARKER, job.job.id)):
+            (folder / name).write_text(data)
+    path = "data/loras/face/face.safetensors"
+    file = PublishedFile(name="face.safetensors", kind="lora", path=path, size=4, sha256="0", step=1, epoch=1)
+    async with store.write() as transaction:
+        await transaction.queue.record(lease, seconds=60, files=[file])
+    await finish(store, lease)
+    resolve = TenantFolders.resolve
+
+    def exchanged_after(folders: TenantFolders, *arguments: Any, **options: Any) -> Path:
+        if (moved := own.with_name("elsewhere")).exists():
+            own.unlink()
+            moved.rename(own)
+        found = resolve(folders, *arguments, **options)
+        own.rename(moved)
+        own.symlink_to(foreign)
+        return found
+
+    monkeypatch.setattr(TenantFolders, "resolve", exchanged_after)
+    if by == "deletion":
+        with pytest.raises(InfluencerAIError, match="face"):
+            await service.job_runs.delete(ANN, job.job.id)
+    else:
+        await service.cleanup.run(CleanupRules(older_than=NOW, artifacts=True))
+    assert {found.name for found in foreign.iterdir()} == {"face.safetensors", "face-2.safetensors", RUN_MARKER}
+    await service.store.database.close()
 
 
 async def test_a_retry_that_races_the_cleanup_has_all_states_or_none(tmp_path: Path, database_url: str) -> None:
