@@ -108,6 +108,7 @@ BY_ID: dict[str, Call] = {
     "job_log.metrics": lambda s, t, ids: s.job_log.metrics(t, ids["job"], MetricQuery()),
     "job_log.artifacts": lambda s, t, ids: s.job_log.artifacts(t, ids["job"]),
     "job_log.artifact": lambda s, t, ids: s.job_log.artifact(t, ids["job"], "x"),
+    "job_log.thumbnail": lambda s, t, ids: s.job_log.thumbnail(t, ids["job"], "x"),
     "pre_flights.check": lambda s, t, ids: s.pre_flights.check(t, draft(ids)),
     "event_streams.follow": lambda s, t, ids: anext(s.event_streams.follow(t, ids["job"])),
 }
