@@ -24,6 +24,7 @@ pytestmark = pytest.mark.anyio
 ANN, BOB = "ann", "bob"
 UNKNOWN = "01a20000-0000-7000-8000-000000000000"
 NOUNS = {
+    "base_models",
     "datasets",
     "dataset_images",
     "lora_configs",
@@ -40,6 +41,8 @@ NOUNS = {
     "cleanup",
 }
 NOT_A_TENANTS = {
+    "base_models.list",
+    "base_models.warnings",
     "datasets.resume_looking",
     "datasets.close",
     "event_streams.close",
