@@ -10,8 +10,12 @@ from schemathesis.generation.meta import TestPhase
 
 _PROSE = ("path", "outputPath", "meta", "files", "captions", "_")
 """Fields whose rules stand in the document's sentences, not in its schemas."""
-_SENTENCES = ({"Required, since the tenant has no default configuration"}, {"Input should hold no NUL"})
-"""Refusals that no schema could say: of the tenant's state, and of what no database keeps."""
+_SENTENCES = (
+    {"Required, since the tenant has no default configuration"},
+    {"Input should hold no NUL"},
+    {"Input should hold no line breaks, and no control or format characters"},
+)
+"""Refusals that no schema could say: of the tenant's state, of what no database keeps, and of Unicode's categories."""
 
 
 @schemathesis.hook

@@ -15,7 +15,7 @@ import pytest
 
 from influencerai.logs import configure_logs
 from influencerai.settings import Settings
-from tests.serve.running import ANN, Api, picture, running
+from tests.serve.running import ANN, Api, checked_error, picture, running
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +119,7 @@ async def everything(api: Api, credential: dict[str, str]) -> str:
     api.service.lora_configs.create = broken  # type: ignore[assignment]
     answer = await api.post("/lora-configs", config, headers=headers)
     api.service.lora_configs.create = failing  # type: ignore[method-assign]
-    assert answer.json() == {"statusCode": 500, "message": "Internal server error"}
+    assert checked_error(answer, 500)["message"] == "Internal server error"
     return "".join(texts)
 
 
@@ -132,8 +132,9 @@ async def broken(tenant: str, config: Any, **details: Any) -> None:
 def test_lines_are_plain_where_nobody_looks_on(captured: io.StringIO, tmp_path: Path) -> None:
     """uvicorn and Ray add fields of their own, one with colours, which the line of a log file had too."""
     configure(Settings(root=tmp_path), captured)
-    extra = {"color_message": "\x1b[36mStarted\x1b[0m", "_ray_timestamp_ns": 7, "job_id": "j"}
-    logging.getLogger("uvicorn.error").info("Started", extra=extra)
+    added = {"color_message": "\x1b[36mStarted\x1b[0m", "_ray_timestamp_ns": 7, "job_id": "j"}
+    record = {"name": "uvicorn.error", "levelno": logging.INFO, "levelname": "INFO", "msg": "Started", **added}
+    logging.getLogger("uvicorn.error").handle(logging.makeLogRecord(record))  # `extra` fails once Ray is imported
     assert "\x1b" not in captured.getvalue()
     assert "color_message" not in captured.getvalue()
     assert "_ray" not in captured.getvalue()

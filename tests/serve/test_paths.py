@@ -30,6 +30,7 @@ PATHS = st.lists(PIECES, min_size=1, max_size=5).flatmap(
 ) | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _watched: list[tuple[str, str]] = []
 _is_watching = False
+_DESCRIPTORS = "/proc/self/fd/"
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -45,7 +46,15 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     ):
         for path in arguments[:2]:
             if isinstance(path, str | bytes):
-                _watched.append((event, path.decode(errors="replace") if isinstance(path, bytes) else path))
+                _watched.append((event, _place(path.decode(errors="replace") if isinstance(path, bytes) else path)))
+
+
+def _place(path: str) -> str:
+    """The path, of an open folder the folder's own: so are files opened that links must not lead away from."""
+    if not path.startswith(_DESCRIPTORS):
+        return path
+    number, *rest = path.removeprefix(_DESCRIPTORS).split("/", 1)
+    return "/".join([str(Path(f"{_DESCRIPTORS}{number}").readlink()), *rest])
 
 
 sys.addaudithook(_watch)
