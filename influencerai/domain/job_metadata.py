@@ -32,5 +32,11 @@ def _check_filter(text: str) -> str:
     return text
 
 
-MetadataFilter = Annotated[str, StringConstraints(max_length=541), NO_NUL, AfterValidator(_check_filter)]
+MetadataFilter = Annotated[
+    str,
+    StringConstraints(max_length=541),
+    NO_NUL,
+    AfterValidator(_check_filter),
+    WithJsonSchema({"type": "string", "maxLength": 541, "pattern": "^[^:\\x00]+:[^\\x00]*$"}),
+]
 """Key and value, parted by the first colon, which no key has."""
