@@ -123,7 +123,7 @@ class LoraConfig(KeywordModel):
             if name == "options":
                 meta |= _option_document(value, place="options") if value is not None else {}
             elif name in options:
-                meta[str(options[name].alias)] = value
+                meta[str(options[name].alias)] = TrainingOptions._keywords({name: value})[name]
             elif name != "meta":
                 own[name] = value
         return own | ({"meta": meta} if meta or "meta" in fields else {})

@@ -116,12 +116,17 @@ class TrainingOptions(KeywordModel):
     )
     file_format: FileFormat = Field(default="kohya", description="Layout of the exported files.")
 
+    @classmethod
+    def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
+        """In Python one prompt counts as a list of one."""
+        return {
+            name: (value,) if name in ("sample_prompts", "samplePrompts") and isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+
     @field_validator("sample_prompts", mode="before")
     @classmethod
     def _check_sample_prompts(cls, prompts: Any) -> Any:
-        """One text counts as a list of one."""
-        if isinstance(prompts, str):
-            return (prompts,)
         if not isinstance(prompts, list | tuple):
             raise ValueError("Input should be a list of texts")
         return prompts

@@ -13,9 +13,12 @@ _PROSE = ("path", "outputPath", "meta", "files", "captions", "_")
 _SENTENCES = (
     {"Required, since the tenant has no default configuration"},
     {"Input should hold no NUL"},
+    {"imagesSeen chooses repeats: give one of the two"},
+    {"Name a configuration by loraConfigId or send one as loraConfig, not both"},
     {"Input should hold no line breaks, and no control or format characters"},
 )
-"""Refusals that no schema could say: of the tenant's state, of what no database keeps, and of Unicode's categories."""
+"""Refusals that no schema could say: of the tenant's state, of what no database keeps, of Unicode's categories, and of
+fields that exclude each other."""
 
 
 @schemathesis.hook
