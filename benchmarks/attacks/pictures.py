@@ -21,7 +21,7 @@ WATCH_SECONDS = 45.0
 
 
 async def run(server: Server) -> dict[str, Any]:
-    """What tenant-b notices of both, and the server's memory before, during and after."""
+    """Latencies of tenant-b beside both attacks, and the server's memory before, during and after them."""
     url = f"http://127.0.0.1:{server.port}"
     victim = Victim(url)
     attacker = httpx2.AsyncClient(base_url=url, headers={"x-tenant-id": "tenant-a"}, timeout=httpx2.Timeout(900))

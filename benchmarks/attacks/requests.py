@@ -25,7 +25,7 @@ HELD_SECONDS = 60.0
 
 
 async def run(server: Server) -> dict[str, Any]:
-    """What tenant-b notices of each, and the server's memory after each."""
+    """Latencies of tenant-b beside each attack, and the server's memory after it."""
     victim = Victim(f"http://127.0.0.1:{server.port}")
     try:
         await victim.prepare()

@@ -37,7 +37,7 @@ COMPONENTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recognition:
-    """What a model's files say that it is."""
+    """The kind of a model, as its files describe it."""
 
     family: str
     prediction_type: PredictionType

@@ -36,7 +36,7 @@ _SUPPORTED = f"Supported are folders of a {' or a '.join(PIPELINES)}."
 
 
 def recognise(folder: Path) -> Recognition:
-    """What a diffusers folder is; reads JSON and headers only.
+    """Recognises a diffusers folder; reads JSON and headers only.
 
     Raises:
         ModelError: no diffusers folder, of no supported family, or with a component missing, damaged or quantised.

@@ -21,7 +21,7 @@ _BOOLEANS: Final = {"True": True, "False": False}
 
 @dataclass(frozen=True, kw_only=True)
 class LoraDescription:
-    """What a LoRA file says of itself; None where it does not."""
+    """Metadata of a LoRA file; None where the file lacks it."""
 
     model_name: str | None
     base_model_version: str | None

@@ -13,7 +13,7 @@ from influencerai.domain.base_model_entry import BaseModelEntry
 from influencerai.errors import ModelError
 
 FOLDER = "models"
-"""What messages and entries call a models folder, wherever it lies."""
+"""Name of the models folder in messages and entries, wherever it lies."""
 
 
 def model_entries(models_dirs: Sequence[Path]) -> tuple[BaseModelEntry, ...]:
