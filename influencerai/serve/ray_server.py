@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayActorError, RayError
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME
 from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
@@ -133,8 +134,8 @@ class RayServer:
         """
         try:
             self._owns_serve = not self._joined or not _is_serve_running() or _end_leftover()
-            serve.start(http_options=HTTPOptions(host=self._settings.host, port=self.port), logging_config=_QUIET)
-        except (RuntimeError, ConnectionError, ValueError, OSError) as error:
+            _start_serve(HTTPOptions(host=self._settings.host, port=self.port))
+        except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:
             raise InfluencerAIError(f"Ray Serve cannot be started: {str(error).splitlines()[0]}") from error
         document = self._settings.to_document()
         deployment = api_deployment(ray_actor_options={"num_cpus": 0}, graceful_shutdown_wait_loop_s=0.2)
@@ -205,6 +206,26 @@ def _be_present() -> Any:
                     "Another InfluencerAI server uses this Ray cluster already.",
                     remedy="Use that one, or give this one a cluster of its own: leave RAY_ADDRESS out.",
                 ) from error
+        time.sleep(0.2)
+
+
+def _start_serve(options: HTTPOptions) -> None:
+    """Start Serve's controller and proxy.
+
+    On a busy machine the controller replaces a proxy that has not started in time, and gives the next one longer;
+    Serve's own call fails with the first.
+
+    Raises:
+        RayActorError: no proxy has started in time.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            serve.start(http_options=options, logging_config=_QUIET)
+            return
+        except RayActorError:
+            if time.monotonic() > deadline:
+                raise
         time.sleep(0.2)
 
 

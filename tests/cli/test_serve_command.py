@@ -158,6 +158,16 @@ sys.stdin.read()
 """
 
 
+KILL_FIRST_PROXY = """
+import time
+while not (found := [actor for actor in ray.util.list_named_actors(True) if "PROXY" in actor["name"]]):
+    time.sleep(0.01)
+ray.kill(ray.get_actor(**found[0]))
+print("killed", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.xdist_group("ray")
 @pytest.mark.campaign
 def test_a_ray_that_was_there_is_joined_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +200,22 @@ def test_sigterm_ends_a_server_on_ray_in_order(tmp_path: Path, monkeypatch: pyte
         Path(folder, "ray").mkdir()
         Path(folder, "ray/ray_current_cluster").write_text("127.0.0.1:1")
         check_sigterm(tmp_path)
+
+
+@pytest.mark.xdist_group("ray")
+@pytest.mark.slow
+def test_a_server_starts_though_its_first_proxy_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve replaces it, as it does on a busy machine with one that starts too slowly."""
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    command = [sys.executable, "-c", HEAD.replace("sys.stdin.read()", KILL_FIRST_PROXY)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        monkeypatch.setenv("RAY_ADDRESS", head.stdout.readline().strip())
+        with serve(tmp_path, ray=True) as server:
+            assert head.stdout.readline() == "killed\n"
+            assert server.ask("GET", "/jobs").status == 200
+        head.stdin.close()
 
 
 def check_sigterm(tmp_path: Path) -> None:
