@@ -6,6 +6,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from influencerai.errors import InfluencerAIError, TooManyError
+from influencerai.serve.admission import Admission
 from influencerai.serve.authentication import Authentication
 from influencerai.serve.errors import SENTENCES, error_response, plain_error
 from influencerai.serve.principal import Principal
@@ -27,6 +28,7 @@ class Gate:
         settings = service.settings
         self._app = app
         self._authentication = authentication
+        self._admission = Admission()
         self._limits = RateLimits(settings, service.store) if settings.limits_requests else None
         self._is_development = settings.auth == "development"
 
@@ -53,7 +55,11 @@ class Gate:
             await plain_error(404, SENTENCES[404])(scope, receive, send)
             return
         with acting_for(principal.tenant or principal.actor):
-            await self._pass(principal, scope, receive, send)
+            try:
+                async with self._admission.turn():
+                    await self._pass(principal, scope, receive, send)
+            except TooManyError as error:
+                await error_response(error)(scope, receive, send)
 
     async def _pass(self, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
         if self._limits is None or not principal.is_limited:

@@ -13,7 +13,7 @@ from influencerai.domain.page import Page
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.ids import can_be_id, new_id
-from influencerai.store.paging import page_of
+from influencerai.store.paging import converted, page_of
 from influencerai.store.schema import datasets, jobs
 from influencerai.store.times import to_datetime
 from influencerai.store.users import refuse_used
@@ -68,7 +68,7 @@ class Datasets:
             statement = statement.where(datasets.c.kind == query.kind)
         rows = await page_of(self._connection, statement, query, sort=_SORT[query.sort_by], id=datasets.c.id)
         total = await self._counts.total(tenant, "dataset", first=query.status, second=query.kind)
-        return Page(items=tuple(_dataset(row) for row in rows), total=total, take=query.take, skip=query.skip)
+        return Page(items=await converted(rows, _dataset), total=total, take=query.take, skip=query.skip)
 
     async def edit(self, tenant: str, id: str, change: Callable[[Dataset], Mapping[str, Any]]) -> Dataset | None:
         """Set the columns (`status`, `meta`, `report`) that `change` names of one dataset; none leaves it untouched."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
@@ -42,12 +42,29 @@ class FairTurns:
         Raises:
             TooManyError: a thousand of the same wait already.
         """
-        who = _acting_for.get()
-        await self._take(who)
+        give_back = await self.take()
         try:
             yield
         finally:
-            self._give_back(who)
+            give_back()
+
+    async def take(self) -> Callable[[], None]:
+        """Wait for a turn; returns what gives it back, once however often it is called.
+
+        Raises:
+            TooManyError: a thousand of the same wait already.
+        """
+        who = _acting_for.get()
+        await self._take(who)
+        is_held = True
+
+        def give_back() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self._give_back(who)
+
+        return give_back
 
     async def _take(self, who: str) -> None:
         if self._free and self._may_have(who):

@@ -19,7 +19,7 @@ from influencerai.store.dialect import insert_or_keep, now
 from influencerai.store.events import append_events
 from influencerai.store.ids import new_id
 from influencerai.store.job_figures import count_transition
-from influencerai.store.paging import page_of
+from influencerai.store.paging import converted, page_of
 from influencerai.store.schema import artifacts, attempts, datasets, job_metadata, jobs, lora_configs, outputs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_datetime
 
@@ -161,7 +161,7 @@ class Jobs:
         rows: Sequence[Row[Any]] = []
         if total > query.skip:  # else a filter that nothing passes would look at every job
             rows = await page_of(self._connection, statement, query, sort=_SORT[query.sort_by], id=jobs.c.id)
-        return Page(items=tuple(job_of(row) for row in rows), total=total, take=query.take, skip=query.skip)
+        return Page(items=await converted(rows, job_of), total=total, take=query.take, skip=query.skip)
 
     async def active(self, tenant: str) -> int:
         """Pending and running jobs of the tenant."""

@@ -16,7 +16,7 @@ from influencerai.errors import ConflictError
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.ids import can_be_id, new_id
-from influencerai.store.paging import page_of
+from influencerai.store.paging import converted, page_of
 from influencerai.store.schema import jobs, lora_configs
 from influencerai.store.tenants import lock_tenant
 from influencerai.store.times import to_datetime
@@ -71,7 +71,7 @@ class LoraConfigs:
         rows = await page_of(self._connection, statement, query, sort=_SORT[query.sort_by], id=lora_configs.c.id)
         first = None if query.is_default is None else str(query.is_default)
         total = await self._counts.total(tenant, "lora_config", first=first, second=query.model_name)
-        return Page(items=tuple(_record(row) for row in rows), total=total, take=query.take, skip=query.skip)
+        return Page(items=await converted(rows, _record), total=total, take=query.take, skip=query.skip)
 
     async def edit(self, tenant: str, id: str, change: Callable[[LoraConfig], LoraConfig]) -> LoraConfigRecord | None:
         """Put what `change` makes of a config in its place; whatever `change` raises leaves it as it is.

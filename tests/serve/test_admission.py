@@ -1,0 +1,61 @@
+"""Admission: requests of a tenant begin a few at a time, and long ones keep none of its others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from influencerai.serve.admission import Admission
+from influencerai.store.fair_turns import acting_for
+from tests.serve.running import Api
+
+pytestmark = pytest.mark.anyio
+
+
+class Requests:
+    """Requests that are answered when told to, and how many have begun."""
+
+    def __init__(self) -> None:
+        self._admission = Admission()
+        self.begun = {"ann": 0, "bob": 0}
+        self.is_answered = asyncio.Event()
+
+    async def send(self, who: str) -> None:
+        with acting_for(who):
+            async with self._admission.turn():
+                self.begun[who] += 1
+                await self.is_answered.wait()
+
+
+async def test_four_of_a_burst_begin_at_once_and_another_tenants_beside_them() -> None:
+    requests = Requests()
+    sent = [asyncio.create_task(requests.send(who)) for who in ["ann"] * 50 + ["bob"]]
+    await asyncio.sleep(0)
+    assert requests.begun == {"ann": 4, "bob": 1}
+    requests.is_answered.set()
+    await asyncio.gather(*sent)
+    assert requests.begun == {"ann": 50, "bob": 1}
+
+
+async def test_requests_that_are_not_answered_soon_keep_no_turn() -> None:
+    requests = Requests()
+    sent = [asyncio.create_task(requests.send("ann")) for _ in range(12)]
+    async with asyncio.timeout(5):
+        while requests.begun["ann"] < 12:
+            await asyncio.sleep(0.01)
+    requests.is_answered.set()
+    await asyncio.gather(*sent)
+
+
+async def test_a_page_of_many_rows_leaves_time_for_others(api: Api) -> None:
+    for number in range(45):
+        await api.post("/lora-configs", {"name": f"config {number}", "modelName": "x"})
+    asked = asyncio.create_task(api.get("/lora-configs?take=45"))
+    turns = 0
+    while not asked.done():
+        turns += 1
+        await asyncio.sleep(0)
+    names = [config["name"] for config in asked.result().json()["data"]]
+    assert len({*names}) == 45
+    assert turns > 5
