@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from influencerai.store.fair_turns import FairTurns
 
-_TURNS, _EACH = 32, 4
+_TURNS, _EACH = 16, 2
 _MOST_SECONDS = 0.05
 """Of a request that waits for something else by then, such as the next event, an upload's body or a picture."""
 
