@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -184,6 +184,17 @@ class Settings(BaseSettings):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise ValidationError("A setting cannot be used", field_errors=_messages(error)) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise ValidationError(field_errors={name: ["Settings are frozen: make others by Settings.load(...)"]})
+        super().__setattr__(name, value)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -221,8 +232,9 @@ class Settings(BaseSettings):
         }
         try:
             settings = cls(**{**from_file, **environment, **arguments})
-        except pydantic.ValidationError as error:
-            raise ValidationError("A setting cannot be used", field_errors=_messages(error, origins)) from error
+        except ValidationError as error:
+            error.field_errors = {_label(name, origins): texts for name, texts in error.field_errors.items()}
+            raise
         settings._origins = origins
         settings._warnings = warnings
         return settings
@@ -314,7 +326,7 @@ def _find_file(root: str | Path) -> Path | None:
     try:
         file = _absolute(Path(root)) / FILE_NAME
         return file if file.is_file() else None
-    except ValueError:
+    except (ValueError, TypeError):
         return None  # validation reports the root, with where it came from
     except OSError as error:
         raise ValidationError(
@@ -362,32 +374,26 @@ def _check_variables(known: Iterable[str]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _messages(error: pydantic.ValidationError, origins: dict[str, str]) -> dict[str, list[str]]:
-    """pydantic's report as {what the user wrote: messages}, without what only follows from another error."""
+def _messages(error: pydantic.ValidationError) -> dict[str, list[str]]:
+    """pydantic's report as {setting: messages}, without what only follows from another error."""
     found: dict[str, list[str]] = {}
     for item in error.errors():
-        if item["type"] == "default_factory_not_called":
-            continue
-        name = str(item["loc"][0])
-        origin = origins[name]
-        label = {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
-        found.setdefault(label, []).append(item["msg"].removeprefix("Value error, "))
+        if item["type"] != "default_factory_not_called":
+            found.setdefault(str(item["loc"][0]), []).append(item["msg"].removeprefix("Value error, "))
     return found
+
+
+def _label(name: str, origins: Mapping[str, str]) -> str:
+    """The setting as the user wrote it."""
+    origin = origins.get(name, "argument")
+    return {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
 
 
 def _load_signature() -> inspect.Signature:
     """Every setting as a keyword of `Settings.load`, for help and completion."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature(
-        [
-            inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY),
-            *(
-                inspect.Parameter(name, keyword, default=None, annotation=field.annotation)
-                for name, field in Settings.model_fields.items()
-            ),
-        ],
-        return_annotation=Settings,
-    )
+    make, fields = inspect.Parameter, Settings.model_fields.items()
+    settings = [make(name, make.KEYWORD_ONLY, default=None, annotation=field.annotation) for name, field in fields]
+    return inspect.Signature([make("cls", make.POSITIONAL_ONLY), *settings], return_annotation=Settings)
 
 
 Settings.load.__func__.__signature__ = _load_signature()  # type: ignore[attr-defined]

@@ -223,3 +223,16 @@ def test_load_names_every_setting_for_completion() -> None:
     parameters = inspect.signature(Settings.load).parameters
     assert set(parameters) == set(Settings.model_fields)
     assert parameters["root"].default is None
+
+
+@pytest.mark.parametrize("make", [Settings, Settings.load])
+def test_settings_that_cannot_be_used_are_refused_in_our_own_words(make: Any) -> None:
+    for arguments in ({"banana": 1}, {"root": 3}, {"threads": 0}):
+        with pytest.raises(ValidationError, match=f"A setting cannot be used: {next(iter(arguments))}: "):
+            make(**arguments)
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    settings = Settings(root=tmp_path)
+    with pytest.raises(ValidationError, match="threads: Settings are frozen"):
+        settings.threads = 2

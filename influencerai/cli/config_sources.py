@@ -16,8 +16,8 @@ from pydantic.alias_generators import to_camel
 from influencerai.domain import LoraConfig, TrainingOptions
 from influencerai.domain.lora_config import without_other_aim
 from influencerai.domain.output_path import last_part
+from influencerai.domain.plain_values import check_plain
 from influencerai.domain.presets import PRESETS, PresetName
-from influencerai.domain.wire import check_plain
 from influencerai.errors import ValidationError
 from influencerai.text_files import read_text_file
 
@@ -80,7 +80,7 @@ def resolve_config(layers: Iterable[ConfigLayer], *, default_name: str) -> Resol
     fields.setdefault("name", name.encode(errors="replace").decode()[:_LONGEST_NAME])
     warnings += [f"{name} is not a field and is ignored." for name in LoraConfig.unknown_fields(fields)]
     try:
-        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}).aimed(), tuple(warnings))
+        return ResolvedConfig(LoraConfig.parse({**fields, "meta": meta}, ignore_unknown=True).aimed(), tuple(warnings))
     except ValidationError as error:
         if "modelName" in error.field_errors and not fields.get("modelName"):
             error.field_errors["modelName"] = ["Field required (--model, or modelName in the file)"]

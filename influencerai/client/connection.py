@@ -17,6 +17,7 @@ from influencerai.client.answers import document_of, error_of, items_of, noun_of
 from influencerai.client.listing import AsyncListing
 from influencerai.client.transport import Transport
 from influencerai.domain.page import Page
+from influencerai.domain.plain_values import plain
 from influencerai.domain.wire import WireModel
 from influencerai.errors import UnreachableError, ValidationError
 
@@ -208,7 +209,7 @@ class Connection:
         if form is not None:
             options |= {"data": form.fields, "files": [("files", file) for file in form.files]}
         elif body is not None:
-            options["json"] = body
+            options["json"] = plain(body)
         return self.transport.build(method, self._base_url + path, **options)
 
     async def _read(self, response: httpx2.Response) -> None:

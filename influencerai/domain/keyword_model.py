@@ -13,22 +13,29 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from influencerai.domain.wire import WireModel, field_errors
+from influencerai.domain.plain_values import plain
+from influencerai.domain.wire import WireModel, WireObject, field_errors
 from influencerai.errors import ValidationError
 
 
 class KeywordModel(WireModel):
-    """A wire model whose constructor refuses unknown keywords with an error of `influencerai.errors`.
+    """A wire model whose constructor and `parse` refuse unknown names with an error of `influencerai.errors`.
 
-    `parse` and `model_validate` read documents: they ignore unknown fields, as every `WireModel` does. The signature,
-    the help and the completion of the constructor name the fields in snake_case with plain types.
+    Both take numbers, texts and paths of other libraries, see `plain`. `model_validate` reads what a program sent: it
+    ignores unknown fields, as every `WireModel` does. The signature, the help and the completion of the constructor
+    name the fields in snake_case with plain types.
     """
 
-    def __init__(self, /, **fields: Any) -> None:
+    def __init__(self, /, *positional: Any, **fields: Any) -> None:
+        self._refuse_positional(positional, example=f"{type(self).__name__}({{}}=...)")
+        fields = plain(fields)
+        errors: dict[str, list[str]] = {
+            self._shown_name(name): [text] for name, text in self.doubled_fields(fields).items()
+        }
         names = _python_names(type(self))
         given = {names.get(name, name): value for name, value in self._keywords(fields).items()}
-        errors = {name: [self._unknown(name)] for name in given if name not in type(self).model_fields}
-        known = {name: value for name, value in given.items() if name not in errors}
+        errors |= {name: [self._unknown(name)] for name in given if name not in type(self).model_fields}
+        known = {name: value for name, value in given.items() if name in type(self).model_fields}
         meant = {self.nearest_field(name) for name in errors}
         try:
             self.__pydantic_validator__.validate_python(known, self_instance=self)
@@ -72,12 +79,41 @@ class KeywordModel(WireModel):
         """The name of a field as the caller of the constructor writes it."""
         return _python_names(cls).get(wire_name, wire_name)
 
-    def with_(self, **changes: Any) -> Self:
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], *, prefix: str = "", ignore_unknown: bool = False) -> Self:
+        """Read a document, its names in camelCase or snake_case.
+
+        With `ignore_unknown`, unknown names are left to the caller, who tells of them (`unknown_fields`).
+
+        Raises:
+            ValidationError: with one entry per bad field or unknown name, named `prefix` + wire name.
+        """
+        if isinstance(data, cls):
+            return data
+        document = data if isinstance(data, WireObject) else plain(data)
+        errors: dict[str, list[str]] = {}
+        if isinstance(document, Mapping) and not ignore_unknown:
+            unknown = [name for name in cls.unknown_fields(document) if cls.refusal_of(name) is None]
+            errors = {prefix + name: [cls._unknown(name)] for name in unknown}
+        try:
+            found = super().parse(document, prefix=prefix)
+        except ValidationError as error:
+            error.field_errors |= errors
+            raise
+        if errors:
+            raise ValidationError(field_errors=errors)
+        return found
+
+    def with_(self, *positional: Any, **changes: Any) -> Self:
         """A validated copy with `changes`, named as in the constructor.
 
         Raises:
             ValidationError: a name or a value cannot be used.
         """
+        self._refuse_positional(positional, example="with_({}=...)")
+        changes = plain(changes)
+        if doubled := self.doubled_fields(changes):
+            raise ValidationError(field_errors={self._shown_name(name): [text] for name, text in doubled.items()})
         names = _python_names(type(self))
         new = {names.get(name, name): value for name, value in self._keywords(changes, base=self).items()}
         return type(self)(**{name: getattr(self, name) for name in self.model_fields_set if name not in new} | new)
@@ -86,6 +122,20 @@ class KeywordModel(WireModel):
     def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
         """The fields that keywords stand for; `base` is the model that they change."""
         return fields
+
+    @classmethod
+    def _refuse_positional(cls, values: tuple[Any, ...], *, example: str) -> None:
+        if values:
+            first = next(iter(cls.model_fields))
+            hint = f" A document is read by {cls.__name__}.parse(...)." if isinstance(values[0], Mapping) else ""
+            raise ValidationError(
+                f"A {cls.__name__} takes keywords alone, and {type(values[0]).__name__} stands there without one.",
+                remedy=f"Name each field: {example.format(first)}.{hint}",
+            )
+
+    @classmethod
+    def _way_to_change(cls, name: str) -> str:
+        return f"make a changed copy by with_({cls._shown_name(name)}=...)"
 
     @classmethod
     def _unknown(cls, name: str) -> str:

@@ -19,9 +19,10 @@ from pydantic import (
 
 from influencerai.domain.keyword_model import KeywordModel
 from influencerai.domain.output_path import check_output_path
+from influencerai.domain.plain_values import check_plain, plain
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.domain.training_options import TrainingOptions
-from influencerai.domain.wire import NO_NUL, STORED, Document, Number, SchemaOf, check_plain
+from influencerai.domain.wire import NO_NUL, STORED, Document, Number, SchemaOf
 from influencerai.errors import ValidationError
 
 USUAL_IMAGES_SEEN = 2000
@@ -93,16 +94,15 @@ class LoraConfig(KeywordModel):
         ) -> None: ...
 
     @classmethod
-    def preset(cls, preset: PresetName, **fields: Any) -> Self:
+    def preset(cls, preset: PresetName, *positional: Any, **fields: Any) -> Self:
         """A configuration that starts from a preset; `fields`, named as in the constructor, win over it.
 
         Raises:
             ValidationError: there is no such preset, or a field cannot be used.
         """
-        if preset not in PRESETS:
-            raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
-        start = PRESETS[preset].fields()
-        own = cls._keywords(fields)
+        cls._refuse_positional(positional, example=f"preset({preset!r}, {{}}=...)")
+        start = cls._start(preset)
+        own = cls.by_wire_name(cls._keywords(plain(fields)))
         meta = own.pop("meta", {})
         meta = without_other_aim(start.pop("meta"), given={*own, *meta}) | meta
         return cls(**start | own, meta=meta)
@@ -117,15 +117,18 @@ class LoraConfig(KeywordModel):
     @classmethod
     def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
         """Moves options that are given by keyword into `meta`; what `base` has in `meta` stays."""
-        own, options = {}, TrainingOptions.model_fields
-        meta = _option_document(fields.get("meta", base.meta if base else {}), place="meta")
-        for name, value in fields.items():
-            if name == "options":
-                meta |= _option_document(value, place="options") if value is not None else {}
-            elif name in options:
-                meta[str(options[name].alias)] = TrainingOptions._keywords({name: value})[name]
-            elif name != "meta":
-                own[name] = value
+        options, aliases = TrainingOptions.model_fields, TrainingOptions.by_wire_name
+        own = {name: value for name, value in fields.items() if name not in ("meta", "options", *options)}
+        single = {name: value for name, value in fields.items() if name in options}
+        sources = {
+            "meta": _option_document(fields.get("meta"), place="meta"),
+            "options": _option_document(fields.get("options"), place="options"),
+            "a keyword": aliases(TrainingOptions._keywords(single)),
+        }
+        _refuse_repeated(sources)
+        meta = dict(base.meta) if base and fields.get("meta") is None else {}
+        for source in sources.values():
+            meta |= source
         return own | ({"meta": meta} if meta or "meta" in fields else {})
 
     @classmethod
@@ -146,7 +149,36 @@ class LoraConfig(KeywordModel):
         return TrainingOptions._shown_name(option) if place == "meta" and option else super()._shown_name(wire_name)
 
     @classmethod
+    def parse(cls, data: Mapping[str, Any], *, prefix: str = "", ignore_unknown: bool = False) -> Self:
+        """See `KeywordModel.parse`. A `preset` is what the document starts from.
+
+        Raises:
+            ValidationError: with one entry per bad field, option or unknown name.
+        """
+        if ignore_unknown or not isinstance(data, Mapping) or data.get("preset") is None:
+            return super().parse(data, prefix=prefix, ignore_unknown=ignore_unknown)
+        own = cls.by_wire_name({name: value for name, value in data.items() if name != "preset"})
+        start = cls._start(data["preset"])
+        if isinstance(meta := plain(own.get("meta") or {}), Mapping):
+            meta = TrainingOptions.by_wire_name(meta)
+            own["meta"] = without_other_aim(start["meta"], given={*own, *meta}) | meta
+        return super().parse(start | own, prefix=prefix)
+
+    @classmethod
+    def _start(cls, preset: object) -> dict[str, Any]:
+        """The fields of a preset by wire name.
+
+        Raises:
+            ValidationError: there is no such preset.
+        """
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
+        return PRESETS[preset].fields()
+
+    @classmethod
     def _unknown(cls, name: str) -> str:
+        if name == "preset":
+            return f"A preset is a start: {cls.__name__}.preset('balanced', name=..., model_name=...)"
         option = TrainingOptions.nearest_field(name)
         if cls.nearest_field(name) is None and option is not None:
             return f"There is no field or option '{name}', did you mean '{TrainingOptions._shown_name(option)}'?"
@@ -225,14 +257,43 @@ def _ignored(name: str) -> str:
 
 
 def _option_document(options: object, *, place: str) -> dict[str, Any]:
-    """Options by their names in JSON.
+    """Options by their names in JSON; None stands for none.
 
     Raises:
-        ValidationError: neither options nor a mapping.
+        ValidationError: neither options nor a mapping, or names that are none.
     """
+    if options is None:
+        return {}
     if not isinstance(options, TrainingOptions | Mapping):
         raise ValidationError(field_errors={place: ["Input should be TrainingOptions or a mapping"]})
-    if isinstance(options, Mapping) and place == "meta":
-        return dict(options)
-    typed = options if isinstance(options, TrainingOptions) else TrainingOptions(**options)
-    return typed.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(options, Mapping):
+        if names := [repr(name) for name in options if not isinstance(name, str)]:
+            raise ValidationError(field_errors={place: [f"Names should be texts, not {', '.join(names)}"]})
+        if place == "meta":
+            return TrainingOptions.by_wire_name(options)
+        if fields := {name: [_BESIDE.format(place)] for name in options if LoraConfig.by_any_name(name)}:
+            raise ValidationError(field_errors=fields)
+        options = TrainingOptions(**options)
+    return options.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+_BESIDE = "This is a field of the configuration, beside {}"
+
+
+def _refuse_repeated(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse an option that has several values.
+
+    Raises:
+        ValidationError: names the places.
+    """
+    places: dict[str, list[str]] = {}
+    for place, document in sources.items():
+        for name in document:
+            places.setdefault(name, []).append(place)
+    repeated = {
+        TrainingOptions._shown_name(name): [f"This has several values: by {' and by '.join(found)}"]
+        for name, found in places.items()
+        if len(found) > 1
+    }
+    if repeated:
+        raise ValidationError(field_errors=repeated)

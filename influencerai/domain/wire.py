@@ -128,6 +128,7 @@ class WireModel(BaseModel):
         """Report near misses beside every other error, but not that the fields which they stand for are missing."""
         if not isinstance(data, Mapping) or info.context is STORED:
             return handler(data)
+        doubled = cls.doubled_fields(data)
         unknown = cls.unknown_fields(data)
         if isinstance(data, WireObject) and len(unknown) > MOST_UNKNOWN:
             excess = f"{len(unknown)} fields are unknown here, and at most {MOST_UNKNOWN} may be"
@@ -135,10 +136,11 @@ class WireModel(BaseModel):
                 cls.__name__, [_error("too_many_unknown", excess, loc=("_",))]
             )
         refused = {name: text for name in islice(unknown, MOST_UNKNOWN) if (text := cls.refusal_of(name))}
-        if not refused:
+        if not refused and not doubled:
             return handler(data)
         missing = {("missing", (cls.nearest_field(name),)) for name in refused}
         errors = [_error("near_miss", text, loc=(name,)) for name, text in refused.items()]
+        errors += [_error("doubled", text, loc=(name,)) for name, text in doubled.items()]
         try:
             handler(data)
         except pydantic.ValidationError as error:
@@ -165,20 +167,29 @@ class WireModel(BaseModel):
 
     @classmethod
     def by_wire_name(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """`data` with the fields of this model by their names in JSON, the rest as it is."""
-        names = dict(zip(cls.model_fields, cls.wire_names(), strict=True))
+        """`data` with the fields of this model by their names in JSON, the rest as it is.
+
+        Raises:
+            ValidationError: a field stands there in both spellings.
+        """
+        if doubled := cls.doubled_fields(data):
+            raise ValidationError(field_errors={name: [text] for name, text in doubled.items()})
+        names = _wire_name_of(cls)
         return {names.get(name, name): value for name, value in data.items()}
+
+    @classmethod
+    def doubled_fields(cls, data: Mapping[str, Any]) -> dict[str, str]:
+        """Why a field is refused that has a value under its wire name and another under its Python name."""
+        return {
+            wire: f"This stands twice, as '{name}' and as '{wire}'"
+            for name, wire in _wire_name_of(cls).items()
+            if name != wire and data.get(name) is not None and data.get(wire) is not None
+        }
 
     @classmethod
     def by_any_name(cls, name: str) -> str | None:
         """The wire name of the field that `name` is the wire name or the Python name of; None where it is neither."""
-        return (
-            name
-            if name in cls.wire_names()
-            else cls.by_wire_name({name: None}).popitem()[0]
-            if name in cls.model_fields
-            else None
-        )
+        return name if name in cls.wire_names() else _wire_name_of(cls).get(name)
 
     @classmethod
     def unknown_fields(cls, data: Mapping[str, Any]) -> list[str]:
@@ -209,7 +220,7 @@ class WireModel(BaseModel):
             ValidationError: with one entry per bad field, named `prefix` + wire name.
         """
         try:
-            return cls.model_validate(dict(data))
+            return cls.model_validate(_mapping(data, of=cls))
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors=field_errors(error, prefix=prefix)) from error
 
@@ -221,9 +232,28 @@ class WireModel(BaseModel):
             ValidationError: with one entry per bad field.
         """
         try:
-            return cls.model_validate(dict(data), context=STORED)
+            return cls.model_validate(_mapping(data, of=cls), context=STORED)
         except pydantic.ValidationError as error:
             raise ValidationError(field_errors=field_errors(error)) from error
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refused: a model is frozen.
+
+        Raises:
+            ValidationError: says how to have another value.
+        """
+        raise self._frozen(name)
+
+    def __delattr__(self, name: str) -> None:
+        raise self._frozen(name)
+
+    def _frozen(self, name: str) -> ValidationError:
+        return ValidationError(field_errors={name: [f"A {type(self).__name__} is frozen: {self._way_to_change(name)}"]})
+
+    @classmethod
+    def _way_to_change(cls, name: str) -> str:
+        """How to have another value of the field."""
+        return "make another one with the new value"
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON form: camelCase, plain types."""
@@ -234,6 +264,12 @@ class WireModel(BaseModel):
 @cache
 def _known_fields(model: type[WireModel]) -> frozenset[str]:
     return frozenset({*model.model_fields, *model.wire_names(), *model.server_fields})
+
+
+@cache
+def _wire_name_of(model: type[WireModel]) -> Mapping[str, str]:
+    """{name in Python: wire name}"""
+    return MappingProxyType({name: field.alias or name for name, field in model.model_fields.items()})
 
 
 @cache
@@ -251,30 +287,19 @@ def _takes_null(field: FieldInfo) -> bool:
     return field.is_required() or NoneType in get_args(field.annotation)
 
 
-def _error(kind: str, text: str, *, loc: tuple[int | str, ...]) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=loc, input=None)
-
-
-def check_plain(value: Any, *, levels: int = 32) -> None:
-    """Refuse what JSON cannot carry there and back.
+def _mapping(data: object, *, of: type[WireModel]) -> dict[str, Any]:
+    """A copy of the document.
 
     Raises:
-        ValueError: half a surrogate pair, an integer of thousands of digits, bytes, a set, or over `levels` levels.
+        ValidationError: it is no mapping.
     """
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"half a surrogate pair in the text {value[:40]!a}") from error
-    elif isinstance(value, int) and value.bit_length() > 14_000:
-        raise ValueError("a number of more than 4000 digits")
-    elif isinstance(value, bytes | set | frozenset):
-        raise ValueError(f"{type(value).__name__} where JSON has no such type")
-    elif isinstance(value, Mapping | list | tuple):
-        if not levels:
-            raise ValueError("lists and mappings are nested too deeply")
-        for item in (*value, *value.values()) if isinstance(value, Mapping) else value:
-            check_plain(item, levels=levels - 1)
+    if not isinstance(data, Mapping):
+        raise ValidationError(f"A {of.__name__} is read from a mapping of its fields, not from {type(data).__name__}.")
+    return dict(data)
+
+
+def _error(kind: str, text: str, *, loc: tuple[int | str, ...]) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, "{text}", {"text": text}), loc=loc, input=None)
 
 
 MOST_ERRORS = 100

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from influencerai.domain.page import Page
-from influencerai.domain.wire import WireModel, WireObject, check_plain
+from influencerai.domain.plain_values import check_plain
+from influencerai.domain.wire import WireModel, WireObject
 from influencerai.errors import ValidationError
 from influencerai.store.idempotency import RequestKey
 

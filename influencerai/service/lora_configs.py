@@ -83,7 +83,7 @@ class LoraConfigService:
             raise ValidationError(field_errors={name: ["Input should not be null"] for name in bad})
 
         def change(config: LoraConfig) -> LoraConfig:
-            changed = LoraConfig.parse({**config.to_wire(), **own})
+            changed = LoraConfig.parse({**config.to_wire(), **own}, ignore_unknown=True)
             check_config(tenant, changed, self._folders)
             return changed
 

@@ -123,7 +123,7 @@ def compare(*compared: Run | str | Path | Sequence[Run | str | Path]) -> Runs:
 
     Raises:
         CheckpointError: a path holds no finished run.
-        ValidationError: there is nothing to compare.
+        ValidationError: there is nothing to compare, or something that is neither a run nor a path.
     """
     found = list(_opened(compared))
     if not found:
@@ -135,10 +135,10 @@ def _opened(compared: Sequence[Run | str | Path | Sequence[Run | str | Path]]) -
     for item in compared:
         if isinstance(item, Run):
             yield item
-        elif isinstance(item, str | Path):
-            yield Run.open(item)
-        else:
+        elif isinstance(item, Sequence) and not isinstance(item, str | bytes):
             yield from _opened(item)
+        else:
+            yield Run.open(item)
 
 
 def _settings(run: Run) -> Row:

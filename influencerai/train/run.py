@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pydantic
 
 from influencerai.domain import TrainingResult, TrainingSpec
+from influencerai.domain.plain_values import path_text
 from influencerai.errors import CheckpointError
 from influencerai.live.curve import plot_loss
 from influencerai.settings import Settings
@@ -50,8 +51,9 @@ class Run:
 
         Raises:
             CheckpointError: there is no finished run of our own.
+            ValidationError: that is no path.
         """
-        folder = find_run(Path(path))
+        folder = find_run(Path(path_text(path, field="path")))
         root = folder.path.parents[2]
         if not folder.is_finished:
             raise CheckpointError(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import torch
 
 from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
+from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.domain.output_path import output_path
+from influencerai.domain.plain_values import path_text
 from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, DatasetError, InfluencerAIError, StoppedError, ValidationError
 from influencerai.imageset import ImageSetReport
@@ -46,23 +49,27 @@ class Trainer:
     Nothing is touched before `train` or `prepare` is called.
 
     Args:
-        config: the configuration of the training.
+        config: the configuration of the training, or a mapping of its fields as `LoraConfig.parse` reads it.
         settings: default: those of `Settings.load()`.
         backend: `diffusers` trains, `dry-run` checks everything and trains nothing.
         on_event: called with every event of the run.
         should_stop: asked at every step; where it is true, the run ends resumably.
+
+    Raises:
+        ValidationError: an argument is of another kind, or the mapping cannot be used.
     """
 
     def __init__(
         self,
-        config: LoraConfig,
+        config: LoraConfig | Mapping[str, Any],
         *,
         settings: Settings | None = None,
         backend: str = "diffusers",
         on_event: Callable[[Event], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self.config = config.aimed()
+        _check_arguments(settings=settings, on_event=on_event, should_stop=should_stop)
+        self.config = _own_config(config).aimed()
         self.settings = settings or Settings.load()
         self._backend = backend
         self._on_event = on_event
@@ -262,7 +269,8 @@ class Trainer:
     def _first_weights(self, init_from: str | Path | None) -> Path | None:
         if init_from is None:
             return None
-        path = find_lora(self.settings.root / init_from, root=self.settings.root)
+        name = path_text(init_from, field="init_from")
+        path = find_lora(self.settings.root / name, root=self.settings.root)
         check_rank(path, rank=self.config.network_dim)
         return path
 
@@ -271,7 +279,42 @@ class Trainer:
 
         Raises:
             DatasetError: the name is empty.
+            ValidationError: it is no path.
         """
-        if isinstance(dataset, str) and not dataset.strip():
+        name = path_text(dataset, field="dataset")
+        if not name.strip():
             raise DatasetError("The name of the dataset folder is empty.", remedy="Name the folder; '.' is this one.")
-        return self.settings.root / dataset
+        return self.settings.root / name
+
+
+def _own_config(config: object) -> LoraConfig:
+    """The configuration that a caller gave, also as a server's record or as a mapping.
+
+    Raises:
+        ValidationError: it is none, or a field cannot be used.
+    """
+    if isinstance(config, LoraConfigRecord):
+        return config.config
+    if isinstance(config, LoraConfig):
+        return config
+    if isinstance(config, Mapping):
+        return LoraConfig.parse(config)
+    text = f"Input should be a LoraConfig or a mapping of its fields, not {type(config).__name__}"
+    raise ValidationError(field_errors={"config": [text]})
+
+
+def _check_arguments(*, settings: object, **functions: object) -> None:
+    """Refuse arguments of another kind before a training would stumble over them.
+
+    Raises:
+        ValidationError: names the arguments.
+    """
+    errors = {
+        name: [f"Input should be a function, not {type(function).__name__}"]
+        for name, function in functions.items()
+        if function is not None and not callable(function)
+    }
+    if settings is not None and not isinstance(settings, Settings):
+        errors["settings"] = [f"Input should be Settings, such as Settings.load(), not {type(settings).__name__}"]
+    if errors:
+        raise ValidationError(field_errors=errors)

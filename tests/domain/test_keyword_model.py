@@ -57,9 +57,80 @@ def test_the_constructors_errors_are_ours() -> None:
     assert "pydantic" not in str(raised.value)
 
 
-def test_documents_still_may_hold_unknown_fields() -> None:
-    assert LoraConfig.parse({"name": "me", "modelName": "sd15", "banana": 2}) == LoraConfig(**LEAST)
-    assert LoraConfig.model_validate({"name": "me", "modelName": "sd15", "banana": 2}) == LoraConfig(**LEAST)
+def test_a_document_with_an_unknown_name_is_refused() -> None:
+    document = {"name": "me", "modelName": "sd15", "banana": 2, "epocs": 3, "optimizer": "Lion", "epochs": 0}
+    with pytest.raises(ValidationError) as raised:
+        LoraConfig.parse(document)
+    assert set(raised.value.field_errors) == {"banana", "epocs", "optimizer", "epochs"}
+    assert raised.value.field_errors["banana"] == ["There is no field 'banana'."]
+    with pytest.raises(ValidationError, match="banana"):
+        TrainingOptions.parse({"banana": 2})
+
+
+def test_programs_that_tell_of_unknown_names_may_leave_them_out() -> None:
+    document = {"name": "me", "modelName": "sd15", "banana": 2}
+    assert LoraConfig.parse(document, ignore_unknown=True) == LoraConfig(**LEAST)
+    assert LoraConfig.model_validate(document) == LoraConfig(**LEAST)
+
+
+def test_a_preset_in_a_document_is_a_start() -> None:
+    config = LoraConfig.parse({**LEAST, "preset": "fast", "epochs": 3, "meta": {"seed": 7}})
+    assert config == LoraConfig.preset("fast", **LEAST, epochs=3, seed=7)
+    assert (config.epochs, config.network_dim, config.options.seed) == (3, 8, 7)
+    assert "imagesSeen" not in config.meta
+    assert "fast, " not in str(config.warnings)
+    with pytest.raises(ValidationError, match="There is no preset 'fats'"):
+        LoraConfig.parse({**LEAST, "preset": "fats"})
+    assert "LoraConfig.preset(" in errors_of(**LEAST, preset="fast")["preset"][0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"options": {"optimizer": "Lion"}, "optimizer": "AdamW"},
+        {"meta": {"optimizer": "Lion"}, "optimizer": "AdamW"},
+        {"meta": {"optimizer": "Lion"}, "options": TrainingOptions(optimizer="Lion")},
+        {"meta": {"min_snr_gamma": 5, "minSnrGamma": 4}},
+        {"options": {"min_snr_gamma": 5, "minSnrGamma": 4}},
+        {"min_snr_gamma": 5, "minSnrGamma": 4},
+        {"modelName": "sdxl"},
+    ],
+)
+def test_a_value_that_is_given_twice_is_refused(fields: dict[str, Any]) -> None:
+    assert len(errors_of(**LEAST, **fields)) == 1
+
+
+def test_a_field_among_the_options_is_refused_with_its_place() -> None:
+    assert errors_of(**LEAST, options={"epochs": 3}) == {
+        "epochs": ["This is a field of the configuration, beside options"]
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LoraConfig("me", "sd15"),
+        lambda: LoraConfig({"name": "me"}),
+        lambda: LoraConfig(**LEAST).with_({"epochs": 3}),
+        lambda: LoraConfig.preset("fast", "me"),
+        lambda: TrainingOptions("AdamW"),
+    ],
+)
+def test_values_without_a_name_are_refused_with_the_way_to_name_them(make: Any) -> None:
+    with pytest.raises(ValidationError, match=r"takes keywords alone.*Name each field: .*=\.\.\."):
+        make()
+
+
+@pytest.mark.parametrize("meta", [[1], "x", {1: 2}, {"a": object()}, {"a": b"x"}])
+def test_options_that_json_cannot_carry_are_refused(meta: Any) -> None:
+    assert list(errors_of(**LEAST, meta=meta)) == ["meta"]
+
+
+def test_a_field_is_not_assigned_to() -> None:
+    config = LoraConfig(**LEAST)
+    with pytest.raises(ValidationError, match=r"make a changed copy by with_\(epochs=\.\.\.\)"):
+        config.epochs = 3
+    assert config.epochs == 10
 
 
 def test_one_text_is_a_list_of_one() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pydantic
 import pytest
 from pydantic import Field, StrictInt
 
@@ -44,8 +43,29 @@ def test_both_spellings_are_read_and_camel_case_is_written() -> None:
 
 def test_models_are_frozen() -> None:
     paint = Paint(base_colour="red")
-    with pytest.raises(pydantic.ValidationError, match="frozen"):
-        paint.coats = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="coats: A Paint is frozen"):
+        paint.coats = 3
+    with pytest.raises(ValidationError, match="coats: A Paint is frozen"):
+        del paint.coats
+    assert paint.coats == 2
+
+
+def test_a_field_in_both_spellings_is_refused() -> None:
+    assert errors_of(Paint, {"baseColour": "red", "base_colour": "blue", "coats": 0}, prefix="p.") == {
+        "p.baseColour": ["This stands twice, as 'base_colour' and as 'baseColour'"],
+        "p.coats": ["Input should be greater than or equal to 1"],
+    }
+    assert Paint.parse({"baseColour": "red", "base_colour": None}).base_colour == "red"
+    with pytest.raises(ValidationError, match="baseColour"):
+        Paint.by_wire_name({"baseColour": "red", "base_colour": "blue"})
+    assert Paint.restore({"baseColour": "red", "base_colour": "blue"})  # as an earlier version stored it
+
+
+@pytest.mark.parametrize("document", [None, "baseColour", 3, [("baseColour", "red")]])
+def test_what_is_no_document_is_refused_in_our_own_words(document: Any) -> None:
+    for read in (Paint.parse, Paint.restore):
+        with pytest.raises(ValidationError, match="A Paint is read from a mapping of its fields"):
+            read(document)
 
 
 @pytest.mark.parametrize("name", ["basecolour", "BaseColour", "base-colour", "baseColor", "base_color", "baseColuor"])

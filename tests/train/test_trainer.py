@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from influencerai import Trainer, artifacts
+from influencerai import Run, Trainer, artifacts, compare
 from influencerai.domain import (
     CheckpointEvent,
     Event,
@@ -21,6 +21,7 @@ from influencerai.domain import (
     ValidationEvent,
     WarningEvent,
 )
+from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.errors import (
     CheckpointError,
     DatasetError,
@@ -523,3 +524,42 @@ def test_warnings_that_nobody_listens_to_are_pythons(root: Path, sd15: Path) -> 
     with pytest.warns(UserWarning, match="delete that folder or choose another outputPath") as found:
         dry_trainer(root, sd15, learningRate=0.01).train("data/datasets/me", progress=False)
     assert {warning.filename for warning in found} == {__file__}
+
+
+def test_a_configuration_may_be_a_mapping_or_a_servers_record(root: Path) -> None:
+    settings = make_settings(root)
+    config = LoraConfig(name="me", model_name="sd15", epochs=3)
+    row = {**config.to_wire(), "id": "1", "tenantId": "t"}
+    times = dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00Z")
+    record = LoraConfigRecord.model_validate({**row, **times})
+    for given in (config.to_wire(), {"name": "me", "model_name": "sd15", "epochs": 3}, row, record):
+        found = Trainer(given, settings=settings).config
+        assert (type(found), found) == (LoraConfig, config)
+    with pytest.raises(ValidationError, match="banana"):
+        Trainer({"name": "me", "modelName": "sd15", "banana": 2}, settings=settings)
+
+
+@pytest.mark.parametrize("config", [None, "me", Path("me.yaml"), [("name", "me")]])
+def test_what_is_no_configuration_is_refused(config: Any) -> None:
+    with pytest.raises(ValidationError, match="config: Input should be a LoraConfig or a mapping of its fields"):
+        Trainer(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("on_event", 3), ("should_stop", True), ("settings", {"root": "."}), ("settings", "root")]
+)
+def test_arguments_of_another_kind_are_refused_before_a_training(name: str, value: Any, root: Path) -> None:
+    arguments = {"settings": make_settings(root)} | {name: value}
+    with pytest.raises(ValidationError, match=f"{name}: Input should be"):
+        Trainer(make_config("sd15"), **arguments)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"data", ["data"], "a\0b"])
+def test_what_is_no_path_is_refused_by_name(value: Any, root: Path) -> None:
+    made = Trainer(make_config("sd15"), settings=make_settings(root), on_event=lambda _: None)
+    for call in (lambda: made.prepare(value), lambda: made.train(value), lambda: Run.open(value)):
+        with pytest.raises(ValidationError, match="(dataset|path): Input should "):
+            call()
+    if value != ["data"]:
+        with pytest.raises(ValidationError, match="path: Input should "):
+            compare(value)
