@@ -11,7 +11,6 @@ from typing import Any, Literal
 from influencerai.cli.batch_state import BatchState, spec_identity
 from influencerai.cli.batch_training import Training
 from influencerai.domain import TrainingSpec
-from influencerai.domain.output_path import output_path
 from influencerai.errors import CheckpointError, ModelError, TrainingError
 from influencerai.planning import BatchPlan
 from influencerai.planning.memory import smaller_setting
@@ -123,7 +122,7 @@ class LocalCheck:
         unfinished: RunFolder | None = None
         resumes = False
         checked = replace(checked, identity=identity, seconds=self._seconds(spec))
-        for run in RunFolder.list_runs(self._runs, output_path=self._settings.root / output_path(training.config)):
+        for run in RunFolder.list_runs(self._runs, config=training.config):
             if run.backend != self._backend:
                 continue
             try:

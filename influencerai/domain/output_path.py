@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 RUN_MARKER = ".influencerai-run"
 """File in an output folder that holds the id of the run the folder belongs to."""
 
+DEFAULT_FOLDER = "data/loras"
 _SUFFIX = ".safetensors"
 _LONGEST_PART = 200
 """Bytes; a file system takes 255, and `-epoch-1000.safetensors` and a temporary file's suffix are added."""
@@ -22,8 +23,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def output_path(config: LoraConfig) -> str:
     """The config's output folder, or the default that its name gives."""
-    path = (config.output_path or f"data/loras/{name_slug(config.name)}").rstrip("/")
+    path = (config.output_path or f"{DEFAULT_FOLDER}/{name_slug(config.name)}").rstrip("/")
     return path.removesuffix(_SUFFIX)
+
+
+def output_path_of_run(config: LoraConfig, *, output_name: str) -> str:
+    """The output folder of a run whose files are called `output_name`.
+
+    Runs of earlier versions have other default folders: names gave other slugs.
+    """
+    return output_path(config) if config.output_path else f"{DEFAULT_FOLDER}/{output_name}"
 
 
 def output_name(config: LoraConfig) -> str:

@@ -13,7 +13,7 @@ from influencerai import file_system
 from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
-from influencerai.domain.output_path import output_name, output_path
+from influencerai.domain.output_path import output_name, output_path, output_path_of_run
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
 from influencerai.imageset import beneath
@@ -68,7 +68,7 @@ class JobRunService:
                 dataset_id=dataset_id if dataset is not None else None,
                 config_id=None,
                 priority=int(stored.job.payload.get("priority") or 5),
-                output_dir=normalized(output_path(LoraConfig.restore(stored.snapshot["config"]))),
+                output_dir=normalized(_output_path(stored)),
                 retry_of=id,
                 metadata=stored.job.metadata,
             )
@@ -129,7 +129,7 @@ class JobRunService:
             if error.errno in _NO_FILE:
                 return
             raise
-        stem = output_name(LoraConfig.restore(stored.snapshot["config"]))
+        stem = _planned_name(stored) or output_name(LoraConfig.restore(stored.snapshot["config"]))
         for entry in beneath.entries(root, folder):
             if entry.name.startswith(f"{stem}-") and entry.name.endswith(".safetensors"):
                 _unlink(root, f"{folder}/{entry.name}")
@@ -137,6 +137,18 @@ class JobRunService:
         for place in (f"{folder}/samples", folder):
             with contextlib.suppress(OSError):
                 beneath.remove_folder(root, place)
+
+
+def _output_path(stored: StoredJob) -> str:
+    """The output path of the job's run, also of one that an earlier version planned."""
+    config, name = LoraConfig.restore(stored.snapshot["config"]), _planned_name(stored)
+    return output_path_of_run(config, output_name=name) if name else output_path(config)
+
+
+def _planned_name(stored: StoredJob) -> str | None:
+    """The stem of the files that the job's run writes, as it was planned; None of a job without a plan."""
+    name = (stored.plan or {}).get("spec", {}).get("outputName")
+    return name if isinstance(name, str) else None
 
 
 def _unlink(root: Path, name: str) -> None:

@@ -132,6 +132,8 @@ def _chosen_changes(spec: TrainingSpec, fresh: TrainingSpec, config: LoraConfig)
     """What differs of all that the user has chosen; what follows from other values follows the run's."""
     given = config.options.model_fields_set
     derived = {f"config.{name}" for name in ("epochs", "learningRate") if _snake(name) not in config.model_fields_set}
+    if not config.output_path and not spec.config.output_path:
+        derived.add("outputName")  # follows from the name, by the rules of the version that began the run
     if "repeats" not in given and ("images_seen" not in given or spec.options.images_seen is None):
         derived |= {"options.imagesSeen", "options.repeats"}
     return {name: text for name, text in spec.changes(fresh).items() if name not in derived}

@@ -14,8 +14,8 @@ from typing import Any
 import pydantic
 
 from influencerai import artifacts, file_system
-from influencerai.domain import TrainingSpec
-from influencerai.domain.output_path import output_path
+from influencerai.domain import LoraConfig, TrainingSpec
+from influencerai.domain.output_path import DEFAULT_FOLDER, output_path, output_path_of_run
 from influencerai.domain.wire import STORED
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
@@ -69,14 +69,18 @@ class RunFolder:
         return folder
 
     @classmethod
-    def list_runs(cls, runs_dir: Path, *, output_path: Path) -> list[RunFolder]:
-        """The runs that were to write to `output_path`, newest first.
+    def list_runs(cls, runs_dir: Path, *, config: LoraConfig) -> list[RunFolder]:
+        """The runs that were to write where `config` does, newest first.
+
+        Without an output path that is also where an earlier version wrote by the same name.
 
         Raises:
-            ExportError: `output_path` leads nowhere.
+            ExportError: the output path leads nowhere.
         """
-        requested, root = _resolve(output_path), _root_of(runs_dir)
-        return [folder for folder in cls.all(runs_dir) if folder._wrote_to(requested, root=root)]
+        root = _root_of(runs_dir)
+        requested = _resolve(root / output_path(config))
+        folders = cls.all(runs_dir)
+        return [folder for folder in folders if folder._wrote_to(requested, root=root) or folder._is_called_as(config)]
 
     @classmethod
     def all(cls, runs_dir: Path) -> list[RunFolder]:
@@ -89,9 +93,9 @@ class RunFolder:
             return [cls(path.parent) for path in sorted(runs_dir.glob(f"*/{SPEC_FILE}"), reverse=True)]
 
     @classmethod
-    def find_unfinished(cls, runs_dir: Path, *, output_path: Path, backend: str) -> RunFolder | None:
-        """The newest run by `backend` that wanted to write to `output_path` and has no result."""
-        runs = cls.list_runs(runs_dir, output_path=output_path)
+    def find_unfinished(cls, runs_dir: Path, *, config: LoraConfig, backend: str) -> RunFolder | None:
+        """The newest run by `backend` that was to write where `config` does and has no result."""
+        runs = cls.list_runs(runs_dir, config=config)
         return next((run for run in runs if not run.has_ended and run.backend == backend), None)
 
     @property
@@ -174,12 +178,24 @@ class RunFolder:
             places.add(_composed(str(root / path)))
         return _composed(str(requested)) in places
 
+    def _is_called_as(self, config: LoraConfig) -> bool:
+        """Whether the run and `config` have one name and no output path; slugs of ASCII have never changed."""
+        if config.output_path or config.name.isascii():
+            return False
+        if PurePath(str(self._origin.get("requested"))).parts[-3:-1] != PurePath(DEFAULT_FOLDER).parts:
+            return False
+        with suppress(CheckpointError):
+            own = self.spec.config
+            return not own.output_path and _composed(own.name) == _composed(config.name)
+        return False
+
     def _own_output_path(self) -> str | None:
         """The output path below the root by the spec, of a run that did not write it down."""
         try:
-            path = output_path(self.spec.config)
+            spec = self.spec
         except CheckpointError:
             return None
+        path = output_path_of_run(spec.config, output_name=spec.output_name)
         requested = PurePath(str(self._origin.get("requested")))
         parts = PurePath(path).parts
         return path if not PurePath(path).is_absolute() and requested.parts[-len(parts) :] == parts else None

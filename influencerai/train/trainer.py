@@ -14,7 +14,7 @@ import torch
 from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.lora_config_record import LoraConfigRecord
-from influencerai.domain.output_path import output_path
+from influencerai.domain.output_path import output_path, output_path_of_run
 from influencerai.domain.plain_values import path_text
 from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, DatasetError, InfluencerAIError, StoppedError, ValidationError
@@ -139,10 +139,15 @@ class Trainer:
             preparation = replace(preparation, spec=preparation.spec.model_copy(update={"origin": origin}))
         requested = self.settings.root / output_path(self.config)
         warnings = list(preparation.warnings)
-        found = self._resumption(requested, preparation.spec, backend=backend.name, resume=resume)
+        found = self._resumption(preparation.spec, backend=backend.name, resume=resume)
         if found.folder and found.action == "show":
             return self._finished(found.folder, watch=watch)
         warnings += [found.warning] if found.warning else []
+        if found.folder and (place := self._place_of(found.folder)) != requested:
+            warnings.append(
+                f"The run of an earlier version goes on in {place}: its name now gives the folder {requested.name}."
+            )
+            requested = place
         extended_output: Path | None = None
         if found.folder is None:
             folder = RunFolder.create(
@@ -227,16 +232,22 @@ class Trainer:
     def _runs_dir(self) -> Path:
         return self.settings.root / ".influencerai" / "runs"
 
-    def _resumption(self, requested: Path, fresh: TrainingSpec, *, backend: str, resume: bool) -> Resumption:
+    def _place_of(self, folder: RunFolder) -> Path:
+        """Where the run of this output path, or of this name by an earlier version, writes."""
+        if self.config.output_path or folder.spec.config.output_path:
+            return self.settings.root / output_path(self.config)
+        return self.settings.root / output_path_of_run(folder.spec.config, output_name=folder.spec.output_name)
+
+    def _resumption(self, fresh: TrainingSpec, *, backend: str, resume: bool) -> Resumption:
         """What `train` does by the runs that are there for the same output path."""
         if resume:
-            runs = RunFolder.list_runs(self._runs_dir, output_path=requested)
+            runs = RunFolder.list_runs(self._runs_dir, config=self.config)
             return find_resumption(runs, fresh, config=self.config, backend=backend, root=self.settings.root)
-        left = RunFolder.find_unfinished(self._runs_dir, output_path=requested, backend=backend)
+        left = RunFolder.find_unfinished(self._runs_dir, config=self.config, backend=backend)
         if left is None:
             return Resumption(action="start")
         with suppress(CheckpointError, OSError), left.lock():
-            artifacts.release_output(requested, left.spec.id)
+            artifacts.release_output(self._place_of(left), left.spec.id)
         text = f"The unfinished run for this output path in {left.path} can be resumed (--resume, or resume=True)"
         return Resumption(action="start", warning=f"{text}, or delete that folder.")
 

@@ -190,6 +190,27 @@ async def test_retry(any_api: Api) -> None:
     assert (await any_api.post(f"/jobs/{again['id']}/retry")).json()["retryOf"] == again["id"]
 
 
+async def test_a_job_that_an_earlier_version_planned_keeps_its_folder_and_names(any_api: Api) -> None:
+    """Names gave other slugs then, of ASCII letters alone."""
+    config = await any_api.config(name="Zoë")
+    job = await any_api.job(loraConfigId=config["id"])
+    lease, stored = await any_api.claim()
+    assert stored.output_dir == "data/loras/zoe"
+    folder = any_api.root / "data/loras/zo"
+    folder.mkdir(parents=True)
+    (folder / ".influencerai-run").write_text(job["id"])
+    for name in ("zo-epoch-1.safetensors", "zoe-epoch-1.safetensors"):
+        (folder / name).write_bytes(b"x")
+    async with any_api.service.store.write() as transaction:
+        await transaction.queue.freeze(lease, plan={"spec": {"outputName": "zo"}}, output_dir="data/loras/zo")
+        await transaction.queue.finish(lease, ending="failed", result={"error": "no"})
+    again = (await any_api.post(f"/jobs/{job['id']}/retry")).json()
+    _, retried = await any_api.claim()
+    assert (retried.job.id, retried.output_dir) == (again["id"], "data/loras/zo")
+    assert (await any_api.delete(f"/jobs/{job['id']}")).json() == {"success": True, "warnings": []}
+    assert [item.name for item in folder.iterdir()] == ["zoe-epoch-1.safetensors"]
+
+
 async def test_delete_takes_the_jobs_own_files(any_api: Api) -> None:
     job = await any_api.job()
     path = f"/jobs/{job['id']}"

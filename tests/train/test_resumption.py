@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from influencerai import Trainer, artifacts
+from influencerai.domain import output_path
 from influencerai.errors import CheckpointError, StoppedError
 from influencerai.train.run import Run
 from tests.small_models import small_sd15
@@ -180,3 +182,33 @@ def test_what_was_not_chosen_follows_the_run(root: Path) -> None:
     trainer = Trainer(type(make_config("sd15")).parse(config), settings=make_settings(root), on_event=lambda _: None)
     run = trainer.train("me", resume=True)
     assert (run.run_dir, run.spec.config.epochs, run.spec.options.repeats) == (file.parent, 2, 2)
+
+
+@pytest.mark.parametrize(("name", "slug"), [("Zoë", "zo"), ("魔女", "lora")])
+def test_a_run_of_an_earlier_version_is_found_by_its_name(
+    name: str, slug: str, root: Path, straight: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names gave other slugs then, of ASCII letters alone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(output_path, "name_slug", lambda _: slug)
+        stopped(root, name="Another", outputPath=None)
+        stopped(root, name=name, outputPath=None)
+    [file] = (file for file in root.glob(".influencerai/runs/*/output.json") if name in beside(file))
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({key: document[key] for key in ("requested", "backend")}))
+    moved = root.with_name("elsewhere")
+    root.rename(moved)
+    run = train(moved, resume=True, name=unicodedata.normalize("NFD", name), outputPath=None)
+    assert (run.run_dir.name, run.spec.output_name) == (file.parent.name, slug)
+    assert run.output_dir.parent == moved / "data/loras"
+    assert run.lora_path.name == f"{slug}-final.safetensors"
+    assert any(f"goes on in {moved / 'data/loras' / slug}" in text for text in run.result.warnings)
+    assert artifacts.model_hash(run.lora_path.read_bytes()) == artifacts.model_hash(straight)
+    again = train(moved, resume=True, name=name, outputPath=None)
+    assert again.run_dir == run.run_dir
+    fresh = train(moved, name=name, outputPath=None)
+    assert fresh.output_dir == moved / "data/loras" / output_path.name_slug(name)
+
+
+def beside(file: Path) -> str:
+    return file.with_name("spec.json").read_text()

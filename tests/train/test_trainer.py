@@ -558,7 +558,7 @@ def test_arguments_of_another_kind_are_refused_before_a_training(name: str, valu
 def test_what_is_no_path_is_refused_by_name(value: Any, root: Path) -> None:
     made = Trainer(make_config("sd15"), settings=make_settings(root), on_event=lambda _: None)
     for call in (lambda: made.prepare(value), lambda: made.train(value), lambda: Run.open(value)):
-        with pytest.raises(ValidationError, match="(dataset|path): Input should "):
+        with pytest.raises(ValidationError, match=r"(dataset|path): Input should "):
             call()
     if value != ["data"]:
         with pytest.raises(ValidationError, match="path: Input should "):
