@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from influencerai.basemodel.weight_file import WeightHeader, is_adapter_tensor, read_header
+from influencerai.basemodel.weight_file import WeightHeader, read_lora_header
 from influencerai.domain.lora_layout import READERS
 from influencerai.errors import ModelError
 
@@ -106,15 +106,14 @@ def read_adapter(path: Path) -> AdapterFile:
     Raises:
         ModelError: it cannot be read, is no .safetensors file, or holds no adapter.
     """
-    header = read_header(path)
+    header = read_lora_header(path)
     parts: dict[str, dict[str, str]] = {}
     for name in header.tensors:
         if match := _PART.search(name):
             parts.setdefault(name[: match.start()], {})[match["part"]] = name
     modules = {module: kind for module, found in parts.items() if (kind := _kind(found))}
-    if not header.is_adapter or not modules:
-        what = "a base model, with an adapter in it" if any(map(is_adapter_tensor, header.tensors)) else "no LoRA"
-        raise ModelError(f"{path} is {what}.", remedy="Give a LoRA's .safetensors file.")
+    if not modules:
+        raise ModelError(f"{path} is no LoRA.", remedy="Give a LoRA's .safetensors file.")
     layout = _layout(header)
     peft = peft_config(path) if layout == "peft" else {}
     stated = [float(peft["lora_alpha"])] if isinstance(peft.get("lora_alpha"), int | float) else _alphas(header)

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from influencerai import artifacts
+from influencerai.basemodel.weight_file import read_lora_header
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
 
 _SMALLEST, _LARGEST = 64, 4096
 _PREDICTION_TYPES: Final[dict[str, PredictionType]] = {"epsilon": "epsilon", "v": "v_prediction"}
-_SAFETENSORS = "Use the LoRA's .safetensors file."
-_BASE_MODEL = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
-"""How tensors of a single-file base model begin."""
 _BOOLEANS: Final = {"True": True, "False": False}
 
 
@@ -58,12 +55,10 @@ def describe_lora(path: Path) -> LoraDescription:
     Raises:
         ModelError: the file is missing, truncated, a base model, no safetensors file or not named as one.
     """
+    metadata = read_lora_header(path).metadata
     if not path.name.endswith(".safetensors"):
-        raise ModelError(f"{path} is not a .safetensors file; other formats are never opened.", remedy=_SAFETENSORS)
-    metadata, tensors = artifacts.read_safetensors_header(path, error=ModelError)
-    if any(name.startswith(_BASE_MODEL) for name in tensors):
         raise ModelError(
-            f"{path} is a base model, not a LoRA.", remedy="Name the LoRA's file here, and the base model with --model."
+            f"{path} is not called .safetensors.", remedy=f"Rename it to {path.stem}.safetensors: programs go by that."
         )
     epoch = metadata.get("ss_epoch", "")
     return LoraDescription(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ from influencerai.errors import ModelError
 
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 
+_SAFETENSORS = ".safetensors"
 _ADAPTER_TENSOR = re.compile(
     r"^(lora_(unet|te\d?|prior)|lycoris)_"
     r"|(^|\.)(lora_(A|B|E|up|down|mid|embedding_[AB]|magnitude_vector)|\w*_lora|lora|lora_linear_layer"
@@ -81,8 +84,33 @@ def read_header(path: Path) -> WeightHeader:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise pickle_error(path)
     _refuse_foreign_format(path)
-    metadata, tensors = read_safetensors_header(path, error=ModelError)
+    try:
+        metadata, tensors = read_safetensors_header(path, error=ModelError)
+    except ModelError as error:
+        if path.suffix.lower() != _SAFETENSORS:
+            error.remedy = "Give a .safetensors file; no other format is opened."
+        raise
     return WeightHeader(path, tensors, metadata)
+
+
+def read_lora_header(path: Path) -> WeightHeader:
+    """The header of a file that somebody named as a LoRA (LoHa, LoKr, OFT, DoRA).
+
+    Raises:
+        ModelError: it is not there, cannot be read (see `read_header`), or is something else; says what.
+    """
+    if not os.path.lexists(path):
+        raise _missing_lora(path)
+    header = read_header(path)
+    if header.tensors and not header.is_adapter:
+        what, remedy = "no LoRA", "Give a LoRA's .safetensors file."
+        if any(map(is_adapter_tensor, header.tensors)):
+            what = "a base model, with an adapter in it"
+        elif any(header.has(prefix) for prefix in _BASE_PREFIXES):
+            what = "a base model, not a LoRA"
+            remedy = "Name the LoRA's file here, and the base model with --model."
+        raise ModelError(f"{path} is {what}.", remedy=remedy)
+    return header
 
 
 def is_adapter_tensor(name: str) -> bool:
@@ -113,12 +141,30 @@ def adapter_error(path: Path) -> ModelError:
     )
 
 
+def _missing_lora(path: Path) -> ModelError:
+    """The refusal of a name that is not there, with the nearest that is."""
+    try:
+        beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
+    except OSError:
+        beside = []
+    names = [entry.name for entry in beside if entry.is_dir() or entry.suffix == _SAFETENSORS]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return ModelError(
+        f"{path} does not exist.",
+        remedy=f"Did you mean {path.parent / near[0]}?" if near else "Name a LoRA file, or a run's output folder.",
+    )
+
+
 def _refuse_foreign_format(path: Path) -> None:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder, not a file.", remedy="Name a .safetensors file in it.")
     try:
         with open_regular(path) as file:
             start = file.read(32)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not start:
+        raise ModelError(f"{path} is empty: it has 0 bytes.", remedy="Download or copy the file again.")
     # A safetensors file begins with its header's length, which the other formats' marks make absurd.
     if int.from_bytes(start[:8], "little") <= _MAX_HEADER_BYTES:
         return

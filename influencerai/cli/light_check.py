@@ -9,11 +9,9 @@ from pathlib import Path
 from influencerai.cli.packages import check_train_packages
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import output_path
-from influencerai.errors import CheckpointError, InfluencerAIError, TrainingError
-from influencerai.preflight import Preflight, examine, name_faults
+from influencerai.errors import InfluencerAIError, TrainingError
+from influencerai.preflight import Preflight, examine, name_faults, noted
 from influencerai.settings import Settings
-
-_INIT_FROM = "Name by --init-from a .safetensors file, a run's output folder, or its folder in .influencerai/runs."
 
 
 def check_training(
@@ -38,8 +36,11 @@ def check_training(
     _check_backend(backend)
     folder, output = settings.root / dataset, settings.root / output_path(config)
     faults = name_faults(config, folder, settings=settings, output_dir=output)
-    if init_from is not None and not (settings.root / init_from).exists():
-        faults.append(CheckpointError(f"{settings.root / init_from} does not exist.", remedy=_INIT_FROM))
+    if init_from is not None:
+        from influencerai.train.lora_choice import choose_first_weights
+
+        with noted(faults):
+            choose_first_weights(settings.root / init_from, root=settings.root, rank=config.network_dim)
     raise_faults(faults)
     found = examine(config, folder, settings=settings, as_path=True, follow_links=True, output_dir=output)
     raise_faults(found.faults)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from influencerai.cli.common import output_options, standard_output
+from influencerai.cli.lora_sources import choose_lora, named_lora
 from influencerai.cli.outcome import print_result
 from influencerai.settings import Settings
 
@@ -47,19 +47,21 @@ def lora() -> None:
     short_help="Show family, rank, modules and training of a LoRA file.",
     epilog="""\b
 Examples:
+  influencerai lora info data/loras/me
   influencerai lora info data/loras/me/me-final.safetensors
   influencerai lora info me.safetensors --json""",
 )
-@click.argument("file")
+@click.argument("file", callback=named_lora)
 @output_options
 def info(*, file: str, as_json: bool) -> None:
     """Show what FILE, a LoRA, LoHa, LoKr, DoRA or OFT of any trainer, holds and says of itself.
 
-    A relative FILE lies in INFLUENCERAI_ROOT. The weights are only hashed.
+    Of a run's folder it is the file that `sample --checkpoints last` takes. A relative FILE lies in INFLUENCERAI_ROOT.
+    The weights are only hashed.
     """
     from influencerai.basemodel.adapter_file import read_adapter
 
-    found = read_adapter(Settings.load().root / Path(file).expanduser())
+    found = read_adapter(choose_lora(file, root=Settings.load().root))
     document = describe(found)
     if as_json:
         print_result({**document, "metadata": dict(found.header.metadata)})

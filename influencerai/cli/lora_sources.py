@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,12 +38,12 @@ def choose_loras(
     folders = 0
     for name in names:
         with noted(faults):
-            path = root / name
+            path = _place(name, root=root)
             if path.is_dir():
                 folders += 1
                 found += _of_folder(_output_folder(path, root=root), checkpoints=checkpoints or "all")
             else:
-                found.append((path, _described(path)))
+                found.append((path, describe_lora(path)))
     if checkpoints and not folders and not faults:
         raise click.UsageError("--checkpoints goes with the folder of a run.")
     unique = dict(found)
@@ -52,6 +51,26 @@ def choose_loras(
         LoraSource(path=path, label=label, description=unique[path])
         for path, label in zip(unique, _labels(unique), strict=True)
     ]
+
+
+def choose_lora(name: str, *, root: Path) -> Path:
+    """The one LoRA file that `name` stands for: a file itself, of a run's folder the last one.
+
+    Raises:
+        ModelError: it is not there, or the folder holds none.
+    """
+    path = _place(name, root=root)
+    if not path.is_dir():
+        return path
+    return _of_folder(_output_folder(path, root=root), checkpoints="last")[0][0]
+
+
+def named_lora(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """A click callback: refuse an empty name, as of an unset variable, which would be the root."""
+    names = value if isinstance(value, tuple) else (value,)
+    if any(name is not None and not name.strip() for name in names):
+        raise click.BadParameter("The name of the LoRA is empty.", context, parameter)
+    return value
 
 
 def parse_checkpoints(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
@@ -62,16 +81,11 @@ def parse_checkpoints(ctx: click.Context, param: click.Parameter, values: tuple[
     raise click.BadParameter(f"'{value}' is neither all, last nor epochs such as 1,5,10.")
 
 
-def _described(path: Path) -> LoraDescription:
-    if not os.path.lexists(path):
-        beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        names = [entry.name for entry in beside if entry.is_dir() or entry.suffix == ".safetensors"]
-        near = difflib.get_close_matches(path.name, names, n=1)
-        raise ModelError(
-            f"{path} does not exist.",
-            remedy=f"Did you mean {path.parent / near[0]}?" if near else "Name a LoRA file, or a run's output folder.",
-        )
-    return describe_lora(path)
+def _place(name: str, *, root: Path) -> Path:
+    try:
+        return root / Path(name).expanduser()
+    except RuntimeError:  # `~somebody`, who has no home here
+        return root / name
 
 
 def _output_folder(path: Path, *, root: Path) -> Path:

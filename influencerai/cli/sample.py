@@ -22,7 +22,7 @@ from influencerai.cli.drawing import (
     save_picture,
 )
 from influencerai.cli.light_check import raise_faults
-from influencerai.cli.lora_sources import LoraSource, choose_loras, parse_checkpoints
+from influencerai.cli.lora_sources import LoraSource, choose_loras, named_lora, parse_checkpoints
 from influencerai.cli.outcome import print_result
 from influencerai.cli.packages import check_train_packages
 from influencerai.cli.progress import short_path
@@ -61,7 +61,7 @@ Examples:
 A column per LoRA file or strength, the base model first; the same noise in every column.
 --out is relative to the current directory. No file is overwritten without --overwrite.""",
 )
-@click.argument("loras", nargs=-1, required=True, metavar="LORA...")
+@click.argument("loras", nargs=-1, required=True, metavar="LORA...", callback=named_lora)
 @click.option("--prompt", "prompts", multiple=True, required=True, help="A section of the grid; repeatable.")
 @click.option(
     "--checkpoints",

@@ -16,6 +16,7 @@ from influencerai.cli.config_sources import (
     preset_layer,
     resolve_config,
 )
+from influencerai.cli.lora_sources import named_lora
 from influencerai.cli.outcome import DONE, FAILED, print_result
 from influencerai.cli.progress import short_path
 from influencerai.cli.run_end import end_lines
@@ -48,7 +49,12 @@ Ctrl-C saves a state and prints the command that goes on.""",
     is_flag=True,
     help="Go on with the newest run for the same output folder, also to more --epochs; start one where there is none.",
 )
-@click.option("--init-from", metavar="LORA|RUN", help="Start with the weights of a LoRA file, or of a run's folder.")
+@click.option(
+    "--init-from",
+    metavar="LORA|RUN",
+    callback=named_lora,
+    help="Start with the weights of a LoRA file, or of a run's folder.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and show the plan; train and store nothing.")
 @click.option("--strict", is_flag=True, help="Refuse to train where there is a warning.")
 @click.option("--backend", default="diffusers", show_default=True, help="What executes the run; or: dry-run.")

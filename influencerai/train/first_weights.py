@@ -13,55 +13,15 @@ from influencerai.errors import CheckpointError
 from influencerai.train.adapter import Adapter
 from influencerai.train.family import Family
 from influencerai.train.lora_reading import bare_path, read_lora
-from influencerai.train.run_folder import SPEC_FILE, RunFolder
 
 FIRST_WEIGHTS_FILE = "first-weights.safetensors"
 """The run's own copy, so that it can go on when the file is moved or written anew."""
-
-_DOWN = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
-
-
-def find_lora(path: Path, *, root: Path) -> Path:
-    """The LoRA file that `path` names: itself, the final one of an output folder, or that of a run's folder.
-
-    Raises:
-        CheckpointError: there is none, or more than one.
-    """
-    if path.is_file():
-        return path
-    finals = sorted(path.glob("*-final.safetensors"))
-    if (path / SPEC_FILE).is_file():
-        finals = [root / str(name)] if (name := RunFolder(path).result.get("loraPath")) else []
-    if len(finals) != 1 or not finals[0].is_file():
-        raise CheckpointError(
-            f"{path} is neither a LoRA file nor the folder of one finished run.",
-            remedy="Name a .safetensors file, a run's output folder, or its folder in .influencerai/runs.",
-        )
-    return finals[0]
 
 
 def copy_first_weights(file: Path | None, folder: Path) -> None:
     """Keep the file in the run's folder, where there is one."""
     if file is not None:
         artifacts.write_atomic(folder / FIRST_WEIGHTS_FILE, file.read_bytes())
-
-
-def check_rank(path: Path, *, rank: int) -> None:
-    """Refuse a LoRA of another rank than the run's.
-
-    Raises:
-        CheckpointError: names both ranks, or that the file is no LoRA.
-    """
-    _, entries = artifacts.read_safetensors_header(path, error=CheckpointError)
-    ranks = {entry.shape[0] for name, entry in entries.items() if name.endswith(_DOWN) and entry.shape}
-    if not ranks:
-        raise CheckpointError(f"{path} is no LoRA: it has no {_DOWN[0]} or {_DOWN[1]}.")
-    if ranks != {rank}:
-        found = ", ".join(str(number) for number in sorted(ranks))
-        raise CheckpointError(
-            f"{path} has another rank than the run: networkDim {found} -> {rank}.",
-            remedy=f"Set networkDim to {min(ranks)}, or start with a new adapter.",
-        )
 
 
 def read_first_weights(spec: TrainingSpec, run_dir: Path, *, adapter: Adapter, family: Family) -> dict[str, Tensor]:

@@ -27,8 +27,9 @@ from influencerai.train.best_epoch import best_epoch
 from influencerai.train.checkpoint import list_checkpoints
 from influencerai.train.device import device_facts
 from influencerai.train.failure import describe_failure
-from influencerai.train.first_weights import check_rank, copy_first_weights, find_lora
+from influencerai.train.first_weights import copy_first_weights
 from influencerai.train.history import HISTORY_FILE, file_errors, read_history
+from influencerai.train.lora_choice import choose_first_weights
 from influencerai.train.preparation import Preparation, prepare
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.resumption import Resumption, extend, find_resumption
@@ -281,9 +282,10 @@ class Trainer:
         if init_from is None:
             return None
         name = path_text(init_from, field="init_from")
-        path = find_lora(self.settings.root / name, root=self.settings.root)
-        check_rank(path, rank=self.config.network_dim)
-        return path
+        if not name.strip():
+            raise ValidationError(field_errors={"init_from": ["The name is empty"]})
+        root = self.settings.root
+        return choose_first_weights(root / name, root=root, rank=self.config.network_dim)
 
     def _dataset_dir(self, dataset: str | Path) -> Path:
         """The folder of the dataset; an empty name, as of an unset variable, is not the root.
