@@ -150,6 +150,31 @@ def test_ready_is_one_json_line_where_it_was_asked_for(tmp_path: Path) -> None:
     assert line.startswith('{"type": "ready", "url": "http://127.0.0.1:')
 
 
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (("serve", "--port", "0", "--runner", "none"), "set HOME and TMPDIR to folders that you may write to"),
+        (("node", "start", "--head"), "or set RAY_AUTH_TOKEN"),
+    ],
+    ids=["serve", "node"],
+)
+def test_a_home_that_cannot_be_written_is_an_error_with_a_remedy(
+    command: tuple[str, ...], remedy: str, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by root: nothing can be made below a file."""
+    (tmp_path / "file").touch()
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("INFLUENCERAI_ROOT", str(tmp_path))
+    done = invoke(*command)
+    said = " ".join(done.stderr.split())
+    assert done.exit_code in (1, 2), said
+    assert (remedy in said, str(tmp_path / "file/.ray") in said) == (True, True), said
+    assert "mistake of InfluencerAI" not in said
+
+
 HEAD = """
 import sys, ray
 context = ray.init(include_dashboard=False, num_cpus=2, _node_ip_address="127.0.0.1")
