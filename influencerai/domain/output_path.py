@@ -18,6 +18,8 @@ DEFAULT_FOLDER = "data/loras"
 _SUFFIX = ".safetensors"
 _LONGEST_PART = 200
 """Bytes; a file system takes 255, and `-epoch-1000.safetensors` and a temporary file's suffix are added."""
+_RESERVED = re.compile(r"con|prn|aux|nul|com\d|lpt\d")
+"""Names that Windows gives no file and no folder."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -62,8 +64,19 @@ def check_output_path(path: str) -> None:
 
 def name_slug(name: str) -> str:
     """The slug of a config's name; `lora` for one without letters and digits, with its hash unless it is ASCII."""
-    number = "" if name.isascii() else f"-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
-    return slug(name, default=f"lora{number}")
+    number = "" if name.isascii() else f"-{name_digest(name)}"
+    found = slug(name, default=f"lora{number}")
+    return f"{found}-lora" if _RESERVED.fullmatch(found) else found
+
+
+def name_digest(name: str) -> str:
+    """8 digits that tell the name apart from others with the same slug, in every Unicode form and case."""
+    return hashlib.sha256(folded_name(name).encode(errors="replace")).hexdigest()[:8]
+
+
+def folded_name(name: str) -> str:
+    """The name without what does not make another of it: Unicode form, case, and how much space is where."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def slug(text: str, *, default: str, longest: int = 200) -> str:

@@ -15,7 +15,7 @@ import pydantic
 
 from influencerai import artifacts, file_system
 from influencerai.domain import LoraConfig, TrainingSpec
-from influencerai.domain.output_path import DEFAULT_FOLDER, output_path, output_path_of_run
+from influencerai.domain.output_path import DEFAULT_FOLDER, folded_name, name_slug, output_path, output_path_of_run
 from influencerai.domain.wire import STORED
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
@@ -72,7 +72,7 @@ class RunFolder:
     def list_runs(cls, runs_dir: Path, *, config: LoraConfig) -> list[RunFolder]:
         """The runs that were to write where `config` does, newest first.
 
-        Without an output path that is also where an earlier version wrote by the same name.
+        Without an output path these are the runs of the same name, wherever that has led (see `run_place`).
 
         Raises:
             ExportError: the output path leads nowhere.
@@ -80,7 +80,12 @@ class RunFolder:
         root = _root_of(runs_dir)
         requested = _resolve(root / output_path(config))
         folders = cls.all(runs_dir)
-        return [folder for folder in folders if folder._wrote_to(requested, root=root) or folder._is_called_as(config)]
+        return [
+            folder
+            for folder in folders
+            if (folder._wrote_to(requested, root=root) or folder._may_be_called_as(config))
+            and folder.is_called_as(config) is not False
+        ]
 
     @classmethod
     def all(cls, runs_dir: Path) -> list[RunFolder]:
@@ -178,16 +183,22 @@ class RunFolder:
             places.add(_composed(str(root / path)))
         return _composed(str(requested)) in places
 
-    def _is_called_as(self, config: LoraConfig) -> bool:
-        """Whether the run and `config` have one name and no output path; slugs of ASCII have never changed."""
-        if config.output_path or config.name.isascii():
+    def _may_be_called_as(self, config: LoraConfig) -> bool:
+        """Whether the default folder of the same name may be the run's; slugs of ASCII have never changed."""
+        requested = PurePath(str(self._origin.get("requested")))
+        if config.output_path or requested.parts[-3:-1] != PurePath(DEFAULT_FOLDER).parts:
             return False
-        if PurePath(str(self._origin.get("requested"))).parts[-3:-1] != PurePath(DEFAULT_FOLDER).parts:
-            return False
-        with suppress(CheckpointError):
+        return not config.name.isascii() or requested.name.startswith(name_slug(config.name))
+
+    def is_called_as(self, config: LoraConfig) -> bool | None:
+        """Whether the run and `config`, both without an output path, have one name; None where that is not known."""
+        try:
             own = self.spec.config
-            return not own.output_path and _composed(own.name) == _composed(config.name)
-        return False
+        except CheckpointError:
+            return None
+        if config.output_path or own.output_path:
+            return None
+        return folded_name(own.name) == folded_name(config.name)
 
     def _own_output_path(self) -> str | None:
         """The output path below the root by the spec, of a run that did not write it down."""

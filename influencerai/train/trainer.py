@@ -14,7 +14,7 @@ import torch
 from influencerai import artifacts
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.lora_config_record import LoraConfigRecord
-from influencerai.domain.output_path import output_path, output_path_of_run
+from influencerai.domain.output_path import output_path
 from influencerai.domain.plain_values import path_text
 from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, DatasetError, InfluencerAIError, StoppedError, ValidationError
@@ -36,6 +36,7 @@ from influencerai.train.resumption import Resumption, extend, find_resumption
 from influencerai.train.run import Run
 from influencerai.train.run_folder import RunFolder
 from influencerai.train.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
+from influencerai.train.run_place import new_place, place_of
 from influencerai.train.watch import Watch, watched
 
 
@@ -138,28 +139,30 @@ class Trainer:
         if first_weights:
             origin = Origin(sha256=artifacts.sha256_file(first_weights), file=first_weights.name)
             preparation = replace(preparation, spec=preparation.spec.model_copy(update={"origin": origin}))
-        requested = self.settings.root / output_path(self.config)
+        usual = self.settings.root / output_path(self.config)
         warnings = list(preparation.warnings)
         found = self._resumption(preparation.spec, backend=backend.name, resume=resume)
         if found.folder and found.action == "show":
             return self._finished(found.folder, watch=watch)
         warnings += [found.warning] if found.warning else []
-        if found.folder and (place := self._place_of(found.folder)) != requested:
-            warnings.append(
-                f"The run of an earlier version goes on in {place}: its name now gives the folder {requested.name}."
-            )
-            requested = place
         extended_output: Path | None = None
         if found.folder is None:
+            spec, requested = new_place(preparation.spec, root=self.settings.root)
+            if requested != usual:
+                text = f"{usual} holds the files of another name: this run writes to {requested}"
+                warnings.append(f"{text}. To change that, choose another name or an outputPath.")
             folder = RunFolder.create(
                 self._runs_dir,
-                preparation.spec,
+                spec,
                 output_dir=requested,
                 backend=backend.name,
                 fill=lambda path: copy_first_weights(first_weights, path),
             )
         else:
             folder = found.folder
+            requested = place_of(folder, config=self.config, root=self.settings.root)
+            if requested != usual:
+                warnings.append(f"The run of this name goes on in {requested}, where it began.")
             warnings += self._check_machine(folder.spec)
             if found.action == "extend":
                 folder, extended_output, text = extend(
@@ -233,12 +236,6 @@ class Trainer:
     def _runs_dir(self) -> Path:
         return self.settings.root / ".influencerai" / "runs"
 
-    def _place_of(self, folder: RunFolder) -> Path:
-        """Where the run of this output path, or of this name by an earlier version, writes."""
-        if self.config.output_path or folder.spec.config.output_path:
-            return self.settings.root / output_path(self.config)
-        return self.settings.root / output_path_of_run(folder.spec.config, output_name=folder.spec.output_name)
-
     def _resumption(self, fresh: TrainingSpec, *, backend: str, resume: bool) -> Resumption:
         """What `train` does by the runs that are there for the same output path."""
         if resume:
@@ -248,7 +245,7 @@ class Trainer:
         if left is None:
             return Resumption(action="start")
         with suppress(CheckpointError, OSError), left.lock():
-            artifacts.release_output(self._place_of(left), left.spec.id)
+            artifacts.release_output(place_of(left, config=self.config, root=self.settings.root), left.spec.id)
         text = f"The unfinished run for this output path in {left.path} can be resumed (--resume, or resume=True)"
         return Resumption(action="start", warning=f"{text}, or delete that folder.")
 

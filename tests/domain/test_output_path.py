@@ -31,6 +31,10 @@ def config(name: str) -> LoraConfig:
         ("が", "が"),
         ("①", "1"),
         ("\U0001d468", "a"),
+        ("CON", "con-lora"),
+        ("com1", "com1-lora"),
+        ("nul.txt", "nul-txt"),
+        ("Conan", "conan"),
     ],
 )
 def test_a_name_in_any_script_names_its_folder_and_its_files(name: str, stem: str) -> None:

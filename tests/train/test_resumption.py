@@ -191,8 +191,8 @@ def test_a_run_of_an_earlier_version_is_found_by_its_name(
     """Names gave other slugs then, of ASCII letters alone."""
     with monkeypatch.context() as patch:
         patch.setattr(output_path, "name_slug", lambda _: slug)
-        stopped(root, name="Another", outputPath=None)
         stopped(root, name=name, outputPath=None)
+        stopped(root, name="Another", outputPath=None)
     [file] = (file for file in root.glob(".influencerai/runs/*/output.json") if name in beside(file))
     document = json.loads(file.read_text())
     file.write_text(json.dumps({key: document[key] for key in ("requested", "backend")}))
@@ -202,7 +202,7 @@ def test_a_run_of_an_earlier_version_is_found_by_its_name(
     assert (run.run_dir.name, run.spec.output_name) == (file.parent.name, slug)
     assert run.output_dir.parent == moved / "data/loras"
     assert run.lora_path.name == f"{slug}-final.safetensors"
-    assert any(f"goes on in {moved / 'data/loras' / slug}" in text for text in run.result.warnings)
+    assert any(f"goes on in {moved / 'data/loras' / slug}, where" in text for text in run.result.warnings)
     assert artifacts.model_hash(run.lora_path.read_bytes()) == artifacts.model_hash(straight)
     again = train(moved, resume=True, name=name, outputPath=None)
     assert again.run_dir == run.run_dir
@@ -212,3 +212,20 @@ def test_a_run_of_an_earlier_version_is_found_by_its_name(
 
 def beside(file: Path) -> str:
     return file.with_name("spec.json").read_text()
+
+
+def dry(root: Path, name: str, *, resume: bool = False) -> Run:
+    config = make_config("sd15", name=name, outputPath=None)
+    trainer = Trainer(config, settings=make_settings(root), backend="dry-run", on_event=lambda _: None)
+    return trainer.train("me", resume=resume)
+
+
+@pytest.mark.parametrize("names", [("Zoë", "Zoe", "Zöe"), ("!!!", "???"), ("a b", "a/b")])
+def test_names_with_one_slug_name_their_files_apart(names: tuple[str, ...], root: Path) -> None:
+    runs = [dry(root, name) for name in names]
+    assert len({run.lora_path.name for run in runs}) == len(names)
+    for run in runs:
+        metadata, _ = artifacts.read_safetensors_header(run.lora_path)
+        assert metadata["ss_output_name"] == run.output_dir.name == run.spec.output_name
+    for name, run in zip(names, runs, strict=True):
+        assert dry(root, name.upper(), resume=True).run_dir == run.run_dir
