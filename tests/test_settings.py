@@ -236,4 +236,4 @@ def test_settings_that_cannot_be_used_are_refused_in_our_own_words(make: Any) ->
 def test_settings_are_frozen(tmp_path: Path) -> None:
     settings = Settings(root=tmp_path)
     with pytest.raises(ValidationError, match="threads: Settings are frozen"):
-        settings.threads = 2
+        settings.threads = 2  # type: ignore[misc]

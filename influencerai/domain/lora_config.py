@@ -171,9 +171,10 @@ class LoraConfig(KeywordModel):
         Raises:
             ValidationError: there is no such preset.
         """
-        if not isinstance(preset, str) or preset not in PRESETS:
-            raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
-        return PRESETS[preset].fields()
+        for name, found in PRESETS.items():
+            if name == preset:
+                return found.fields()
+        raise ValidationError(field_errors={"preset": [f"There is no preset '{preset}': {', '.join(PRESETS)}."]})
 
     @classmethod
     def _unknown(cls, name: str) -> str:

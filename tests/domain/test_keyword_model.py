@@ -109,11 +109,11 @@ def test_a_field_among_the_options_is_refused_with_its_place() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: LoraConfig("me", "sd15"),
-        lambda: LoraConfig({"name": "me"}),
+        lambda: LoraConfig("me", "sd15"),  # type: ignore[call-arg]
+        lambda: LoraConfig({"name": "me"}),  # type: ignore[call-arg, arg-type]
         lambda: LoraConfig(**LEAST).with_({"epochs": 3}),
         lambda: LoraConfig.preset("fast", "me"),
-        lambda: TrainingOptions("AdamW"),
+        lambda: TrainingOptions("AdamW"),  # type: ignore[call-arg]
     ],
 )
 def test_values_without_a_name_are_refused_with_the_way_to_name_them(make: Any) -> None:
@@ -129,7 +129,7 @@ def test_options_that_json_cannot_carry_are_refused(meta: Any) -> None:
 def test_a_field_is_not_assigned_to() -> None:
     config = LoraConfig(**LEAST)
     with pytest.raises(ValidationError, match=r"make a changed copy by with_\(epochs=\.\.\.\)"):
-        config.epochs = 3
+        config.epochs = 3  # type: ignore[misc]
     assert config.epochs == 10
 
 

@@ -68,8 +68,12 @@ def test_other_values_stay(value: Any) -> None:
 
 
 def test_configurations_take_them_wherever_they_are_made() -> None:
-    fields = {"epochs": np.int64(3), "learning_rate": np.float32(1e-6), "output_path": Path("out") / "me"}
-    options = {"ema": np.bool_(True), "seed": torch.tensor(7), "sample_prompts": np.array(["a", "b"])}
+    fields: dict[str, Any] = {
+        "epochs": np.int64(3),
+        "learning_rate": np.float32(1e-6),
+        "output_path": Path("out") / "me",
+    }
+    options: dict[str, Any] = {"ema": np.bool_(True), "seed": torch.tensor(7), "sample_prompts": np.array(["a", "b"])}
     for config in (
         LoraConfig(**LEAST, **fields, **options),
         LoraConfig(**LEAST).with_(**fields, **options),

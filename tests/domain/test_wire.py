@@ -44,7 +44,7 @@ def test_both_spellings_are_read_and_camel_case_is_written() -> None:
 def test_models_are_frozen() -> None:
     paint = Paint(base_colour="red")
     with pytest.raises(ValidationError, match="coats: A Paint is frozen"):
-        paint.coats = 3
+        paint.coats = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="coats: A Paint is frozen"):
         del paint.coats
     assert paint.coats == 2
