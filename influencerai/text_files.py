@@ -6,6 +6,7 @@ UTF-8 with and without a byte order mark, UTF-16 and UTF-32 with one, UTF-16 wit
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_END = re.compile(r"[\0\x1a][\0\x1a\s]*\Z")
+"""DOS ends a text with 0x1A, and programs fill a block up with that or with zeros."""
 _SHARE_OF_LETTERS = 0.6
 """Of the bytes of a text in a Western 8-bit encoding more are ASCII letters or blanks; of UTF-16 about a fifth are."""
 
@@ -36,9 +39,13 @@ class Text:
 
 
 def decode_text(data: bytes) -> Text:
-    """The text of a file. Never fails: what no encoding explains is read as Windows-1252."""
+    """The text of a file, without marks of its begin and end.
+
+    Never fails: what no encoding explains is read as Windows-1252.
+    """
     found = _decode(data)
-    return replace(found, text=found.text.removeprefix("\ufeff"))  # a second mark, as joined files have it
+    text = found.text.removeprefix("\ufeff")  # a second mark, as joined files have it
+    return replace(found, text=_END.sub("", text))
 
 
 def read_text_file(path: Path, *, limit: int = 2**20) -> Text:
@@ -59,13 +66,24 @@ def read_text_file(path: Path, *, limit: int = 2**20) -> Text:
 def _decode(data: bytes) -> Text:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            return Text(data[len(mark) :].decode(encoding, "replace"), encoding.upper())
-    if text := _utf16_by_zeros(data):
-        return text
+            rest = data[len(mark) :]
+            if encoding.startswith("utf-16") and len(rest) % 2 and rest.endswith(b"\x1a"):
+                rest = rest[:-1]
+            return Text(rest.decode(encoding, "replace"), encoding.upper())
+    if (filled := data.rstrip(b"\0\x1a")) != data and 0 not in filled and (text := _utf8(filled)) is not None:
+        return Text(text, "UTF-8")
+    if found := _utf16_by_zeros(data):
+        return found
+    if (text := _utf8(data)) is not None:
+        return Text(text, "UTF-8")
+    return _utf16_by_script(data) or Text(data.decode("cp1252", "replace"), "Windows-1252", is_guessed=True)
+
+
+def _utf8(data: bytes) -> str | None:
     try:
-        return Text(data.decode(), "UTF-8")
+        return data.decode()
     except UnicodeDecodeError:
-        return _utf16_by_script(data) or Text(data.decode("cp1252", "replace"), "Windows-1252", is_guessed=True)
+        return None
 
 
 def _utf16_by_zeros(data: bytes) -> Text | None:
@@ -105,5 +123,6 @@ def _is_kana_or_han(char: str) -> bool:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether all characters are assigned, and none controls but blanks."""
-    return all(char in "\t\r\n" or unicodedata.category(char) not in ("Cc", "Cn", "Co") for char in text)
+    """Whether all characters up to the end are assigned, and none controls but blanks."""
+    found = _END.sub("", text)
+    return all(char in "\t\r\n" or unicodedata.category(char) not in ("Cc", "Cn", "Co") for char in found)

@@ -52,6 +52,12 @@ def test_windows_1252_is_read_and_said(text: str) -> None:
     assert (found.text, found.warning) == (text, "is not UTF-8 and is read as Windows-1252.")
 
 
+@pytest.mark.parametrize("end", [b"\x1a", b"\0", b"\0\0\0", b"\x1a\r\n", b"\x1a\0\0\0\0\0"])
+@pytest.mark.parametrize("text", ["ohwx woman", "fée", "魔女"])
+def test_marks_of_the_end_are_no_part_of_a_text(text: str, end: bytes) -> None:
+    assert decode_text(text.encode() + end).text == text
+
+
 @pytest.mark.parametrize("data", [b"", b"\0", b"a\0b", b"\x81", b"\xff\xfe", b"\xff", b"\0\0\0\0", bytes(range(256))])
 def test_any_bytes_give_a_text(data: bytes) -> None:
     decode_text(data)

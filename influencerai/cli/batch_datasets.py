@@ -246,11 +246,12 @@ def seen_there(report: Mapping[str, Any]) -> Seen:
 
 
 def _skipped(answer: UploadAnswer) -> str | None:
-    """The files that an upload left out, but for hidden ones."""
+    """The files that an upload left out, but for hidden ones, and what was probably meant of them."""
     from influencerai.imageset import listed
 
     names = [file.name for file in answer.skipped if not PurePosixPath(file.name).name.startswith(".")]
-    return f"Files that are neither pictures nor captions were not uploaded: {listed(names)}." if names else None
+    left_out = f"Files that are neither pictures nor captions were not uploaded: {listed(names)}."
+    return " ".join([*([left_out] if names else []), *answer.warnings]) or None
 
 
 def _refuse_left_over(id: str, here: Seen, there: Seen) -> None:

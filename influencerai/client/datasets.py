@@ -109,6 +109,7 @@ class AsyncDatasets:
             captions=sum(answer.captions for answer in answers),
             skipped=(*found.skipped, *(file for answer in answers for file in answer.skipped)),
             renamed=tuple(file for answer in answers for file in answer.renamed),
+            warnings=(*found.warnings, *(text for answer in answers for text in answer.warnings)),
             status=answers[-1].status,
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,31 @@ from influencerai.errors import ValidationError
 
 IMAGES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".heic", ".heif", ".hif", ".avif"}
-    | {".gif", ".bmp", ".tif", ".tiff", ".jxl"}
+    | {".gif", ".bmp", ".dib", ".tif", ".tiff", ".jxl"}
 )
 """Names of pictures. The server says which formats it reads, and lists the others with what to do about them."""
 CAPTIONS = (".txt", ".caption", ".tags")
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "captions.json", "captions.jsonl", "captions.csv"})
+_TEXTS = frozenset({".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".json", ".yaml", ".yml", ".toml", ".xml"})
+"""Suffixes of files that may be captions, in forms that are not read: by the name of a picture, or a word in theirs."""
+_TABLES = frozenset({".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".ods"})
+_ROWS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
+_CAPTION_WORDS = frozenset(
+    {"caption", "captions", "metadata", "prompt", "prompts", "tag", "tags", "texts"}
+    | {"description", "descriptions", "annotation", "annotations"}
+)
+_WORD = re.compile(r"[^\W\d_]+")
 MOST_FILES = 200
 MOST_BYTES = 2**28
 """Of one request, so that a fault costs a part of a large folder only."""
+_LISTED = 3
 _SAMPLES = "samples"
 _SYSTEM_FOLDERS = frozenset({"__macosx", "__pycache__", "@eadir"})
 _NO_PICTURE = ("The name is neither that of a picture nor that of captions.", "Pack it into a zip if it is one.")
+_UNREAD = (
+    "It looks like captions, but they are not read from files of this form or name.",
+    "Save captions as metadata.jsonl, metadata.csv or a .txt file beside each picture.",
+)
 _HIDDEN = ("Hidden files and folders are not uploaded.", "Rename it if it belongs to the dataset.")
 _OF_A_RUN = ("A training wrote this folder.", "Upload the pictures that you want from it by themselves.")
 _NO_IMAGE = ("There is no image of this name.", "Give it the name of its image.")
@@ -46,6 +61,16 @@ class LocalFolder:
 
     batches: tuple[tuple[LocalFile, ...], ...]
     skipped: tuple[SkippedFile, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about captions that stay here."""
+        found: list[str] = []
+        for reason, remedy in (_UNREAD, _NO_IMAGE):
+            if names := [file.name for file in self.skipped if file.reason == reason]:
+                more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+                found.append(f"{', '.join(names[:_LISTED])}{more}: {reason} {remedy}")
+        return tuple(found)
 
 
 def local_folder(source: Path) -> LocalFolder:
@@ -128,20 +153,31 @@ def _together(folder: Path, files: Sequence[LocalFile], skipped: list[SkippedFil
     """What belongs into one request: tables of captions, then each image with its captions."""
     images = [file for file in files if file.path.suffix.lower() in IMAGES]
     if not images:
-        raise ValidationError(f"There are no images in {folder}.", remedy="Name a folder of JPEG, PNG or WebP files.")
+        raise ValidationError(
+            f"There are no images in {folder}.", remedy="Name a folder of pictures, such as JPEG or PNG."
+        )
     tables = tuple(file for file in files if _is_table(file.path.name))
     captions: dict[str, list[LocalFile]] = {}
+    stems = {_stem(image.name) for image in images}
     for file in files:
         if file.path.suffix.lower() in CAPTIONS:
             captions.setdefault(_stem(file.name), []).append(file)
         elif file not in images and file not in tables:
-            skipped.append(_skipped(file.name, _NO_PICTURE))
+            skipped.append(_skipped(file.name, _UNREAD if _looks_like_captions(file, stems) else _NO_PICTURE))
     if tables:
         yield tables
     for image in images:
         beside = [*captions.pop(_stem(image.name), ()), *captions.pop(image.name.casefold(), ())]
         yield (image, *beside)  # once, where two images share a caption
     skipped += [_skipped(file.name, _NO_IMAGE) for files in captions.values() for file in files]
+
+
+def _looks_like_captions(file: LocalFile, stems: Set[str]) -> bool:
+    """Whether a file that stays here may hold captions; `stems` are the pictures' names without suffix."""
+    suffix = file.path.suffix.lower()
+    if suffix in _TABLES or (suffix in _TEXTS and _stem(file.name) in stems):
+        return True
+    return suffix in _TEXTS | _ROWS and any(word in _CAPTION_WORDS for word in _WORD.findall(file.path.stem.lower()))
 
 
 def _is_table(name: str) -> bool:

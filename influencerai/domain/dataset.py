@@ -92,6 +92,10 @@ class UploadAnswer(WireModel):
     captions: int = Field(description="Captions among these.")
     skipped: tuple[SkippedFile, ...] = Field(default=(), description="Neither pictures nor captions, so left out.")
     renamed: tuple[RenamedFile, ...] = Field(default=(), description="Stored under another name than they came with.")
+    warnings: tuple[str, ...] = Field(
+        default=(),
+        description="About files that were left out and may have been meant, such as unread captions.",
+    )
     status: DatasetStatus
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image, ImageStat
+from PIL import Image, ImageChops, ImageStat
 
 SIDE = 16
 """Rows and columns of cells."""
@@ -17,6 +17,10 @@ character, which may differ in the mouth alone, the nearest were 1 bit, but 67 l
 """
 FLAT_SPREAD = 4.0
 """Standard deviation of the brightness, of 0 to 255, below which nothing can be made out."""
+MASK_EXTREMES, MASK_SHARE = 0.9, 0.05
+"""A mask has at least so large a share of black and white together, and of each. Drawings on paper have less black."""
+_BLACK, _WHITE = 8, 247
+_GREY_SPREAD = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Appearance:
     """Mean colour of each of 16 x 16 cells."""
     spread: float
     """Standard deviation of the brightness."""
+    is_like_mask: bool = False
+    """Whether it is of black and white areas alone, as masks are."""
 
     @property
     def is_flat(self) -> bool:
@@ -58,7 +64,22 @@ def appearance(image: Image.Image, *, transposition: Image.Transpose | None = No
         for place in range(row * (SIDE + 1), row * (SIDE + 1) + SIDE):
             fingerprint = fingerprint << 1 | (cells[place] > cells[place + 1])
     colours = small.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes()
-    return Appearance(fingerprint=fingerprint, cells=colours, spread=ImageStat.Stat(grey).stddev[0])
+    return Appearance(
+        fingerprint=fingerprint,
+        cells=colours,
+        spread=ImageStat.Stat(grey).stddev[0],
+        is_like_mask=_is_like_mask(small, grey),
+    )
+
+
+def _is_like_mask(small: Image.Image, grey: Image.Image) -> bool:
+    counts, total = grey.histogram(), grey.width * grey.height
+    black, white = sum(counts[: _BLACK + 1]) / total, sum(counts[_WHITE:]) / total
+    if min(black, white) < MASK_SHARE or black + white < MASK_EXTREMES:
+        return False
+    red, green, blue = small.split()
+    differences = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
+    return all(ImageStat.Stat(difference).mean[0] < _GREY_SPREAD for difference in differences)
 
 
 def _small(image: Image.Image) -> Image.Image:

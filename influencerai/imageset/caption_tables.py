@@ -36,6 +36,10 @@ class NoCaptionsError(ValueError):
         return str(self.__doc__)
 
 
+class EmptyTableError(NoCaptionsError):
+    """No row of the file has a caption."""
+
+
 def table_rows(name: str, data: bytes) -> list[Row]:
     """The rows of a table; its form is that of its name.
 
@@ -44,11 +48,16 @@ def table_rows(name: str, data: bytes) -> list[Row]:
         NoCaptionsError: it is about something else than captions.
     """
     text = decode_text(data).text
+    is_kohya = KOHYA_TABLES.fullmatch(name) is not None
     if name.endswith(".csv"):
-        return list(_csv_rows(text))
-    if name.endswith(".jsonl"):
-        return list(_jsonl_rows(text))
-    return list(_json_rows(text, is_kohya=KOHYA_TABLES.fullmatch(name) is not None))
+        rows = list(_csv_rows(text))
+    elif name.endswith(".jsonl"):
+        rows = list(_jsonl_rows(text))
+    else:
+        rows = list(_json_rows(text, is_kohya=is_kohya))
+    if not is_kohya and not any(caption for _, caption in rows):
+        raise EmptyTableError
+    return rows
 
 
 class Pictures:

@@ -15,27 +15,30 @@ that has no caption otherwise.
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.caption_tables import NoCaptionsError, Pictures, TableError, table_rows
-from influencerai.imageset.caption_text import MAX_CAPTION_BYTES, clean
+from influencerai.imageset.caption_text import MAX_CAPTION_BYTES, clean, is_binary
 from influencerai.imageset.file_kinds import (
     CAPTION,
     CAPTION_SUFFIXES,
     CAPTION_TABLES,
     DATA_TABLE,
+    DOCUMENT,
+    KOHYA_FOLDERS,
     KOHYA_TABLES,
     SIDECAR,
     TABLE,
     UNREAD_CAPTION,
+    UNREAD_TABLE,
     FileKind,
 )
 from influencerai.imageset.file_names import name_key, stem_of
 from influencerai.imageset.folder import read_file, read_head
+from influencerai.imageset.program_files import CAPTION_FIELD, STRUCTURED_SUFFIXES
 from influencerai.imageset.report import CaptionSource, listed
 from influencerai.text_files import decode_text
 
@@ -45,9 +48,7 @@ PEEKED_BYTES = 2**16
 LISTED_NAMES = 5
 COMPARED_NAMES = 200
 
-_KOHYA_FOLDER = re.compile(r"(\d{1,3})_(.*)", re.DOTALL)
-_CAPTION_FIELD = re.compile(r'"(caption|captions|tags|tag_string|prompt|text|description)"')
-_READABLE = (".json", ".jsonl", ".csv", ".tsv")
+_READABLE = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".psv", *STRUCTURED_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def kohya_folder(image: str) -> KohyaFolder | None:
     depend on what it is called.
     """
     for folder in PurePosixPath(image).parents:
-        if match := _KOHYA_FOLDER.fullmatch(folder.name):
+        if match := KOHYA_FOLDERS.fullmatch(folder.name):
             return KohyaFolder(str(folder), int(match[1]), clean(match[2]))
     return None
 
@@ -200,13 +201,13 @@ class _Reading:
         if self._renamed:
             found.notes.append(f"Names differ in case or Unicode form only: {listed(self._renamed)}.")
         found.unused += orphans
-        unread = [path for path, kind in self._kinds.items() if kind is UNREAD_CAPTION or self._looks_like(path, kind)]
-        if lookalikes := sorted(path for path in unread if self._kinds[path] is not UNREAD_CAPTION):
+        named = [path for path, kind in self._kinds.items() if kind in (UNREAD_CAPTION, UNREAD_TABLE)]
+        if lookalikes := sorted(path for path, kind in self._kinds.items() if self._looks_like(path, kind)):
             found.warnings.append(
                 f"Files look like captions and are not read: {listed(lookalikes)}. Tables are called "
                 f"{', '.join(CAPTION_TABLES)} or meta_cap.json, captions of one image like it, with .txt."
             )
-        found.unused += unread
+        found.unused += [*named, *lookalikes]
 
     def _beside(self, image: str) -> tuple[str, tuple[str, ...]]:
         """The first text that the caption files of an image have, and what is odd about it."""
@@ -237,6 +238,9 @@ class _Reading:
         except DatasetError as error:
             return "", [f"{path}: {error}"]
         decoded = decode_text(data)
+        if is_binary(data, decoded.text):
+            self.found.unused.append(path)
+            return "", [f"{path} is no text and is not read. Save the caption as plain text."]
         warnings = [f"{path} {decoded.warning}"] if decoded.warning else []
         lines = sum(1 for line in decoded.text.splitlines() if line.strip())
         if lines == 0:
@@ -254,14 +258,15 @@ class _Reading:
 
     def _looks_like(self, path: str, kind: FileKind) -> bool:
         """Whether a file that is not read names pictures, or lies beside one and has a field of captions."""
-        if kind not in (DATA_TABLE, SIDECAR) or not path.lower().endswith(_READABLE):
+        if kind not in (DATA_TABLE, SIDECAR, DOCUMENT) or not path.lower().endswith(_READABLE):
             return False
         try:
-            text = decode_text(read_head(self._root / path, size=PEEKED_BYTES, inside=self._inside)).text
+            head = read_head(self._root / path, size=PEEKED_BYTES, inside=self._inside)
         except DatasetError:
             return False
+        text = decode_text(head).text
         if kind is SIDECAR:
-            return _CAPTION_FIELD.search(text) is not None
+            return CAPTION_FIELD.search(text.encode("utf-8", "replace")) is not None
         return any(posixpath.basename(image) in text for image in self._images[:COMPARED_NAMES])
 
 

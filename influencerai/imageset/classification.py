@@ -7,12 +7,15 @@ belongs to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 
 from influencerai.domain.output_path import RUN_MARKER
+from influencerai.imageset import program_files as table
+from influencerai.imageset.companion_words import MASK_WORDS
+from influencerai.imageset.companions import Companions
 from influencerai.imageset.file_kinds import (
     ARCHIVE,
     BACKUP,
@@ -38,59 +41,22 @@ from influencerai.imageset.file_kinds import (
     TABLE,
     UNKNOWN,
     UNREAD_CAPTION,
+    UNREAD_TABLE,
     VIDEO,
     WEIGHTS,
     FileKind,
 )
 from influencerai.imageset.file_names import name_key, stem_of
-from influencerai.imageset.formats import FORMATS, IMAGE_SUFFIXES, RAW_SUFFIXES, sniff, suffixes
+from influencerai.imageset.formats import FORMATS, IMAGE_SUFFIXES, RAW_SUFFIXES, is_grey, is_text, sniff
 
 HEAD_BYTES = 512
 """First bytes of a file that tell its kind."""
+COMPARED_NAMES = 200
+"""Pictures that are looked for in files which may be tables of captions."""
 
-SYSTEM_FOLDERS = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found", "#recycle"})
-_SYSTEM_NAMES = frozenset(
-    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store", "icon\r", ".directory", ".nomedia"}
-    | {"picasa.ini", ".picasa.ini", "folder.jpg.tmp", ".localized", ".thumbnails", "sync.ffs_db"}
-)
-_DOWNLOADS = suffixes("crdownload part partial download opdownload aria2 !ut filepart")
-_BACKUPS = suffixes("bak bkp backup old orig tmp temp swp swo autosave lock")
-_EDITOR = suffixes(
-    "psd psb xcf kra krz ora aseprite ase clip sai sai2 mdp afphoto afdesign af pxd pdn procreate ai eps "
-    "ps svg svgz pdf indd cdr blend fig sketch psp pspimage"
-)
-_SIDECARS = suffixes("xmp aae thm pp3 dop on1 arp cos cof vrd exif photo-edit url lnk webloc")
-_VIDEOS = suffixes("mov mp4 m4v avi mkv webm mpg mpeg 3gp mts lrv insv wmv flv wav mp3 m4a aac ogg flac")
-_ARCHIVES = suffixes("zip 7z rar tar gz tgz bz2 xz zst cbz cbr")
-_DATA = suffixes("json jsonl csv tsv parquet arrow xlsx ods db sqlite sqlite3 lmdb h5 tfrecord")
-_WEIGHTS = suffixes("safetensors ckpt pt pth bin gguf onnx pkl")
-_DOCUMENTS = suffixes(
-    "md rst toml yaml yml ini cfg conf log html htm css js py ipynb sh bat ps1 cmd doc docx odt rtf xml "
-    "tex exe dll env gitignore gitattributes sha256 md5"
-)
-_TEXTS_ABOUT = re.compile(r"(readme|licen[cs]e|notice|changelog|credits|copyright)(\..*)?", re.IGNORECASE)
-_UNCONFIRMED = re.compile(r"Unconfirmed \d+")
-_CACHE_STEM = re.compile(r"_(sd|sdxl|sd3|flux|fl|te|te_outputs|hv|wan|fk|fp|latents?)(_\w+)?$", re.IGNORECASE)
-_CACHE_FOLDERS = frozenset({"_latent_cache", "_t_e_cache", "_clip_vision_cache", "latent_cache", "text_cache", "cache"})
-_MASK_WORDS = "mask|masks|masklabel|mask_label|matte|alpha_?mask|segmentation|segm|seg"
-_CONTROL_WORDS = (
-    "condlabel|cond_label|control|conditioning|depth|depthmap|canny|openpose|dwpose|lineart|softedge|scribble|hed|mlsd|"
-    "normalmap|normal_?bae"
-)
-_BESIDE = re.compile(rf"(?P<of>.+?)[ ._-]+((?P<mask>{_MASK_WORDS})|(?P<control>{_CONTROL_WORDS}))", re.IGNORECASE)
-_BEFORE = re.compile(rf"((?P<mask>{_MASK_WORDS})|(?P<control>{_CONTROL_WORDS}))[ ._-]+(?P<of>.+)", re.IGNORECASE)
-_MASK_FOLDER = re.compile(rf"({_MASK_WORDS})|({_CONTROL_WORDS})(_images?)?", re.IGNORECASE)
 _ALWAYS_MASK = re.compile(r".+-(masklabel|condlabel)", re.IGNORECASE)
-_SAMPLE = re.compile(
-    r"epoch-\d{4,}-\d+-.*"  # ours
-    r"|.*_(e\d{6}|\d{6})_\d{2}_\d{14}(_\d+)?"  # kohya
-    r"|\d{10,}__\d{9}_\d+"  # ai-toolkit
-    r"|(xyz_|xy_)?grid(-\d+)*(-.*)?|loss|samples|contact-sheet|before-after",
-    re.IGNORECASE,
-)
-_DRAWN_BY = re.compile(rb"tEXtSoftware\0(Matplotlib|InfluencerAI)")
-"""Text in plots, and in grids and contact sheets of this program. Single pictures that were drawn may be trained on."""
-_REGULARISATION = re.compile(r"reg|regs|regulari[sz]ation(_images)?|class(_images)?", re.IGNORECASE)
+"""OneTrainer's, whatever lies beside."""
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def classify(
@@ -126,6 +92,8 @@ class _Folder:
         for rule in (_of_system, _unfinished, _of_trainer):
             if found := rule(name, suffix):
                 return found
+        if self._companions.is_conflict(path):
+            return BACKUP
         if suffix in CAPTION_SUFFIXES:
             return self._caption(path, name)
         if name.name.lower() in CAPTION_TABLES or KOHYA_TABLES.fullmatch(name.name.lower()):
@@ -143,56 +111,78 @@ class _Folder:
         if "" not in self.output_folders:
             return False
         if suffix in IMAGE_SUFFIXES:
-            is_drawn = name.parts[0] == "samples" if len(name.parts) > 1 else _SAMPLE.fullmatch(name.stem) is not None
+            is_drawn = (
+                name.parts[0] == "samples"
+                if len(name.parts) > 1
+                else table.SAMPLE_STEMS.fullmatch(name.stem) is not None
+            )
             return is_drawn and not self._has_caption(name)
         return suffix == ".safetensors" and len(name.parts) == 1
 
     def _caption(self, path: str, name: PurePosixPath) -> FileKind:
-        is_about = _TEXTS_ABOUT.fullmatch(name.name) and stem_of(path) not in self._picture_stems
-        return DOCUMENT if is_about else CAPTION
+        if stem_of(path) in self._pictures_and_stems:
+            return CAPTION
+        if self._companions.is_version(path):
+            return BACKUP
+        return DOCUMENT if table.TEXTS_ABOUT.fullmatch(name.name) else CAPTION
 
     def _picture(self, path: str, name: PurePosixPath) -> FileKind:
-        if any(_REGULARISATION.fullmatch(part) for part in name.parts[:-1]) and self._has_character_folder:
+        if self._has_character_folder and any(table.REGULARISATION_FOLDERS.fullmatch(part) for part in name.parts[:-1]):
             return REGULARISATION
         if _ALWAYS_MASK.fullmatch(name.stem):
             return MASK if name.stem.lower().endswith("masklabel") else CONTROL
         if self._has_caption(name):
             return PICTURE
-        if found := self._beside(path, name):
+        if found := self._companion(path):
             return found
-        if _SAMPLE.fullmatch(name.stem) or (name.suffix.lower() == ".png" and _DRAWN_BY.search(self._head(path))):
+        if self._is_drawn(path, name):
             return DRAWN
-        return PICTURE
+        words = _WORD.findall(name.stem.lower())
+        is_mask = bool(words) and all(word in MASK_WORDS for word in words) and is_grey(self._head(path))
+        return MASK if is_mask and len(self._picture_stems) > 1 else PICTURE
 
-    def _beside(self, path: str, name: PurePosixPath) -> FileKind | None:
-        """MASK or CONTROL for `01_mask.png` beside `01.png`, and for `masks/01.png` where another folder has `01`."""
-        for pattern in (_BESIDE, _BEFORE):
-            match = pattern.fullmatch(name.stem)
-            if match and name_key(str(name.with_name(match["of"]))) in self._picture_stems:
-                return MASK if match["mask"] else CONTROL
-        for part in name.parts[:-1]:
-            if (match := _MASK_FOLDER.fullmatch(part)) and self._stands_elsewhere(path, folder=part):
-                return MASK if match[1] else CONTROL
-        return None
+    def _companion(self, path: str) -> FileKind | None:
+        return self._companions.kind(path) or (BACKUP if self._companions.is_version(path) else None)
 
-    def _stands_elsewhere(self, path: str, *, folder: str) -> bool:
-        """Whether a picture of the same name lies outside of folders called `folder`."""
-        stem = name_key(PurePosixPath(path).stem)
-        return any(folder not in parts[:-1] and parts[-1] == stem for parts in self._stem_parts.get(stem, ()))
+    def _is_drawn(self, path: str, name: PurePosixPath) -> bool:
+        """Whether a program drew it about a training."""
+        if table.SAMPLE_STEMS.fullmatch(name.stem):
+            return True
+        for folder in list(name.parents)[:-1]:
+            is_of_samples = folder.name.lower() in table.SAMPLE_FOLDERS and str(folder.parent) in self._weight_folders
+            if is_of_samples or folder.name.lower() in table.LOG_FOLDERS:
+                return True
+        return name.suffix.lower() == ".png" and table.DRAWN_BY.search(self._head(path)) is not None
 
     def _other(self, path: str, name: PurePosixPath, suffix: str) -> FileKind:
-        if suffix in _VIDEOS:
-            return SIDECAR if stem_of(path) in self._picture_stems else VIDEO
-        if suffix in _DATA and (name_key(path.removesuffix(name.suffix)) in self._pictures_and_stems):
-            return SIDECAR
+        has_picture = stem_of(path) in self._pictures_and_stems
+        if suffix in table.VIDEO_SUFFIXES:
+            return SIDECAR if has_picture else VIDEO
+        if suffix in table.DATA_SUFFIXES or suffix in table.STRUCTURED_SUFFIXES:
+            return self._data(path, name, suffix, has_picture=has_picture)
+        if suffix in table.TEXT_SUFFIXES and has_picture:
+            return UNREAD_CAPTION
+        if suffix in table.TEXT_SUFFIXES and _is_named_like_captions(name):
+            return UNREAD_TABLE
         if known := next((kind for of_kind, kind in _BY_SUFFIX.items() if suffix in of_kind), None):
             return known
         head = self._head(path)
         if sniff(head) in FORMATS:
-            return PICTURE
-        if suffix and stem_of(path) in self._picture_stems and _is_text(head):
+            return self._companion(path) or PICTURE
+        if suffix and has_picture and is_text(head):
             return UNREAD_CAPTION
-        return DOCUMENT if _TEXTS_ABOUT.fullmatch(name.name) else UNKNOWN
+        return DOCUMENT if table.TEXTS_ABOUT.fullmatch(name.name) else UNKNOWN
+
+    def _data(self, path: str, name: PurePosixPath, suffix: str, *, has_picture: bool) -> FileKind:
+        """The kind of a file with fields; those that look like captions are told from the others."""
+        kind = SIDECAR if has_picture else DATA_TABLE if suffix in table.DATA_SUFFIXES else DOCUMENT
+        if has_picture:
+            return UNREAD_CAPTION if table.CAPTION_FIELD.search(self._head(path)) else kind
+        if suffix in table.TABLE_SUFFIXES or _is_named_like_captions(name):
+            return UNREAD_TABLE
+        head = self._head(path)
+        is_list = is_text(head) and any(image in head for image in self._encoded_names)
+        return UNREAD_TABLE if is_list else kind
 
     def _head(self, path: str) -> bytes:
         if path not in self.heads:
@@ -216,54 +206,62 @@ class _Folder:
         return frozenset(stem_of(path) for path in self.paths if PurePosixPath(path).suffix.lower() in CAPTION_SUFFIXES)
 
     @cached_property
-    def _stem_parts(self) -> Mapping[str, list[tuple[str, ...]]]:
-        found: dict[str, list[tuple[str, ...]]] = {}
-        for stem in self._picture_stems:
-            parts = PurePosixPath(stem).parts
-            found.setdefault(parts[-1], []).append(parts)
-        return found
+    def _companions(self) -> Companions:
+        return Companions(self.paths)
+
+    @cached_property
+    def _encoded_names(self) -> tuple[bytes, ...]:
+        """Names of the first pictures, without their folders."""
+        pictures = [path for path in self.paths if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES]
+        return tuple(PurePosixPath(path).name.encode("utf-8", "replace") for path in pictures[:COMPARED_NAMES])
+
+    @cached_property
+    def _weight_folders(self) -> frozenset[str]:
+        """Folders that hold weights, "." for the dataset."""
+        found = (PurePosixPath(path) for path in self.paths)
+        return frozenset(str(path.parent) for path in found if path.suffix.lower() in table.WEIGHT_SUFFIXES)
 
     @cached_property
     def _has_character_folder(self) -> bool:
         """Whether some picture lies outside of folders of regularisation pictures."""
         parts = (PurePosixPath(stem).parts[:-1] for stem in self._picture_stems)
-        return any(not any(_REGULARISATION.fullmatch(part) for part in folders) for folders in parts)
+        return any(not any(table.REGULARISATION_FOLDERS.fullmatch(part) for part in folders) for folders in parts)
 
 
 _BY_SUFFIX = {
-    _EDITOR: EDITOR,
-    _SIDECARS: SIDECAR,
-    _ARCHIVES: ARCHIVE,
-    _DATA: DATA_TABLE,
-    _WEIGHTS: WEIGHTS,
-    _DOCUMENTS: DOCUMENT,
+    table.EDITOR_SUFFIXES: EDITOR,
+    table.SIDECAR_SUFFIXES: SIDECAR,
+    table.ARCHIVE_SUFFIXES: ARCHIVE,
+    table.WEIGHT_SUFFIXES: WEIGHTS,
+    table.DOCUMENT_SUFFIXES: DOCUMENT,
 }
 
 
 def _of_system(name: PurePosixPath, suffix: str) -> FileKind | None:
-    del suffix
     last = name.name.lower()
-    if last in _SYSTEM_NAMES or last.startswith(("._", "~$")):
+    if last in table.SYSTEM_NAMES or last.startswith(("._", "~$")):
         return SYSTEM
-    if any(part.lower() in SYSTEM_FOLDERS for part in name.parts[:-1]):
+    if suffix in IMAGE_SUFFIXES and table.SYSTEM_PICTURES.fullmatch(name.stem):
         return SYSTEM
+    for part in (part.lower() for part in name.parts[:-1]):
+        if part in table.SYSTEM_FOLDERS or part.endswith(table.SYSTEM_FOLDER_SUFFIXES):
+            return SYSTEM
     return HIDDEN if any(part.startswith(".") for part in name.parts) else None
 
 
 def _unfinished(name: PurePosixPath, suffix: str) -> FileKind | None:
-    is_in_download = any(PurePosixPath(part).suffix.lower() in _DOWNLOADS for part in name.parts[:-1])
-    if suffix in _DOWNLOADS or is_in_download or _UNCONFIRMED.match(name.name):
+    is_in_download = any(PurePosixPath(part).suffix.lower() in table.DOWNLOAD_SUFFIXES for part in name.parts[:-1])
+    if suffix in table.DOWNLOAD_SUFFIXES or is_in_download or table.UNCONFIRMED.match(name.name):
         return DOWNLOAD
-    if suffix in _BACKUPS or name.name.endswith("~") or suffix.endswith("_original"):
-        return BACKUP
-    return None
+    is_backup = suffix in table.BACKUP_SUFFIXES or suffix.endswith("_original") or name.name.endswith("~")
+    return BACKUP if is_backup or (name.name.startswith("#") and name.name.endswith("#")) else None
 
 
 def _of_trainer(name: PurePosixPath, suffix: str) -> FileKind | None:
-    is_in_cache = any(part.lower() in _CACHE_FOLDERS for part in name.parts[:-1])
-    is_cache = suffix in (".npz", ".npy") or (suffix in _WEIGHTS and (is_in_cache or _CACHE_STEM.search(name.stem)))
-    return CACHE if is_cache or name.name.lower() in ("aitk_db.json", ".aitk_size.json") else None
+    is_in_cache = any(part.lower() in table.CACHE_FOLDERS for part in name.parts[:-1])
+    is_of_cache = suffix in table.WEIGHT_SUFFIXES and (is_in_cache or table.CACHE_STEMS.search(name.stem))
+    return CACHE if suffix in (".npz", ".npy") or is_of_cache or name.name.lower() in table.CACHE_NAMES else None
 
 
-def _is_text(head: bytes) -> bool:
-    return bool(head) and not any(byte < 9 or 13 < byte < 27 for byte in head.replace(b"\0", b""))
+def _is_named_like_captions(name: PurePosixPath) -> bool:
+    return any(word in table.CAPTION_WORDS for word in _WORD.findall(name.stem.lower()))

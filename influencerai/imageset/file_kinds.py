@@ -11,6 +11,8 @@ CAPTION_TABLES = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.j
 """Names of the files that hold captions of many pictures, in order of precedence."""
 KOHYA_TABLES = re.compile(r"meta(_\w+)?\.json")
 """Names of the metadata files of kohya's trainer, such as `meta_cap.json` and `meta_lat.json`."""
+KOHYA_FOLDERS = re.compile(r"(\d{1,3})_(.*)", re.DOTALL)
+"""Names of folders that give repeats and a caption. Numbers of four digits are years."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,12 @@ DRAWN = FileKind(
     reason="A program drew these pictures about a training.",
     remedy="Rename a file that is a picture of the dataset, or give it a caption file.",
 )
+THUMBNAIL = FileKind(
+    name="thumbnail",
+    plural="thumbnails",
+    reason="Programs keep smaller copies of pictures in such files.",
+    remedy="Rename a file that is a picture of the dataset, or give it a caption file.",
+)
 CACHE = FileKind(
     name="cache file",
     plural="cache files",
@@ -79,7 +87,7 @@ DOWNLOAD = FileKind(
 BACKUP = FileKind(
     name="backup or temporary file",
     plural="backup or temporary files",
-    reason="Programs keep earlier or unsaved versions in such files.",
+    reason="Programs keep earlier, unsaved or conflicting versions in such files.",
     remedy="Rename a file that is a picture of the dataset.",
 )
 EDITOR = FileKind(
@@ -149,7 +157,13 @@ UNREAD_CAPTION = FileKind(
     name="text of a picture's name",
     plural="texts of pictures' names",
     reason="The name is a picture's, but captions are not read from files of this suffix.",
-    remedy=f"Rename captions to {', '.join(CAPTION_SUFFIXES)}.",
+    remedy=f"Save captions as {', '.join(CAPTION_SUFFIXES)}.",
+)
+UNREAD_TABLE = FileKind(
+    name="table of captions that is not read",
+    plural="tables of captions that are not read",
+    reason="They look like captions, but tables of this form or name are not read.",
+    remedy=f"Save captions as {CAPTION_TABLES[0]}, {CAPTION_TABLES[1]} or a .txt file beside each picture.",
 )
 UNKNOWN = FileKind(
     name="unknown file",
@@ -162,8 +176,9 @@ UNKNOWN = FileKind(
 KINDS = {
     kind.name: kind
     for kind in (
-        *(PICTURE, CAPTION, TABLE, MASK, CONTROL, REGULARISATION, RUN_FILE, DRAWN, CACHE, DOWNLOAD, BACKUP, EDITOR),
-        *(RAW, SYSTEM, HIDDEN, SIDECAR, VIDEO, ARCHIVE, DATA_TABLE, WEIGHTS, DOCUMENT, UNREAD_CAPTION, UNKNOWN),
+        *(PICTURE, CAPTION, TABLE, MASK, CONTROL, REGULARISATION, RUN_FILE, DRAWN, THUMBNAIL, CACHE, DOWNLOAD, BACKUP),
+        *(EDITOR, RAW, SYSTEM, HIDDEN, SIDECAR, VIDEO, ARCHIVE, DATA_TABLE, WEIGHTS, DOCUMENT),
+        *(UNREAD_CAPTION, UNREAD_TABLE, UNKNOWN),
     )
 }
 """Every kind by its name."""

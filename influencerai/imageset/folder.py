@@ -12,9 +12,7 @@ from influencerai.domain.output_path import RUN_MARKER
 from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.errors import DatasetError
 from influencerai.imageset import beneath
-from influencerai.imageset.classification import SYSTEM_FOLDERS
-
-IGNORED_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir"})
+from influencerai.imageset.program_files import SYSTEM_FOLDER_SUFFIXES, SYSTEM_FOLDERS
 
 
 @dataclass
@@ -127,7 +125,7 @@ class _Walk:
             return
         for entry in found:
             path = prefix + entry.name
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FOLDERS:
+            if _is_passed_over(entry.name):
                 self._pass_over(prefix, entry)
             elif not _is_unicode(entry.name):
                 shown = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -176,6 +174,12 @@ class _Walk:
             self._real_folders.add(target)
             listing.followed.append(path)
             yield f"{path}/"
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether an entry is hidden, or a folder of archivers, systems or catalogues."""
+    lower = name.lower()
+    return lower.startswith(".") or lower in SYSTEM_FOLDERS or lower.endswith(SYSTEM_FOLDER_SUFFIXES)
 
 
 def _is_unicode(name: str) -> bool:

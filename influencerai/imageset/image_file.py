@@ -15,7 +15,8 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.folder import read_file
-from influencerai.imageset.formats import FORMATS, sniff
+from influencerai.imageset.formats import FORMATS, described, sniff
+from influencerai.imageset.picture_headers import MOST_TIFF_PIECES, is_long_rle, tiff_header
 from influencerai.imageset.repair import png_size, repaired
 
 MAX_PIXELS = 8192 * 8192
@@ -25,8 +26,10 @@ MAX_FILE_BYTES = 2**29
 MAX_JPEG_SCANS = 100
 """Each scan of a progressive JPEG passes over all pixels, and takes as little as 200 bytes; cameras use about 10."""
 
-_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_HEAD_BYTES = 512
+_DEEP_MODES = ("I", "F")
+"""Of TIFF files of scanners, microscopes and renderers; Pillow would clip them at 255."""
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,7 +46,8 @@ def load_rgb(source: Path | BinaryIO, *, name: str | None = None, max_pixels: in
 
     The formats are told apart by content. The EXIF orientation is applied; an embedded colour profile
     is converted to sRGB (one that cannot be read is ignored); transparency is laid on white; 16-bit samples
-    keep their high byte; of an animation the first frame counts; CMYK JPEGs have Adobe's inverted polarity.
+    keep their high byte; of an animation the first frame counts, of a TIFF the first page; CMYK JPEGs have Adobe's
+    inverted polarity.
 
     Args:
         source: a path, or an open binary file.
@@ -56,8 +60,7 @@ def load_rgb(source: Path | BinaryIO, *, name: str | None = None, max_pixels: in
     """
     try:
         data = read_file(source, limit=MAX_FILE_BYTES) if isinstance(source, Path) else source.read(MAX_FILE_BYTES)
-        image = decode(data, max_pixels=max_pixels)
-        return _to_rgb(_upright(image))
+        return _to_rgb(_upright(decode(data, max_pixels=max_pixels)))
     except DatasetError as error:
         raise DatasetError(f"{name or source}: {error.message}", remedy=error.remedy) from error
 
@@ -70,15 +73,14 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
     """
     max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels)
     if not data:
-        raise DatasetError("The file is empty.")
+        raise DatasetError("The file is empty.", remedy="Copy or download it again.")
     found = sniff(data)
     if found not in FORMATS or not can_read(found):
-        kind = _kind(found) if found else "no image"
-        raise DatasetError(f"This is {kind} by content.", remedy="Convert it to PNG, JPEG or WebP.")
-    if found == "JPEG" and _has_too_many_scans(data):
-        raise DatasetError(f"The JPEG has more than {MAX_JPEG_SCANS} scans.", remedy="Save it again.")
+        noun, remedy = described(data[:_HEAD_BYTES])
+        raise DatasetError(f"This is {noun} by content.", remedy=remedy)
+    _check_header(data, format_=found)
     try:
-        return _opened(data, max_pixels=max_pixels)
+        return _opened(data, format_=found, max_pixels=max_pixels)
     except DatasetError:
         raise
     except Exception as error:  # On hostile bytes Pillow's plugins raise almost anything.
@@ -87,15 +89,15 @@ def decode(data: bytes, *, max_pixels: int) -> Image.Image:
         if not max(png_size(data)) or math.prod(png_size(data)) <= max_pixels:
             for sound in repaired(data, format_=found):
                 with suppress(Exception):
-                    return _opened(sound, max_pixels=max_pixels)
+                    return _opened(sound, format_=found, max_pixels=max_pixels)
         detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise DatasetError(f"The {found} data is truncated or corrupt{detail}.", remedy="Save it again.") from error
 
 
-def _kind(format_: str) -> str:
-    """A format with its article."""
-    article = "an" if format_.startswith(("A", "O", "SVG")) else "a"
-    return f"{article} {format_}" if format_ == "web page" else f"{article} {format_} file"
+def is_other_format(data: bytes) -> bool:
+    """Whether this is no picture of a format that is read, as opposed to a damaged one."""
+    found = sniff(data)
+    return found not in FORMATS or not can_read(found) or (found == "TIFF" and tiff_header(data).is_raw)
 
 
 def can_read(format_: str) -> bool:
@@ -110,9 +112,9 @@ def pixel_count(data: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            if sniff(data) == "HEIC":
-                _register_heif()
-            image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
+            found = str(sniff(data))
+            _check_header(data, format_=found)
+            image = _header(data, format_=found)
         return image.width * image.height
     except Image.DecompressionBombError:
         return 0  # It is refused at once.
@@ -130,23 +132,36 @@ def transposition_of(image: Image.Image) -> Image.Transpose | None:
     return _TRANSPOSITIONS.get(_orientation(image))
 
 
-def has_orientation(image: Image.Image) -> bool:
-    """Whether the file says which side is up; that of a HEIC is applied while it is decoded."""
+def has_orientation(image: Image.Image, data: bytes) -> bool:
+    """Whether the file says which side is up; that of a HEIC or TIFF is applied while it is decoded."""
+    if image.format == "TIFF":
+        return tiff_header(data).has_orientation
     try:
         return image.format == "HEIF" or ExifTags.Base.Orientation in image.getexif()
     except Exception:  # Broken EXIF does not make a picture unusable.
         return False
 
 
-def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+def _header(data: bytes, *, format_: str) -> Image.Image:
+    """The image with its pixels not decoded yet; raises whatever Pillow raises."""
+    if format_ == "HEIC":
+        _register_heif()
+    return Image.open(io.BytesIO(data), formats=("HEIF" if format_ == "HEIC" else format_,))
+
+
+def _opened(data: bytes, *, format_: str, max_pixels: int) -> Image.Image:
     """The image, completely decoded; raises DatasetError for too many pixels, and whatever Pillow raises."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Of broken metadata, which do not matter.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)
-        if image.width * image.height > max_pixels:
-            raise _too_many_pixels(max_pixels)
-        image.load()
+            image = _header(data, format_=format_)
+            if image.width * image.height > max_pixels:
+                raise _too_many_pixels(max_pixels)
+            if image.mode in _DEEP_MODES:
+                text = "The samples have 32 bits, of which the range is unknown."
+                raise DatasetError(text, remedy="Save it with 8 or 16 bits a channel.")
+            image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(max_pixels) from error
     return image
@@ -161,6 +176,24 @@ def _register_heif() -> bool:
         return False
     register_heif_opener(thumbnails=False)
     return True
+
+
+def _check_header(data: bytes, *, format_: str) -> None:
+    """Refuse, before Pillow opens it, a file of which few bytes cost much, or which shows a preview.
+
+    Raises:
+        DatasetError: the file as a whole is refused.
+    """
+    if format_ == "JPEG" and _has_too_many_scans(data):
+        raise DatasetError(f"The JPEG has more than {MAX_JPEG_SCANS} scans.", remedy="Save it again.")
+    if format_ == "BMP" and is_long_rle(data):
+        raise DatasetError("The BMP is large and run-length encoded.", remedy="Save it as PNG.")
+    if format_ == "TIFF":
+        header = tiff_header(data)
+        if header.is_raw:
+            raise DatasetError("This is a camera RAW file by content.", remedy="Convert it to PNG, JPEG or WebP.")
+        if header.pieces > MOST_TIFF_PIECES:
+            raise DatasetError(f"The TIFF has more than {MOST_TIFF_PIECES:,} strips or tiles.", remedy="Save it again.")
 
 
 def _too_many_pixels(max_pixels: int) -> DatasetError:

@@ -18,7 +18,7 @@ from influencerai.imageset.folder import Listing, list_folder, read_file, read_h
 from influencerai.imageset.formats import IMAGE_SUFFIXES
 from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.imageset.left_out import left_out_files, left_out_findings, named
-from influencerai.imageset.outliers import Seen, outliers
+from influencerai.imageset.outliers import TINY_SIDE, Seen, outliers
 from influencerai.imageset.picture_facts import PictureFacts
 from influencerai.imageset.report import ImageReport, ImageSetReport, LeftOut, listed
 from influencerai.imageset.trigger_word import contains_trigger
@@ -92,7 +92,8 @@ def inspect_imageset(
     images = [_compared(image, duplicate_of=first, resolution=resolution) for image, first in found]
     originals = {image.path for image in images if not image.duplicate_of}
     odd_warnings, odd_notes = outliers(
-        [Seen(image.path, facts) for image, facts in inspected if facts and image.path in originals]
+        [Seen(image.path, facts) for image, facts in inspected if facts and image.path in originals],
+        smallest_side=0 if resolution else TINY_SIDE,  # Else each is compared with the resolution.
     )
     warnings += odd_warnings
     notes += odd_notes
@@ -179,14 +180,16 @@ def _inspect(
         facts = decoding.facts(data, sha256=sha256, max_pixels=max_pixels)
         width, height = facts.width, facts.height
         if max(width, height) > MAX_SIDE_RATIO * min(width, height):
-            raise DatasetError(f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}.")
+            text = f"The sides, {width} x {height}, differ by more than 1:{MAX_SIDE_RATIO}."
+            raise DatasetError(text, remedy="Crop it to what you want to train on.")
     except DatasetError as error:
         return found.model_copy(update={"errors": (str(error),), "warnings": ()}), None
     named = IMAGE_SUFFIXES.get(PurePosixPath(path).suffix.lower())
     if named != facts.format:
         warnings.append(f"The file is {facts.format} by content, which its name does not say.")
     if facts.is_animated:
-        warnings.append("The file is an animation, of which the first frame is used.")
+        whole, part = ("has several pages", "page") if facts.format == "TIFF" else ("is an animation", "frame")
+        warnings.append(f"The file {whole}, of which the first {part} is used.")
     update = {"format": facts.format, "width": width, "height": height, "warnings": tuple(warnings)}
     return found.model_copy(update=update), facts
 

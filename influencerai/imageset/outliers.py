@@ -13,6 +13,8 @@ COMPARED_IMAGES = 2000
 """Of a larger set the first ones are compared with each other: the time grows with the square."""
 FEW_OF_A_SHAPE = 0.25
 """Share of the set up to which images of the other orientation are remarked on."""
+TINY_SIDE = 64
+"""Pixels; eight cells of a latent."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,17 @@ class Seen:
     facts: PictureFacts
 
 
-def outliers(images: Sequence[Seen]) -> tuple[list[str], list[str]]:
-    """(warnings, notes) about all of them."""
+def outliers(images: Sequence[Seen], *, smallest_side: int = TINY_SIDE) -> tuple[list[str], list[str]]:
+    """(warnings, notes) about all of them; images with a side below `smallest_side` pixels are remarked on."""
     warnings, notes = _on_their_side(images)
     if flat := [image.path for image in images if image.facts.appearance.is_flat]:
         warnings.append(f"Nearly one colour, so there is nothing to learn from: {listed(flat)}.")
+    if masks := [image.path for image in images if image.facts.appearance.is_like_mask]:
+        text = f"Black and white areas alone, as masks have them: {listed(masks)}."
+        warnings.append(f"{text} Take them out of the folder if they are masks.")
+    if tiny := [image.path for image in images if min(image.facts.width, image.facts.height) < smallest_side]:
+        text = f"A side has less than {smallest_side} pixels, so there is little to learn from: {listed(tiny)}."
+        warnings.append(f"{text} Use larger copies.")
     if pairs := _alike(images[:COMPARED_IMAGES]):
         notes.append(f"Probably the same picture: {listed(pairs)}. Keep one of each.")
     return warnings, notes

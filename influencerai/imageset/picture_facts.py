@@ -22,6 +22,7 @@ class PictureFacts:
     height: int
     """Pixels, after EXIF orientation."""
     is_animated: bool
+    """Whether there are further frames or pages, of which none is used."""
     has_orientation: bool
     """Whether EXIF says which side is up."""
     appearance: Appearance
@@ -44,6 +45,6 @@ def picture_facts(data: bytes, *, max_pixels: int) -> PictureFacts:
         width=width,
         height=height,
         is_animated=is_animated,
-        has_orientation=has_orientation(image),
+        has_orientation=has_orientation(image, data),
         appearance=appearance(image, transposition=transposition),
     )

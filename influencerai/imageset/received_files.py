@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from influencerai.errors import DatasetError
 from influencerai.imageset.caption_tables import NoCaptionsError, Row, TableError, table_rows
-from influencerai.imageset.caption_text import MAX_CAPTION_BYTES
+from influencerai.imageset.caption_text import MAX_CAPTION_BYTES, is_binary
 from influencerai.imageset.classification import HEAD_BYTES, classify
 from influencerai.imageset.decoding import Decoding
-from influencerai.imageset.file_kinds import CAPTION, HIDDEN, PICTURE, SYSTEM, TABLE, UNKNOWN, FileKind
-from influencerai.imageset.formats import FORMATS, IMAGE_SUFFIXES, sniff
-from influencerai.imageset.image_file import pixel_count
+from influencerai.imageset.file_kinds import CAPTION, HIDDEN, KOHYA_FOLDERS, PICTURE, SYSTEM, TABLE, UNKNOWN, FileKind
+from influencerai.imageset.formats import IMAGE_SUFFIXES, SUFFIX_OF, sniff
+from influencerai.imageset.image_file import is_other_format, pixel_count
 from influencerai.imageset.received_names import received_path, storable_path
-from influencerai.imageset.uploaded_files import check_caption
 from influencerai.text_files import decode_text
-
-_SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "HEIC": ".heic", "AVIF": ".avif"}
-_KOHYA = re.compile(r"\d{1,3}_.*", re.DOTALL)
 
 
 class LimitError(DatasetError):
@@ -92,7 +87,7 @@ def without_top(files: Sequence[ReceivedFile]) -> None:
     """Take the folder away that holds all files of an archive; one of kohya's, such as `10_ohwx woman`, stays."""
     named = [file for file in files if file.storable and not file.is_passed_over]
     tops = {file.path.partition("/")[0] for file in named}
-    if len(tops) == 1 and all("/" in file.path for file in named) and not _KOHYA.fullmatch(top := tops.pop()):
+    if len(tops) == 1 and all("/" in file.path for file in named) and not KOHYA_FOLDERS.fullmatch(top := tops.pop()):
         for file in named:
             file.path = file.path.removeprefix(f"{top}/")
             file.storable = file.storable.partition("/")[2]
@@ -150,14 +145,16 @@ def _checked(
     if file.kind is PICTURE:
         return _checked_picture(file, read(file.staged, limits.max_file_bytes), limits=limits, decoding=decoding)
     if file.kind is CAPTION:
-        check_caption(decode_text(_whole(file, read, limit=MAX_CAPTION_BYTES)).text)
+        data = _whole(file, read, limit=MAX_CAPTION_BYTES)
+        if is_binary(data, decode_text(data).text):
+            raise DatasetError("The caption is no text.", remedy="Save it as plain text.")
         return None
     assert file.kind is TABLE
     try:
         name = PurePosixPath(file.storable).name.lower()
         file.rows = table_rows(name, _whole(file, read, limit=limits.max_table_bytes))
     except NoCaptionsError as error:
-        return str(error), "It may stay away."
+        return str(error), "Give it columns such as file_name and text, or leave it away."
     except TableError as error:
         raise DatasetError(str(error), remedy="Repair or remove the file.") from error
     return None
@@ -176,11 +173,11 @@ def _checked_picture(
     try:
         decoding.facts(data, sha256=file.digest, max_pixels=limits.max_pixels)
     except DatasetError as error:
-        if data and sniff(data[:HEAD_BYTES]) not in FORMATS:  # Another format, not a damaged picture.
+        if data and is_other_format(data):
             return error.message, error.remedy or ""
         raise
     if PurePosixPath(file.storable).suffix.lower() not in IMAGE_SUFFIXES:
-        file.storable += _SUFFIX_OF[str(sniff(data[:HEAD_BYTES]))]
+        file.storable += SUFFIX_OF[str(sniff(data[:HEAD_BYTES]))]
     return None
 
 

@@ -11,7 +11,7 @@ from influencerai.domain import SampleSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "AVIF", "HEIC"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "AVIF", "HEIC", "GIF", "BMP", "TIFF"]
 CaptionSource = Literal[
     "txt",
     "metadata.jsonl",

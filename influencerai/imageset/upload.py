@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from pydantic import Field
-
-from influencerai.domain.dataset import RenamedFile, SkippedFile
-from influencerai.domain.wire import WireModel
 from influencerai.errors import DatasetError, InfluencerAIError, ValidationError
 from influencerai.imageset.archive import CHUNK_BYTES, ArchiveError, members
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.file_kinds import CAPTION
-from influencerai.imageset.file_names import name_key
 from influencerai.imageset.folder import list_folder
 from influencerai.imageset.image_file import MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.imageset.received_files import (
@@ -30,6 +25,7 @@ from influencerai.imageset.received_names import shown
 from influencerai.imageset.spelling_there import folded
 from influencerai.imageset.staging import Staging, locked, recover_locked, refusals
 from influencerai.imageset.stored_names import StoredNames
+from influencerai.imageset.upload_report import UploadReport, nothing_usable
 from influencerai.imageset.uploaded_files import MAX_CAPTION_LENGTH, caption_bytes, digest_there, is_image
 
 _FILES_PER_IMAGE = 4
@@ -56,17 +52,6 @@ class UploadLimits:
     """Of a caption that comes without a file, in characters."""
     max_folder_files: int = 10_000
     """Files in the dataset folder when the upload is in it."""
-
-
-class UploadReport(WireModel):
-    """What an upload changed. Paths are relative to the dataset folder, and sorted."""
-
-    added: tuple[str, ...] = ()
-    replaced: tuple[str, ...] = Field(default=(), description="Were there with other bytes.")
-    unchanged: tuple[str, ...] = Field(default=(), description="Were there with the same bytes.")
-    caption_count: int = Field(default=0, description="Caption files among all these.")
-    skipped: tuple[SkippedFile, ...] = Field(default=(), description="Neither pictures nor captions, so left out.")
-    renamed: tuple[RenamedFile, ...] = Field(default=(), description="Stored under another name than they came with.")
 
 
 @dataclass(frozen=True)
@@ -159,9 +144,9 @@ class Upload:
             names = StoredNames(found.usable, present=present, is_picture=lambda path: is_image(self._folder, path))
             places = self._places(found, names)
             report = self._compared(places, found.errors, replace=replace)
-            report = report.model_copy(update={"skipped": _skipped(found), "renamed": _renamed(names)})
+            report = report.with_left_out(found, names=names)
             if not places and not found.errors:
-                found.errors.update(_nothing_usable(found))
+                found.errors.update(nothing_usable(found))
             if len(present) + len(report.added) > (most := self._limits.max_folder_files):
                 text = f"The folder would hold more than {most:,} files; {len(present):,} are there."
                 found.errors.setdefault("files", []).append(text)
@@ -287,25 +272,3 @@ class Upload:
 
     def _fail(self, field: str, text: str) -> None:
         self._errors.setdefault(field, []).append(text)
-
-
-def _skipped(found: Findings) -> tuple[SkippedFile, ...]:
-    files = (
-        SkippedFile(name=shown(file.source), reason=reason, remedy=remedy) for file, reason, remedy in found.skipped
-    )
-    return tuple(sorted(files, key=lambda file: file.name))
-
-
-def _renamed(names: StoredNames) -> tuple[RenamedFile, ...]:
-    files = (
-        RenamedFile(name=shown(file.source), stored_as=stored)
-        for file, stored in names.by_file.items()
-        if name_key(file.path) != stored
-    )
-    return tuple(sorted(files, key=lambda file: file.name))
-
-
-def _nothing_usable(found: Findings) -> dict[str, list[str]]:
-    """Errors of an upload that brings nothing, with the reason for each file."""
-    reasons = {file.field: [f"{reason} {remedy}".strip()] for file, reason, remedy in found.skipped}
-    return {"files": ["There are no images or captions."], **reasons}

@@ -17,7 +17,8 @@ from influencerai.imageset.file_kinds import ARCHIVE, PICTURE, UNKNOWN
 from influencerai.imageset.received_files import kind_by_name
 from influencerai.imageset.received_names import received_path, storable_path
 from influencerai.imageset.thumbnail import thumbnail
-from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
+from influencerai.imageset.upload import Upload, UploadLimits
+from influencerai.imageset.upload_report import UploadReport
 from influencerai.imageset.uploaded_files import write_caption
 from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService

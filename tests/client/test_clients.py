@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import anyio
 import pytest
+from PIL import Image
+from pillow_heif import register_heif_opener
 
 from influencerai import LoraConfig
 from influencerai.client import AsyncInfluencerAIClient, InfluencerAIClient
@@ -182,6 +185,8 @@ def test_a_folder_goes_up_with_the_folders_in_it(
     write_pictures(source / "out" / "samples", count=1)
     (source / "out" / ".influencerai-run").write_text("job")
     (source / ".DS_Store").write_bytes(b"x")
+    for name in ("captions.yaml", "5_ohwx body/0.md", "train.parquet", "README.md", "lost.txt"):
+        (source / name).write_text("smiling")
     dataset = client.datasets.create(path=f"data/{tenant}")
     monkeypatch.setattr("influencerai.client.upload.MOST_FILES", 3)
     answer = client.datasets.upload(dataset.id, source)
@@ -190,12 +195,42 @@ def test_a_folder_goes_up_with_the_folders_in_it(
     }
     assert "5_ohwx body/0.caption" in answer.added
     reasons = {file.name: file.reason for file in answer.skipped}
-    assert reasons.keys() == {".DS_Store", "5_ohwx body/0_sd.npz", "10_ohwx woman/0-masklabel.png", "out/"}
+    assert reasons.keys() == {
+        *(".DS_Store", "5_ohwx body/0_sd.npz", "10_ohwx woman/0-masklabel.png", "out/"),
+        *("captions.yaml", "5_ohwx body/0.md", "train.parquet", "README.md", "lost.txt"),
+    }
+    assert [text.partition(":")[0] for text in answer.warnings] == [
+        "5_ohwx body/0.md, captions.yaml, train.parquet",
+        "lost.txt",
+        "1 mask left out",
+    ]
     assert reasons["out/"] == "A training wrote this folder."
     assert "asks" in reasons["10_ohwx woman/0-masklabel.png"]
     assert [(file.name, file.stored_as) for file in answer.renamed] == [
         ("5_ohwx body/0.CAPTION", "5_ohwx body/0.caption")
     ]
+
+
+def test_every_format_that_is_read_arrives_and_has_a_thumbnail(
+    client: InfluencerAIClient, tenant: str, tmp_path: Path
+) -> None:
+    register_heif_opener()
+    formats = {"heic": "HEIF", "avif": "AVIF", "gif": "GIF", "bmp": "BMP", "tif": "TIFF", "jpg": "JPEG", "webp": "WEBP"}
+    (tmp_path / "mine").mkdir()
+    for place, (suffix, format_) in enumerate(formats.items()):
+        picture = Image.linear_gradient("L").rotate(90 * (place % 4)).resize((96, 64 + place)).convert("RGB")
+        picture.save(tmp_path / "mine" / f"{place}.{suffix}", format_)
+    dataset = client.datasets.create(path=f"data/{tenant}")
+    answer = client.datasets.upload(dataset.id, tmp_path / "mine")
+    assert answer.added == tuple(f"{place}.{suffix}" for place, suffix in enumerate(formats))
+    assert (answer.skipped, answer.warnings, answer.status) == ((), (), "ready")
+    images = list(client.datasets.images(dataset.id))
+    assert [(image.usable, image.width, image.height) for image in images] == [
+        (True, 96, 64 + place) for place in range(len(formats))
+    ]
+    for image in images:
+        thumbnail = Image.open(io.BytesIO(client.datasets.thumbnail(dataset.id, image.path)))
+        assert (thumbnail.format, thumbnail.width) == ("WEBP", 96)
 
 
 def test_a_large_folder_goes_up_in_portions(

@@ -411,6 +411,15 @@ def test_images_that_share_a_caption_are_named(tmp_path: Path) -> None:
         ("a.json", '{"caption": "smiling"}'),
         ("a.prompt", "smiling"),
         ("b.txt", "smiling"),
+        ("captions.yaml", "a.png: smiling"),
+        ("list.toml", '"a.png" = "smiling"'),
+        ("a.md", "smiling"),
+        ("tags.xml", "<tags/>"),
+        ("train.parquet", "PAR1"),
+        ("metadata.csv", "file_name,text\n"),
+        ("captions.csv", "file_name,text\na.png,\n"),
+        ("captions.json", "{}"),
+        ("a.txt", "\1\2\3\4"),
     ],
 )
 def test_the_trigger_word_as_caption_weighs_more_where_captions_lie_unused(
@@ -429,3 +438,31 @@ def test_captions_without_a_byte_order_mark_in_utf16(tmp_path: Path) -> None:
     add_image(tmp_path, "a.png")
     add_text(tmp_path, "a.txt", "ohwx woman".encode("utf-16-le"))
     assert caption(tmp_path) == ("ohwx woman", "txt")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ohwx woman\x1a",
+        b"ohwx woman\r\n\x1a",
+        b"ohwx woman\x1a\x1a\0\0\r\n",
+        b"ohwx woman" + bytes(118),
+        b"ohwx woman\0",
+        b"ohwx woma\xe2\x80\x8bn\x7f",
+        b"\xef\xbb\xbfohwx\xef\xbb\xbf woman",
+        b"\x1boh\x07wx \xe2\x80\xaewoman\xe2\x80\xac",
+        "ohwx woman".encode("utf-16") + b"\x1a",
+        "ohwx woman\x1a".encode("utf-16-le"),
+        "ohwx woman\0\0".encode("utf-16-be"),
+    ],
+)
+def test_marks_and_controls_that_nobody_sees_are_no_part_of_a_caption(tmp_path: Path, data: bytes) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", data)
+    assert caption(tmp_path) == ("ohwx woman", "txt")
+
+
+def test_joiners_of_scripts_and_emojis_stay(tmp_path: Path) -> None:
+    add_image(tmp_path, "a.png")
+    add_text(tmp_path, "a.txt", text := "می‌خندد 👩‍🦰")
+    assert caption(tmp_path) == (text, "txt")

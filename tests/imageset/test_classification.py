@@ -30,7 +30,16 @@ def picture(text: dict[str, str] | None = None) -> bytes:
     return data.getvalue()
 
 
-@pytest.mark.parametrize("name", ["01.png", "IMG_0001.JPG", "x.webp", "mask.png", "girl_mask.png", "sub/depth.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("01.png", "IMG_0001.JPG", "x.webp", "mask.png", "girl_mask.png", "sub/depth.jpg", "mask_ball_01.png"),
+        *("pose3.png", "girl with mask.jpg", "normal day.png", "thumbs up.png", "backup singer.jpg", "pose/3.png"),
+        *("masks/carnival.png", "samples/face.png", "original.png", "sketch_02.png", "alpha centauri.gif"),
+        *("other_2.png", "other_edit.png", "other (1).png", "other - Copy.png", "10_mask/face.png"),
+        *("ComfyUI_00001_.png", "00001-42.png", "clip.tif", "scan.dib", "backup/02.png", "mask other.png"),
+    ],
+)
 def test_pictures_are_pictures(name: str) -> None:
     assert kinds(name, "other.png") == {name: "picture", "other.png": "picture"}
 
@@ -49,6 +58,59 @@ def test_pictures_are_pictures(name: str) -> None:
         ("01 depth.jpg", "control image"),
         ("control/01.png", "control image"),
         ("conditioning_images/01.png", "control image"),
+        ("01_depth_map.png", "control image"),
+        ("01_pose.png", "control image"),
+        ("01_normal.png", "control image"),
+        ("01_dw_openpose_full.webp", "control image"),
+        ("01-lineart_anime-2.png", "control image"),
+        ("01_alpha.png", "mask"),
+        ("01-mask-1.png", "mask"),
+        ("01_mask_0.png", "mask"),
+        ("01Mask.png", "mask"),
+        ("01_face_mask.png", "mask"),
+        ("01.png.mask.png", "mask"),
+        ("01.mask", "mask"),
+        ("01.depth", "control image"),
+        ("masks/01_mask.png", "mask"),
+        ("train_masks/01.png", "mask"),
+        ("pose/01.png", "control image"),
+        ("conditioning_data/01.png", "control image"),
+        ("conditioning_data/other.png", "control image"),
+        ("depth_maps/other.png", "control image"),
+        ("detected_maps/canny/other.png", "control image"),
+        ("clipspace/other.png", "mask"),
+        ("clipspace-mask-1656145.9.png", "mask"),
+        ("thumbs/01.jpg", "thumbnail"),
+        ("thumbnails/other.png", "thumbnail"),
+        ("previews/01.png", "thumbnail"),
+        ("01_thumb.png", "thumbnail"),
+        ("tn_01.jpg", "thumbnail"),
+        ("01-300x200.jpg", "thumbnail"),
+        ("01+512x512.png", "thumbnail"),
+        ("#01.png#", "backup or temporary file"),
+        ("01.png.1", "backup or temporary file"),
+        ("01.png.save", "backup or temporary file"),
+        ("01.png.bak.png", "backup or temporary file"),
+        ("01.old.png", "backup or temporary file"),
+        ("01_original.png", "backup or temporary file"),
+        ("originals/01.png", "backup or temporary file"),
+        ("01 (conflicted copy).png", "backup or temporary file"),
+        ("01 (Ann's conflicted copy 2026-01-31).png", "backup or temporary file"),
+        ("01 (conflicted copy 2026-01-31 101112).txt", "backup or temporary file"),
+        ("01.sync-conflict-20260131-101112-ABCDEFG.png", "backup or temporary file"),
+        ("01.Conflict.png", "backup or temporary file"),
+        ("01 (SFConflict ann@example.org 2026-01-31-10-11-12).png", "backup or temporary file"),
+        ("01_Andy-PC_Jan-03-0901-2026_CaseConflict_1.png", "backup or temporary file"),
+        ("@Recycle/01.png", "system file"),
+        ("@eaDir/01.png/SYNOPHOTO_THUMB_XL.jpg", "system file"),
+        ("Previews.lrdata/ab/01.png", "system file"),
+        ("AlbumArtSmall.jpg", "system file"),
+        ("captions.yaml", "table of captions that is not read"),
+        ("prompts.md", "table of captions that is not read"),
+        ("data/train-00000-of-00001.parquet", "table of captions that is not read"),
+        ("tags.xlsx", "table of captions that is not read"),
+        ("01.md", "text of a picture's name"),
+        ("01.rtf", "text of a picture's name"),
         ("01.png.crdownload", "unfinished download"),
         ("01.jpg.part", "unfinished download"),
         ("02.jpg.download/02.jpg", "unfinished download"),
@@ -78,13 +140,17 @@ def test_pictures_are_pictures(name: str) -> None:
         ("01.dng", "camera RAW"),
         ("clip.mov", "video or sound"),
         ("more.zip", "archive"),
-        ("dataset.parquet", "data file"),
+        ("dataset.sqlite", "data file"),
+        ("train.csv", "data file"),
         ("dataset.toml", "document or configuration"),
         ("README.txt", "document or configuration"),
         ("01.prompt", "text of a picture's name"),
         ("me_e000010_00_20240131120000_42.png", "sample, grid or plot"),
         ("sample/me_000500_01_20240131120000.png", "sample, grid or plot"),
         ("1700000000000__000000500_0.jpg", "sample, grid or plot"),
+        ("0 - ohwx/2026-01-31_10-11-12-training-sample-100-0-0.png", "sample, grid or plot"),
+        ("step_500_ohwx_1024x1024.png", "sample, grid or plot"),
+        ("wandb/run-1/files/media/images/x.png", "sample, grid or plot"),
         ("samples/epoch-0001-0-ohwx.png", "sample, grid or plot"),
         ("grid-0001.png", "sample, grid or plot"),
         ("xyz_grid-0001-42.png", "sample, grid or plot"),
@@ -95,7 +161,13 @@ def test_leftovers_beside_a_picture_are_told_apart(name: str, kind: str) -> None
     assert kinds("01.png", "01.txt", name, heads=heads)[name] == kind
 
 
-@pytest.mark.parametrize("name", ["01_mask.png", "masks/01.png", "grid.png", "me_e000010_00_20240131120000_42.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("01_mask.png", "masks/01.png", "grid.png", "me_e000010_00_20240131120000_42.png"),
+        *("01_pose.png", "thumbs/01.png", "01_original.png", "01-300x200.png"),
+    ],
+)
 def test_a_caption_of_its_own_makes_a_picture_of_it(name: str) -> None:
     assert kinds("01.png", name, name.replace(".png", ".txt"))[name] == "picture"
 
@@ -105,6 +177,35 @@ def test_captions_and_tables_are_used() -> None:
     names = ("metadata.jsonl", "metadata.csv", "captions.json", "captions.csv", "meta_cap.json", "sub/meta_lat.json")
     tables = dict.fromkeys(names, "table of captions")
     assert kinds(*captions, *tables) == captions | tables
+
+
+def test_a_grey_picture_that_is_only_called_mask_is_one() -> None:
+    heads = {}
+    for name, mode in (("mask.png", "L"), ("mask_2.png", "1"), ("masks.png", "RGB")):
+        Image.new(mode, (8, 8)).save(data := io.BytesIO(), "PNG")
+        heads[name] = data.getvalue()[:HEAD_BYTES]
+    found = kinds("01.png", *heads, heads=heads)
+    assert found == {"01.png": "picture", "mask.png": "mask", "mask_2.png": "mask", "masks.png": "picture"}
+
+
+def test_a_folder_that_is_named_like_one_of_companions_counts_by_its_partners() -> None:
+    paths = ("img/01.png", "img/02.png", "pose/01.png", "pose/02_pose.png", "pose/extra.png")
+    assert {path for path, kind in kinds(*paths).items() if kind == "control image"} == set(paths[2:])
+    alone = ("img/01.png", "img/02.png", "pose/01.png", "pose/a.png", "pose/b.png")
+    assert {path for path, kind in kinds(*alone).items() if kind == "control image"} == {"pose/01.png"}
+    assert kinds("openpose/01.png", "openpose/02.png")["openpose/01.png"] == "picture"
+
+
+def test_beside_weights_a_folder_of_samples_is_a_trainers() -> None:
+    assert kinds("a.png", "out/me.safetensors", "out/sample/x.png")["out/sample/x.png"] == "sample, grid or plot"
+    assert kinds("a.png", "sample/x.png")["sample/x.png"] == "picture"
+
+
+def test_a_list_of_pictures_is_a_table_of_captions_whatever_its_name() -> None:
+    heads = {"all.yaml": b"01.png: smiling\n", "all.csv": b"01.png;smiling\n", "config.yaml": b"epochs: 3\n"}
+    found = kinds("sub/01.png", *heads, heads=heads)
+    unread = "table of captions that is not read"
+    assert [found[name] for name in heads] == [unread, unread, "document or configuration"]
 
 
 def test_plots_and_our_own_sheets_say_so_in_their_bytes() -> None:
@@ -154,7 +255,7 @@ def test_of_a_dataset_that_is_an_output_folder_only_what_runs_write_is_left_out(
 
 def test_a_folder_with_everything_trains_on_the_pictures_and_says_the_rest_in_few_sentences(tmp_path: Path) -> None:
     for index in range(6):
-        Image.effect_noise((32, 32), 60 + index).convert("RGB").save(tmp_path / f"{index:02}.png")
+        Image.effect_noise((64, 64), 60 + index).convert("RGB").save(tmp_path / f"{index:02}.png")
         (tmp_path / f"{index:02}.txt").write_text("ohwx")
         Image.new("L", (32, 32)).save(tmp_path / f"{index:02}-masklabel.png")
         (tmp_path / f"{index:02}_0512x0512_sd.npz").write_bytes(b"PK")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from pillow_heif import register_heif_opener
 
 from influencerai.errors import DatasetError
 from influencerai.imageset import MAX_PIXELS, load_rgb
+from influencerai.imageset.picture_facts import picture_facts
 from tests.png_files import GRAY, GRAY_ALPHA, RGB, png, png_16bit
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -53,7 +57,7 @@ def two_halves() -> Image.Image:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
-def test_the_three_formats_are_read_whatever_the_name_says(tmp_path: Path, format_: str) -> None:
+def test_the_common_formats_are_read_whatever_the_name_says(tmp_path: Path, format_: str) -> None:
     path = tmp_path / "picture.gif"
     path.write_bytes(encoded(two_halves(), format_))
     image = load_rgb(path)
@@ -218,10 +222,11 @@ def test_the_cap_is_inclusive() -> None:
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"just some text", "no image by content"),
-        (encoded(Image.new("RGB", (4, 4)), "GIF"), "a GIF file by content"),
-        (encoded(Image.new("RGB", (4, 4)), "TIFF"), "a TIFF file by content"),
-        (encoded(Image.new("RGB", (4, 4)), "BMP"), "a BMP file by content"),
+        (b"just some text", "a text file by content"),
+        (b"GIF89a", "truncated or corrupt"),
+        (b"II*\0\x08\0", "truncated or corrupt"),
+        (b"MM\0*\0\0\0\x08\xff\xff", "truncated or corrupt"),
+        (b"BM" + bytes(12) + b"\x28" + bytes(60), "truncated or corrupt"),
         (b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "truncated or corrupt"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "truncated or corrupt"),
         (b"\xff\xd8\xff" + bytes(100), "truncated or corrupt"),
@@ -359,14 +364,9 @@ def test_heic_and_avif_are_read_upright(format_: str) -> None:
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL file"),
         (b"\xff\x0a\0\0", "a JPEG XL file"),
         (b"\0\0\0\x18ftypcrx \0\0\0\0", "a camera RAW file"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "a video file"),
         (b"8BPS\0\1", "a Photoshop file"),
-        (b"II*\0\x08\0", "a TIFF file"),
-        (b"MM\0*\0\0", "a TIFF file"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG file"),
         (b"%PDF-1.7", "a PDF file"),
-        (b"<!DOCTYPE html><html>", "a web page"),
-        (b"GIF89a", "a GIF file"),
     ],
 )
 def test_formats_that_are_not_read_are_named_with_the_same_remedy(data: bytes, name: str) -> None:
@@ -375,7 +375,129 @@ def test_formats_that_are_not_read_are_named_with_the_same_remedy(data: bytes, n
     assert str(raised.value) == f"image: This is {name} by content. Convert it to PNG, JPEG or WebP."
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", "a video file by content. Save the frames that you want to train on"),
+        (b"<!DOCTYPE html><html>", "a web page by content. A site has sent it in place of the picture: download"),
+        (b"\n<HTML><body>404", "a web page by content. A site has sent it in place of the picture: download"),
+        (b'{"error": "not found"}', "a text file by content. Replace it by the picture."),
+        ("fée".encode("utf-16"), "a text file by content. Replace it by the picture."),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer by content. Fetch the picture itself"),
+        (b"PK\3\4" + bytes(30), "a zip file by content. Unpack it."),
+        (b"\x7fELF\1\1\1" + bytes(30), "no image by content. Export the picture again, as PNG, JPEG or WebP."),
+    ],
+)
+def test_what_is_no_picture_gets_a_remedy_that_helps(data: bytes, message: str) -> None:
+    with pytest.raises(DatasetError, match=re.escape(f"image: This is {message}")):
+        load(data)
+
+
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"hevc"])
 def test_a_broken_heic_is_called_heic(brand: bytes) -> None:
     with pytest.raises(DatasetError, match="The HEIC data is truncated or corrupt"):
         load(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic")
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", {"compression": "packbits"}),
+        ("TIFF", {"compression": "jpeg", "quality": 95}),
+        ("TIFF", {"big_tiff": True}),
+    ],
+)
+def test_gif_bmp_and_tiff_are_read_and_refused_when_cut(format_: str, options: dict[str, Any]) -> None:
+    data = encoded(two_halves(), format_, **options)
+    image = load(data)
+    assert image.size == (32, 16)
+    assert near(image, RED, at=(4, 8))
+    assert near(image, BLUE, at=(28, 8))
+    with pytest.raises(DatasetError, match=f"The {format_} data is truncated or corrupt"):
+        load(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I;16"])
+def test_tiffs_of_every_mode_become_rgb(mode: str) -> None:
+    source = Image.linear_gradient("L").resize((16, 16))
+    if mode == "I;16":
+        high = bytes(byte for value in source.tobytes() for byte in (0, value))
+        image, expected = Image.frombytes("I;16", source.size, high), source.convert("RGB")
+    else:
+        image = source.convert("RGB").convert(mode) if mode != "LA" else source.convert("LA")
+        expected = image.convert("RGB")
+    data = encoded(image, "TIFF")
+    found, value = load(data), expected.getpixel((8, 12))
+    assert isinstance(value, tuple)
+    assert near(found, (value[0], value[1], value[2]), at=(8, 12), within=2)
+    assert picture_facts(data, max_pixels=MAX_PIXELS).format == "TIFF"
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_samples_of_an_unknown_range_are_refused_with_a_remedy(mode: str) -> None:
+    with pytest.raises(DatasetError, match=r"samples have 32 bits, .* Save it with 8 or 16 bits a channel\."):
+        load(encoded(Image.new(mode, (4, 4), 700), "TIFF"))
+
+
+@pytest.mark.parametrize("options", [{"transparency": 0}, {"transparency": 0, "save_all": True}])
+def test_a_transparent_gif_is_laid_on_white(options: dict[str, Any]) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putdata([0, 1])
+    assert pixels(load(encoded(image, "GIF", **options))) == [WHITE, BLUE]
+
+
+def test_of_animations_and_pages_the_first_counts() -> None:
+    for format_ in ("GIF", "TIFF"):
+        data = encoded(two_halves(), format_, save_all=True, append_images=[Image.new("RGB", (32, 16), WHITE)])
+        assert near(load(data), RED, at=(4, 8))
+        assert picture_facts(data, max_pixels=MAX_PIXELS).is_animated
+
+
+def test_the_orientation_of_a_tiff_is_applied_once() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(two_halves(), "TIFF", exif=exif)
+    assert near(load(data), RED, at=(8, 2))
+    facts = picture_facts(data, max_pixels=MAX_PIXELS)
+    assert (facts.width, facts.height, facts.has_orientation) == (16, 32, True)
+
+
+def tiff(tags: Sequence[tuple[int, int, int, int]]) -> bytes:
+    """The header of a little-endian TIFF with (tag, type, count, value)."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (tiff([(254, 4, 1, 1), (256, 4, 1, 160), (257, 4, 1, 120)]), "a camera RAW file by content. Convert it"),
+        (tiff([(256, 4, 1, 8), (257, 4, 1, 8), (50706, 1, 4, 0x401)]), "a camera RAW file by content. Convert it"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(20), "a camera RAW file by content. Convert it"),
+        (tiff([(256, 4, 1, 8), (257, 4, 1, 8), (273, 4, 2**24, 8)]), "more than 262,144 strips or tiles"),
+        (tiff([(256, 4, 1, 60_000), (257, 4, 1, 60_000), (258, 3, 1, 8)]), "truncated or corrupt|more than"),
+        (encoded(Image.new("1", (9000, 9000)), "TIFF", compression="group4"), "more than 67,108,864 pixels"),
+        (encoded(Image.new("1", (9000, 9000)), "GIF"), "more than 67,108,864 pixels"),
+    ],
+    ids=["preview", "DNG", "CR2", "strips", "sides", "packed TIFF", "packed GIF"],
+)
+def test_previews_of_raw_files_and_bombs_are_refused_before_they_are_decoded(data: bytes, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load(data)
+
+
+def test_a_large_bmp_of_runs_which_python_would_decode_is_refused() -> None:
+    def bmp(width: int, height: int, runs: bytes) -> bytes:
+        header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(runs), 0, 0, 256, 0)
+        palette = b"".join(bytes([value, value, value, 0]) for value in range(256))
+        return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(runs), 0, 0, 54 + 1024) + header + palette + runs
+
+    assert pixels(load(bmp(3, 2, b"\3\x40\0\0\3\x80\0\1"))) == [(128, 128, 128)] * 3 + [(64, 64, 64)] * 3
+    with pytest.raises(DatasetError, match=r"large and run-length encoded\. Save it as PNG\."):
+        load(bmp(4096, 4096, b"\0\1"))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from influencerai import artifacts
 from influencerai.errors import DatasetError
@@ -112,17 +112,19 @@ def test_one_bad_image_is_named_and_the_others_are_used(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("this is no image")
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "bomb.png").write_bytes(png((50_000, 50_000), color_type=RGB, rows=[]))
-    Image.new("RGB", (8, 8)).save(tmp_path / "clip.gif")
+    (tmp_path / "clip.gif").write_bytes(b"\xff\x0a")
     report = inspect_imageset(tmp_path)
     assert report.status == "ready"
     assert [image.path for image in report.usable] == ["good.png"]
     assert [sample.path for sample in samples(report)] == ["good.png"]
     assert report.error_count == 5
     assert "The PNG data is truncated or corrupt" in error_of(report, "cut.png")
-    assert error_of(report, "text.png") == "This is no image by content. Convert it to PNG, JPEG or WebP."
-    assert error_of(report, "empty.jpg") == "The file is empty."
+    assert error_of(report, "text.png") == (
+        "This is a text file by content. Replace it by the picture. A caption has the name of its picture, with .txt."
+    )
+    assert error_of(report, "empty.jpg") == "The file is empty. Copy or download it again."
     assert "more than 67,108,864 pixels" in error_of(report, "bomb.png")
-    assert "This is a GIF file by content." in error_of(report, "clip.gif")
+    assert "This is a JPEG XL file by content." in error_of(report, "clip.gif")
 
 
 def test_the_cap_on_pixels_is_the_callers(tmp_path: Path) -> None:
@@ -132,15 +134,16 @@ def test_the_cap_on_pixels_is_the_callers(tmp_path: Path) -> None:
 
 def test_the_summary_names_what_is_left_out_and_each_warning_once(tmp_path: Path) -> None:
     for index in range(6):
-        add_image(tmp_path, f"{index}.png", shade=index).with_suffix(".txt").write_text("smiling")
+        image = add_image(tmp_path, f"{index}.png", shade=index, size=(64, 64))
+        image.with_suffix(".txt").write_text("smiling")
     (tmp_path / "5.txt").write_text("ohwx,\nsmiling")
     (tmp_path / "orphan.txt").write_text("smiling")
     for name in ("bad1.png", "bad2.png", "bad3.png", "bad4.png"):
         (tmp_path / name).touch()
     report = inspect_imageset(tmp_path, trigger_word="ohwx")
-    empty = "bad1.png (The file is empty), bad2.png (The file is empty), bad3.png (The file is empty) and 1 more"
+    empty = ", ".join(f"bad{number}.png (The file is empty. Copy or download it again)" for number in (1, 2, 3))
     assert report.summary == (
-        f"4 of 10 images are left out: {empty}.",
+        f"4 of 10 images are left out: {empty} and 1 more.",
         "5 images: The caption lacks the trigger word 'ohwx'. (0.png, 1.png, 2.png and 2 more)",
         "5.png: 5.txt has 2 lines, which are joined to one caption.",
         "orphan.txt: there is no image of this name.",
@@ -179,7 +182,10 @@ def test_a_strip_is_refused(tmp_path: Path) -> None:
     add_image(tmp_path, "strip.png", size=(170, 10))
     add_image(tmp_path, "wide.png", size=(160, 10))
     report = inspect_imageset(tmp_path)
-    assert error_of(report, "strip.png") == "The sides, 170 x 10, differ by more than 1:16."
+    assert (
+        error_of(report, "strip.png")
+        == "The sides, 170 x 10, differ by more than 1:16. Crop it to what you want to train on."
+    )
     assert [image.path for image in report.usable] == ["wide.png"]
 
 
@@ -297,7 +303,7 @@ def test_a_folder_with_nothing_usable_gives_the_first_reasons(tmp_path: Path) ->
     report = inspect_imageset(tmp_path)
     assert report.status == "failed"
     with pytest.raises(
-        DatasetError, match=r"None of its 5 images can be used\. 0\.png: This is no image.* And 2 more\."
+        DatasetError, match=r"None of its 5 images can be used\. 0\.png: This is a text file.* And 2 more\."
     ):
         report.raise_if_unusable()
 
@@ -390,3 +396,34 @@ def test_one_colour_and_the_same_picture_twice_are_noticed(tmp_path: Path) -> No
     assert flat in report.warnings
     alike = "Probably the same picture: 0.png and again.jpg, 1.png and small.webp. Keep one of each."
     assert alike in report.notes
+
+
+def test_masks_that_no_name_tells_and_tiny_pictures_are_noticed(tmp_path: Path) -> None:
+    for seed in range(2):
+        portrait(seed).save(tmp_path / f"{seed}.png")
+    mask = Image.new("RGB", (96, 128))
+    mask.paste("white", (30, 40, 70, 100))
+    mask.save(tmp_path / "a.png")
+    mask.convert("L").point(lambda value: 255 - value).save(tmp_path / "b.jpg")
+    drawing = Image.new("L", (96, 128), "white")
+    ImageDraw.Draw(drawing).ellipse((20, 20, 70, 100), outline="black", width=2)
+    drawing.save(tmp_path / "drawing.png")
+    portrait(2).resize((48, 63)).save(tmp_path / "tiny.png")
+    masks = (
+        "Black and white areas alone, as masks have them: a.png, b.jpg. Take them out of the folder if they are masks."
+    )
+    tiny = "A side has less than 64 pixels, so there is little to learn from: tiny.png. Use larger copies."
+    assert {masks, tiny} <= set(inspect_imageset(tmp_path).warnings)
+    of_training = inspect_imageset(tmp_path, resolution=64)
+    assert tiny not in of_training.warnings
+    assert any("smaller than the training resolution" in text for text in of_training.images[-1].warnings)
+
+
+@pytest.mark.parametrize(("format_", "what"), [("GIF", "is an animation"), ("TIFF", "has several pages")])
+def test_of_which_frame_or_page_is_used_is_said(tmp_path: Path, format_: str, what: str) -> None:
+    add_image(tmp_path, "a.png")
+    portrait(0).save(tmp_path / f"b.{format_.lower()}", format_, save_all=True, append_images=[portrait(1)])
+    image = inspect_imageset(tmp_path).images[1]
+    assert image.usable
+    assert image.format == format_
+    assert image.warnings[-1].startswith(f"The file {what}, of which the first ")

@@ -84,7 +84,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_an_error_that_names_the_file_but_not_its_folder(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     (tmp_path / "bomb.png").write_bytes(png((60_000, 60_000), color_type=RGB, rows=[]))
-    for name, reason in (("a.png", "no image by content"), ("bomb.png", "pixels"), ("gone.png", "cannot be read")):
+    for name, reason in (("a.png", "a text file by content"), ("bomb.png", "pixels"), ("gone.png", "cannot be read")):
         with pytest.raises(DatasetError, match=rf"^{name}: .*{reason}") as error:
             thumbnail(tmp_path / name, inside=tmp_path)
         assert str(tmp_path) not in str(error.value)

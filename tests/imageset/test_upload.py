@@ -30,7 +30,8 @@ from PIL import Image
 from influencerai.errors import InfluencerAIError, NotFoundError, ValidationError
 from influencerai.imageset import inspect_imageset
 from influencerai.imageset.staging import locked, recover, remove_traces
-from influencerai.imageset.upload import Upload, UploadLimits, UploadReport
+from influencerai.imageset.upload import Upload, UploadLimits
+from influencerai.imageset.upload_report import UploadReport
 from influencerai.imageset.uploaded_files import remove_uploaded, write_caption
 from tests.imageset.test_archive import zipped
 from tests.imageset.test_inspection import NOBODY, ordinary_user
@@ -126,6 +127,7 @@ class TestUpload:
             "captionCount": 1,
             "skipped": [],
             "renamed": [],
+            "warnings": [],
         }
         assert visible(folder) == files
         assert manifest(folder) == {name: sha256(data) for name, data in files.items()}
@@ -187,7 +189,7 @@ class TestUpload:
                 "01.caption": b"ohwx, red",
                 "01_0024x0024_sd.npz": zipped({"latents.npy": b"x"}),
                 "01-masklabel.png": picture(2),
-                "film.gif": b"GIF89a" + bytes(20),
+                "scan.png": b"8BPS" + bytes(20),
                 "phone.jxl": b"\xff\x0a" + bytes(20),
                 "page.png": b"<html>no picture",
                 "inner.zip": zipped({"a.png": picture()}),
@@ -203,13 +205,66 @@ class TestUpload:
         assert visible(tmp_path / "me").keys() == {"01.caption", "01.png"}
         reasons = {file.name: file.reason for file in report.skipped}
         assert reasons.keys() == {
-            *("01_0024x0024_sd.npz", "01-masklabel.png", "film.gif", "phone.jxl", "page.png", "inner.zip", "setup.exe"),
+            *(
+                "01_0024x0024_sd.npz",
+                "01-masklabel.png",
+                "scan.png",
+                "phone.jxl",
+                "page.png",
+                "inner.zip",
+                "setup.exe",
+            ),
             *(".DS_Store", "Thumbs.db", "x.jpg.crdownload", "lost.txt", "README.md"),
         }
-        assert "GIF" in reasons["film.gif"]
+        assert "Photoshop" in reasons["scan.png"]
         assert "JPEG XL" in reasons["phone.jxl"]
         assert "no image of this name" in reasons["lost.txt"]
         assert all(file.remedy for file in report.skipped)
+        assert [text.split(". ")[0] for text in report.warnings] == [
+            "1 archive left out: inner.zip",
+            "1 mask left out: 01-masklabel.png",
+            "1 unfinished download left out: x.jpg.crdownload",
+            "lost.txt: There is no image of this name in the upload or the folder",
+            "page.png: This is a web page by content",
+            "phone.jxl: This is a JPEG XL file by content",
+            "scan.png: This is a Photoshop file by content",
+        ]
+
+    @pytest.mark.parametrize("is_archive", [False, True])
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("captions.yaml", b"01.png: ohwx, smiling"),
+            ("set.yaml", b"01.png: ohwx, smiling"),
+            ("01.md", b"ohwx, smiling"),
+            ("01.json", b'{"caption": "ohwx, smiling"}'),
+            ("data/train-00000-of-00001.parquet", b"PAR1"),
+            ("prompts.xlsx", b"PK\3\4"),
+            ("metadata.csv", b"file_name,text\n"),
+            ("captions.json", b"{}"),
+        ],
+    )
+    def test_captions_that_are_not_read_are_warned_of(
+        self, tmp_path: Path, name: str, data: bytes, is_archive: bool
+    ) -> None:
+        files = {"01.png": picture(1), "02.png": picture(2), name: data}
+        report = upload_archive(tmp_path, zipped(files)) if is_archive else upload(tmp_path, files)
+        assert report.added == ("01.png", "02.png")
+        (warning,) = report.warnings
+        assert name in warning
+        assert {file.name for file in report.skipped} == {name}
+        assert report.skipped[0].remedy in warning
+
+    def test_a_raw_file_and_a_scan_come_as_what_they_are(self, tmp_path: Path) -> None:
+        raw = b"II*\0\x10\0\0\0CR\2\0" + bytes(20)
+        report = upload(tmp_path, {"a.tif": picture(1, "TIFF"), "b.cr2": raw, "c": picture(2, "GIF")})
+        assert report.added == ("a.tif", "c.gif")
+        (skipped,) = report.skipped
+        assert (skipped.name, skipped.reason) == ("b.cr2", "This is a camera RAW file by content.")
+
+    def test_a_caption_file_with_marks_of_its_end_is_taken(self, tmp_path: Path) -> None:
+        upload(tmp_path, {"a.png": picture(1), "a.txt": b"ohwx\x1b, smiling\r\n\x1a"})
+        assert inspect_imageset(tmp_path).images[0].caption == "ohwx, smiling"
 
     def test_names_that_cannot_be_stored_are_changed_with_their_captions(self, tmp_path: Path) -> None:
         long = "z" * 250
@@ -274,9 +329,9 @@ class TestUpload:
         assert inspect_imageset(folder).images[0].caption == "ohwx"
 
     def test_an_upload_of_nothing_usable_is_refused_with_the_reasons(self, tmp_path: Path) -> None:
-        found = errors(tmp_path / "me", {"film.gif": b"GIF89a" + bytes(20), "a.npz": b"PK"})
+        found = errors(tmp_path / "me", {"film.jxl": b"\xff\x0a" + bytes(20), "a.npz": b"PK"})
         assert found["files"] == ["There are no images or captions."]
-        assert "GIF" in found["files.film.gif"][0]
+        assert "JPEG XL" in found["files.film.jxl"][0]
         assert "cache" in found["files.a.npz"][0]
 
     def test_captions_beside_pictures_do_not_count_as_images(self, tmp_path: Path) -> None:
@@ -324,7 +379,7 @@ class TestUpload:
                 "good.png": picture(),
                 "cat.png": buffer.getvalue()[:900],
                 "cat.txt": b"its image is bad, which is said there",
-                "film.gif": b"GIF89a",
+                "film.jxl": b"\xff\x0a",
                 "empty.png": b"",
                 "%2e%2e%2fup.png": picture(),
             },
@@ -411,13 +466,13 @@ class TestUpload:
         assert {file.name for file in report.skipped} == {"lost.txt", "deep.txt", "notes.txt"}
         found = errors(
             tmp_path,
-            {"c.png": picture(), "c.txt": b"ohwx\x1b[31m", "d.png": picture(), "d.txt": b"x" * 2**17},
+            {"c.png": picture(), "c.txt": bytes(range(1, 32)), "d.png": picture(), "d.txt": b"x" * 2**17},
             captions={"gone.png": "ohwx", "c.png": "\ud800"},
         )
         assert found == {
             "captions.gone.png": ["There is no image 'gone.png' that this could be the caption of."],
             "captions.c.png": ["The caption is not UTF-8. Save it as UTF-8."],
-            "files.c.txt": ["The caption holds a control character. Remove it."],
+            "files.c.txt": ["The caption is no text. Save it as plain text."],
             "files.d.txt": ["The file is larger than 65,536 bytes."],
         }
 

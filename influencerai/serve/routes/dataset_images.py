@@ -54,7 +54,8 @@ def dataset_image_routes(service: Service) -> APIRouter:
         named = [(file.filename or "", file.file) for file in files]
         uploading = images.upload(tenant, id, named, captions=_captions(captions), replace=replace)
         report, dataset = await while_connected(request, uploading)
-        changed = {name: getattr(report, name) for name in ("added", "replaced", "unchanged", "skipped", "renamed")}
+        fields = ("added", "replaced", "unchanged", "skipped", "renamed", "warnings")
+        changed = {name: getattr(report, name) for name in fields}
         return answer(UploadAnswer(**changed, captions=report.caption_count, status=dataset.status))
 
     router.add_api_route(

@@ -15,7 +15,7 @@ import type {
   RenamedFile,
   UploadAnswer,
 } from "./types.js";
-import { formOf, itemOf, portions } from "./upload.js";
+import { formOf, itemOf, portions, warningsOf } from "./upload.js";
 
 /** The server answers an upload when it has decoded every image. */
 const LOOKING = 1_800_000;
@@ -97,6 +97,7 @@ export class Datasets {
       captions: 0,
       skipped: [...found.skipped],
       renamed: [] as RenamedFile[],
+      warnings: warningsOf(found.skipped),
       status: "pending" as DatasetStatus,
     };
     for (const portion of found.portions) {
@@ -111,6 +112,7 @@ export class Datasets {
       sum.captions += answer.captions;
       sum.skipped.push(...(answer.skipped ?? []));
       sum.renamed.push(...(answer.renamed ?? []));
+      sum.warnings.push(...(answer.warnings ?? []));
       sum.status = answer.status;
     }
     return sum;

@@ -1072,7 +1072,7 @@ export interface components {
             /** @description Of the file's bytes; absent where not read. */
             sha256?: string | null;
             /** @description By content. */
-            format?: ("JPEG" | "PNG" | "WEBP" | "AVIF" | "HEIC") | null;
+            format?: ("JPEG" | "PNG" | "WEBP" | "AVIF" | "HEIC" | "GIF" | "BMP" | "TIFF") | null;
             /** @description Pixels, after EXIF orientation. */
             width?: number | null;
             /** @description Pixels, after EXIF orientation. */
@@ -1912,6 +1912,11 @@ export interface components {
              * @default []
              */
             renamed?: components["schemas"]["RenamedFile"][];
+            /**
+             * @description About files that were left out and may have been meant, such as unread captions.
+             * @default []
+             */
+            warnings?: string[];
             /** @enum {string} */
             status: "pending" | "processing" | "ready" | "failed";
         };

@@ -4,12 +4,21 @@ import { ValidationError } from "./errors.js";
 import type { SkippedFile } from "./types.js";
 
 /** Names of pictures. The server says which formats it reads, and lists the others with what to do about them. */
-const IMAGE = /\.(jpg|jpeg|jpe|jfif|png|apng|webp|heic|heif|hif|avif|gif|bmp|tif|tiff|jxl)$/i;
+const IMAGE = /\.(jpg|jpeg|jpe|jfif|png|apng|webp|heic|heif|hif|avif|gif|bmp|dib|tif|tiff|jxl)$/i;
 const CAPTION = /\.(txt|caption|tags)$/i;
 const TABLE = /(^|\/)(metadata\.(jsonl|csv)|captions\.(json|jsonl|csv)|meta_[^/]*\.json)$/i;
 const NO_PICTURE = {
   reason: "The name is neither that of a picture nor that of captions.",
   remedy: "Pack it into a zip if it is one.",
+};
+/** Files that may be captions, in forms that are not read: by the name of a picture, or a word in theirs. */
+const UNREAD_TEXT = /\.(md|rst|rtf|doc|docx|odt|json|yaml|yml|toml|xml)$/i;
+const UNREAD_ROWS = /\.(csv|tsv|jsonl|ndjson)$/i;
+const UNREAD_TABLE = /\.(parquet|arrow|feather|xlsx|xls|ods)$/i;
+const CAPTION_WORD = /^(captions?|metadata|prompts?|tags?|texts|descriptions?|annotations?)$/;
+const UNREAD = {
+  reason: "It looks like captions, but they are not read from files of this form or name.",
+  remedy: "Save captions as metadata.jsonl, metadata.csv or a .txt file beside each picture.",
 };
 const HIDDEN = {
   reason: "Hidden files and folders are not uploaded.",
@@ -18,6 +27,7 @@ const HIDDEN = {
 const NO_IMAGE = { reason: "There is no image of this name.", remedy: "Give it the name of its image." };
 /** Of one request, so that a fault costs a part of a large folder only. */
 const MOST_FILES = 200;
+const LISTED = 3;
 const MOST_BYTES = 2 ** 28;
 
 /** A file that may go up. */
@@ -87,7 +97,7 @@ function* together(items: Item[], where: string, skipped: SkippedFile[]): Genera
   const files = items.filter((item) => !isHidden(item)).sort((a, b) => (a.name < b.name ? -1 : 1));
   const images = files.filter((item) => IMAGE.test(item.name));
   if (images.length === 0) {
-    const remedy = "Name a folder of JPEG, PNG or WebP files.";
+    const remedy = "Name a folder of pictures, such as JPEG or PNG.";
     throw new ValidationError(`There are no images in ${where}.`, { remedy });
   }
   const captions = new Map<string, Item[]>();
@@ -95,10 +105,11 @@ function* together(items: Item[], where: string, skipped: SkippedFile[]): Genera
     captions.set(stem(item), [...(captions.get(stem(item)) ?? []), item]);
   }
   const tables = files.filter((item) => TABLE.test(item.name));
-  skip(
-    files.filter((item) => ![IMAGE, CAPTION, TABLE].some((names) => names.test(item.name))),
-    NO_PICTURE,
-  );
+  const others = files.filter((item) => ![IMAGE, CAPTION, TABLE].some((names) => names.test(item.name)));
+  const stems = new Set(images.map(stem));
+  for (const item of others) {
+    skip([item], looksLikeCaptions(item, stems) ? UNREAD : NO_PICTURE);
+  }
   if (tables.length > 0) {
     yield tables;
   }
@@ -109,6 +120,25 @@ function* together(items: Item[], where: string, skipped: SkippedFile[]): Genera
     yield [image, ...beside];
   }
   skip([...captions.values()].flat(), NO_IMAGE);
+}
+
+/** Sentences about captions that stay here. */
+export function warningsOf(skipped: SkippedFile[]): string[] {
+  return [UNREAD, NO_IMAGE].flatMap(({ reason, remedy }) => {
+    const names = skipped.filter((file) => file.reason === reason).map((file) => file.name);
+    const more = names.length > LISTED ? ` and ${names.length - LISTED} more` : "";
+    return names.length > 0 ? [`${names.slice(0, LISTED).join(", ")}${more}: ${reason} ${remedy}`] : [];
+  });
+}
+
+/** Whether a file that stays here may hold captions; `stems` are the images' names without suffix. */
+function looksLikeCaptions(item: Item, stems: Set<string>): boolean {
+  if (UNREAD_TABLE.test(item.name) || (UNREAD_TEXT.test(item.name) && stems.has(stem(item)))) {
+    return true;
+  }
+  const words = stem(item).split("/").at(-1)?.match(/\p{L}+/gu) ?? [];
+  const isList = UNREAD_TEXT.test(item.name) || UNREAD_ROWS.test(item.name);
+  return isList && words.some((word) => CAPTION_WORD.test(word));
 }
 
 function stem(item: Item): string {

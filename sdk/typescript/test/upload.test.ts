@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { ValidationError } from "../dist/index.js";
-import { formOf, type Item, type Portions, portions } from "../dist/upload.js";
+import { formOf, type Item, type Portions, portions, warningsOf } from "../dist/upload.js";
 
 function item(name: string, size = 1): Item {
   return { name, size, open: async () => new Blob([name]) };
@@ -22,6 +22,15 @@ test("an image goes with its caption, after the tables; what is neither stays an
   assert.deepEqual(
     portions(files.map((name) => item(name)), "here").skipped.map(({ name }) => name).sort(),
     [".c.png", "README.txt", "a.b.txt", "notes.md"],
+  );
+});
+
+test("captions that stay here are warned of", () => {
+  const files = ["a.png", "a.md", "captions.yaml", "train.parquet", "tags.csv", "b.txt", "README.md", "config.yaml"];
+  const { skipped } = portions(files.map((name) => item(name)), "here");
+  assert.deepEqual(
+    warningsOf(skipped).map((text) => text.split(":")[0]),
+    ["a.md, captions.yaml, tags.csv and 1 more", "b.txt"],
   );
 });
 
