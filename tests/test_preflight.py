@@ -152,7 +152,7 @@ def test_a_broken_image_is_left_out(dataset: Path, tmp_path: Path) -> None:
     (dataset / "broken.png").write_bytes(b"")
     found = fly(tmp_path)
     assert found.ok
-    assert "1 of 6 images are left out: broken.png (The file is empty)." in found.warnings
+    assert "1 of 6 images are left out: broken.png (The file is empty. Copy or download it again)." in found.warnings
     assert found.plan is not None
     assert found.plan.images_per_epoch == 5
 

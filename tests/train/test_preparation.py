@@ -43,7 +43,8 @@ def test_captions_that_are_cut_are_named(sd15: Path, tmp_path: Path) -> None:
 
 def test_pictures_that_are_left_out_are_named(sd15: Path, tmp_path: Path) -> None:
     (write_dataset(tmp_path / "dataset") / "broken.png").write_bytes(b"")
-    assert "images are left out: broken.png (The file is empty)." in warnings_of(tmp_path, sd15)
+    expected = "images are left out: broken.png (The file is empty. Copy or download it again)."
+    assert expected in warnings_of(tmp_path, sd15)
 
 
 @pytest.mark.parametrize(
