@@ -13,7 +13,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from influencerai import file_system
@@ -89,6 +89,11 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview], *, sync
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_beside(name: str) -> str:
+    """A name in the folder of the file `name`; what has it is removed by `remove_leftovers`."""
+    return str(PurePosixPath(name).with_name(_TEMPORARY.format(secrets.token_hex(8))))
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> int:

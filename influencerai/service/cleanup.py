@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from influencerai.artifacts import temporary_beside
 from influencerai.errors import InfluencerAIError, ValidationError
 from influencerai.imageset import beneath
 from influencerai.service.run_files import RunFiles, roots_of, runs_of, unused_blobs, unused_tensors
 from influencerai.settings import Settings
-from influencerai.store import Store
+from influencerai.store import Store, Transaction
+from influencerai.store.jobs import StoredArtifact
 from influencerai.store.usage import EndedJob
 from influencerai.tenant_folders import TenantFolders
 
@@ -54,6 +56,16 @@ class CleanupReport:
     @property
     def total_bytes(self) -> int:
         return sum(size for _, size in self.removed.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A file below a root, and the name that it has between its row's deletion and its own."""
+
+    root: Path
+    name: str
+    aside: str
+    size: int
 
 
 class CleanupService:
@@ -103,10 +115,12 @@ class CleanupService:
             return
         if not rules.dry_run:
             async with self._store.write() as transaction:
-                # A retry, which links the states into a run of its own, holds this lock too.
+                # Under this lock a retry checks that all that it has linked into a run of its own is still here.
                 await transaction.lock_tenant(job.tenant_id)
-                if not await self._guarded(report, run.path, run.discard):
+                if not await self._guarded(report, run.path, run.set_aside):
                     return
+            if not await self._guarded(report, run.path, run.discard):
+                return
         report.add("states", job.tenant_id, size)
 
     def _clean_abandoned(self, run: RunFiles, rules: CleanupRules, report: CleanupReport) -> None:
@@ -140,43 +154,61 @@ class CleanupService:
         for id, job in ended.items():
             if not job.is_ended or job.ended_seconds < rules.older_than.total_seconds():
                 continue
-            async with self._store.write() as transaction:
-                await transaction.lock_tenant(job.tenant_id)
-                needed = await transaction.usage.named_files(job.tenant_id)
-                found = await transaction.jobs.artifacts(job.tenant_id, id)
-                spared = [file for file in found if needed.has(file.path)]
-                names = [file.name for file in found if file not in spared]
-                sizes = [
-                    await asyncio.to_thread(self._remove_artifact, job.tenant_id, file.path, rules.dry_run)
-                    for file in found
-                    if file not in spared
-                ]
-                if not rules.dry_run:
-                    await transaction.usage.forget_artifacts(id, names)
-            for size in sizes:
-                report.add("artifacts", job.tenant_id, size)
+            if rules.dry_run:
+                async with self._store.read() as transaction:
+                    files = await _unneeded(transaction, job.tenant_id, id)
+                found = [await asyncio.to_thread(self._found, job.tenant_id, file.path) for file in files]
+            else:
+                found = await self._set_artifacts_aside(job.tenant_id, id, report)
+                await asyncio.to_thread(_remove_aside, found)
+            for file in found:
+                report.add("artifacts", job.tenant_id, 0 if file is None else file.size)
 
-    def _remove_artifact(self, tenant: str, path: str, dry_run: bool) -> int:
+    async def _set_artifacts_aside(self, tenant: str, id: str, report: CleanupReport) -> list[_Found | None]:
+        """Rename a job's files, and forget them; None for one that is not there. Bytes are removed later."""
+        moved: dict[str, _Found | None] = {}
+        try:
+            async with self._store.write() as transaction:
+                await transaction.lock_tenant(tenant)  # no new job or configuration names one of them meanwhile
+                for file in await _unneeded(transaction, tenant, id):
+                    try:
+                        moved[file.name] = await asyncio.to_thread(self._set_aside, tenant, file.path)
+                    except OSError as error:
+                        report.problems.append(f"{file.path} of tenant {tenant} is not removed: {error.strerror}")
+                await transaction.usage.forget_artifacts(id, [*moved])
+        except BaseException:
+            for found in moved.values():
+                if found is not None:
+                    with suppress(OSError):
+                        beneath.replace(found.root, found.aside, found.name)
+            raise
+        return [*moved.values()]
+
+    def _set_aside(self, tenant: str, path: str) -> _Found | None:
+        found = self._found(tenant, path)
+        if found is not None:
+            beneath.replace(found.root, found.name, found.aside)
+        return found
+
+    def _found(self, tenant: str, path: str) -> _Found | None:
         try:
             root, name = self._folders.below_root(tenant, path)
-            found = beneath.status(root, name)
+            status = beneath.status(root, name)
         except (OSError, ValidationError):  # a link leads out of the root by now
-            return 0
-        if found is None:
-            return 0
-        if not dry_run:
-            with suppress(OSError):
-                beneath.unlink(root, name)
-        return found.st_size
+            return None
+        if status is None:
+            return None
+        return _Found(root=root, name=name, aside=temporary_beside(name), size=status.st_size)
 
     def _clean_shared(self, rules: CleanupRules, report: CleanupReport) -> None:
         """Copies of pictures that no run uses, and the cache, which belongs to no tenant."""
         for tenant, root in roots_of(self._settings, tenant=rules.tenant):
             if rules.tenant is None or tenant == rules.tenant:
                 unused = unused_blobs(root, before=_before(rules, at_least=_UNOWNED_SECONDS))
-                _unlink("pictures", tenant, unused, rules, report)
+                _unlink("pictures", tenant, root, unused, rules, report)
         if rules.tenant is None:
-            _unlink("cache", None, unused_tensors(self._settings.cache_dir, before=_before(rules)), rules, report)
+            cache = self._settings.cache_dir
+            _unlink("cache", None, cache, unused_tensors(cache, before=_before(rules)), rules, report)
 
     @staticmethod
     async def _guarded(report: CleanupReport, path: Path, work: Callable[[], None]) -> bool:
@@ -193,10 +225,27 @@ def _before(rules: CleanupRules, *, at_least: float = 0.0) -> float:
     return time.time() - max(rules.older_than.total_seconds(), at_least)
 
 
-def _unlink(kind: Kind, tenant: str | None, paths: Iterable[Path], rules: CleanupRules, report: CleanupReport) -> None:
-    for path in paths:
+async def _unneeded(transaction: Transaction, tenant: str, id: str) -> list[StoredArtifact]:
+    """The job's files that no dataset, configuration or active job names."""
+    needed = await transaction.usage.named_files(tenant)
+    return [file for file in await transaction.jobs.artifacts(tenant, id) if not needed.has(file.path)]
+
+
+def _remove_aside(files: Iterable[_Found | None]) -> None:
+    for file in files:
+        if file is not None:
+            with suppress(OSError):
+                beneath.unlink(file.root, file.aside)
+
+
+def _unlink(
+    kind: Kind, tenant: str | None, root: Path, names: Iterable[str], rules: CleanupRules, report: CleanupReport
+) -> None:
+    for name in names:
         with suppress(OSError):
-            size = path.stat().st_size
+            found = beneath.status(root, name)
+            if found is None:
+                continue
             if not rules.dry_run:
-                path.unlink()
-            report.add(kind, tenant, size)
+                beneath.unlink(root, name)
+            report.add(kind, tenant, found.st_size)

@@ -203,17 +203,17 @@ class DatasetService:
             NotFoundError: there is no such dataset.
         """
         source: CaptionSource = "txt" if text.strip() else "none"
-        noted = {"caption": " ".join(text.split()), "caption_source": source}
+        noted = ImageReport(path=image, caption=" ".join(text.split()), caption_source=source)
+        fields = {name: noted.to_wire()[name] for name in ("caption", "captionSource")}
         await self.report(tenant, id)  # so that there is one
         async with self._store.write() as transaction:
             document = await transaction.datasets.report(tenant, id, lock=True)  # another caption may be written now
             if document is None:
                 raise _not_found(id)
-            report = ImageSetReport.model_validate(document)
-            images = tuple(item.model_copy(update=noted) if item.path == image else item for item in report.images)
-            changed = report.model_copy(update={"images": images}).to_wire()
-            await transaction.datasets.edit(tenant, id, lambda _: {"report": changed})
-        return next((item for item in images if item.path == image), ImageReport(path=image, **noted))
+            # As plain data: validating thousands of images would keep other writers waiting.
+            images = [{**item, **fields} if item["path"] == image else item for item in document["images"]]
+            await transaction.datasets.edit(tenant, id, lambda _: {"report": {**document, "images": images}})
+        return next((ImageReport.model_validate(item) for item in images if item["path"] == image), noted)
 
     async def resume_looking(self) -> None:
         """Look at the large folders that a service was looking at when it ended."""

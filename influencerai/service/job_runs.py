@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import errno
 import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from influencerai import file_system
 from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.output_path import output_name, output_path, output_path_of_run
-from influencerai.domain.relative_path import normalized
+from influencerai.domain.relative_path import OWN_FOLDER, normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
 from influencerai.imageset import beneath
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.jobs import not_found
+from influencerai.service.picture_work import PictureWork
 from influencerai.service.quotas import QuotaService
+from influencerai.service.run_copy import RunCopy
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
+from influencerai.store.ids import new_id
 from influencerai.store.jobs import NewJob, StoredArtifact, StoredJob
 from influencerai.tenant_folders import TenantFolders
-
-_APPENDED = "history.jsonl"
-"""The one file of a run that grows: it is copied, where the others, written once, are linked."""
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """What `beneath` says where there is no file, or a link or a folder."""
 
 
+class _OutdatedError(Exception):
+    """Something of a run was removed after it was copied."""
+
+
 class JobRunService:
     """What a job left on the disk, for one tenant per call."""
 
-    def __init__(self, store: Store, folders: TenantFolders, quotas: QuotaService) -> None:
+    def __init__(self, store: Store, folders: TenantFolders, work: PictureWork, quotas: QuotaService) -> None:
         self._store = store
         self._folders = folders
+        self._work = work
         self._quotas = quotas
 
     async def retry(self, tenant: str, id: str, *, request: RequestKey | None = None) -> Answer[Job]:
@@ -50,17 +52,37 @@ class JobRunService:
             QuotaError: nothing more may be stored.
         """
         await self._quotas.freshen(tenant)
+        while True:  # again where something of the old run was removed meanwhile
+            with suppress(_OutdatedError):
+                return await self._retry(tenant, id, request)
+
+    async def _retry(self, tenant: str, id: str, request: RequestKey | None) -> Answer[Job]:
+        """Files are copied before the transaction, which only looks whether they are all there still.
+
+        Raises:
+            _OutdatedError: they are not.
+        """
+        new_run, is_answered = new_id(), False
+        copy = RunCopy(self._folders.root(tenant), source=id, target=new_run)
+        async with self._store.read() as transaction:
+            if request is not None:
+                is_answered = await transaction.idempotency_keys.has(tenant, request)
+            if not is_answered:
+                _check_failed(await transaction.jobs.stored(tenant, id), id)
+        if not is_answered:
+            await self._work.small(tenant, lambda decoding: copy.make(decoding.check))
+        is_used = False
 
         async def make(transaction: Transaction) -> Answer[Job]:
+            nonlocal is_used
             await self._quotas.check_new_job(transaction, tenant)
-            stored = await transaction.jobs.stored(tenant, id)
-            if stored is None:
-                raise not_found(id)
-            if stored.job.status != "failed":
-                raise ConflictError(f"Job {id} is {stored.job.status}: only a failed or cancelled job is tried again")
+            stored = _check_failed(await transaction.jobs.stored(tenant, id), id)
+            if is_answered or not copy.is_current():  # or the answer was forgotten just now
+                raise _OutdatedError
             dataset_id = str(stored.snapshot["dataset"]["id"])
             dataset = await transaction.datasets.get(tenant, dataset_id)
             new = NewJob(
+                id=new_run,
                 type=stored.job.type,
                 payload=stored.job.payload,
                 snapshot=stored.snapshot,
@@ -72,16 +94,15 @@ class JobRunService:
                 retry_of=id,
                 metadata=stored.job.metadata,
             )
-            run_dir = self._folders.run_dir(tenant, new.id)
-            has_state = await asyncio.to_thread(copy_run, self._folders.run_dir(tenant, id), run_dir)
-            try:
-                job = (await transaction.jobs.add(tenant, new)).job
-            except BaseException:
-                await asyncio.to_thread(shutil.rmtree, run_dir, True)
-                raise
-            return Answer(value=job, warnings=() if has_state else ("There is no checkpoint: it starts anew.",))
+            job = (await transaction.jobs.add(tenant, new)).job
+            is_used = True
+            return Answer(value=job, warnings=() if copy.has_state else ("There is no checkpoint: it starts anew.",))
 
-        return await answer_once(self._store, tenant, request, Job, make)
+        try:
+            return await answer_once(self._store, tenant, request, Job, make)
+        finally:
+            if not is_used:
+                await self._work.small(tenant, lambda _: copy.remove())
 
     async def delete(self, tenant: str, id: str) -> None:
         """Delete an ended job with its files. Files go first: where that fails, the job is still there to try again.
@@ -102,7 +123,7 @@ class JobRunService:
                 raise not_found(id)
             check(stored)
             files = await transaction.jobs.artifacts(tenant, id)
-        await asyncio.to_thread(self._remove_files, tenant, stored, files)
+        await self._work.small(tenant, lambda _: self._remove_files(tenant, stored, files))
         async with self._store.write() as transaction:
             await transaction.jobs.remove(tenant, id, check=check)
 
@@ -111,7 +132,9 @@ class JobRunService:
             for file in files:
                 _unlink(*self._folders.below_root(tenant, file.path))
             self._remove_output(tenant, stored)
-            shutil.rmtree(self._folders.run_dir(tenant, stored.job.id), ignore_errors=True)
+            with suppress(FileNotFoundError):
+                runs = f"{OWN_FOLDER}/runs"
+                beneath.remove_tree(self._folders.root(tenant), f"{runs}/{stored.job.id}", ignore_errors=True)
         except (OSError, ValidationError) as error:
             raise InfluencerAIError(
                 f"The files of job {stored.job.id} cannot be removed: {error}.", remedy="Mend that and try again."
@@ -135,7 +158,7 @@ class JobRunService:
                 _unlink(root, f"{folder}/{entry.name}")
         _unlink(root, marker)
         for place in (f"{folder}/samples", folder):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 beneath.remove_folder(root, place)
 
 
@@ -151,33 +174,17 @@ def _planned_name(stored: StoredJob) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _check_failed(stored: StoredJob | None, id: str) -> StoredJob:
+    if stored is None:
+        raise not_found(id)
+    if stored.job.status != "failed":
+        raise ConflictError(f"Job {id} is {stored.job.status}: only a failed or cancelled job is tried again")
+    return stored
+
+
 def _unlink(root: Path, name: str) -> None:
     """Remove a file below the root, if it is there; an error names its whole path."""
     try:
         beneath.unlink(root, name)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(root / name)) from error
-
-
-def copy_run(source: Path, target: Path) -> bool:
-    """Give a new run the states and images of another; whether there was a state.
-
-    Raises:
-        InfluencerAIError: a file cannot be linked.
-    """
-    has_state = False
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for file in sorted(source.glob("state-*.safetensors")):
-            file_system.link_or_copy(file, target / file.name)
-            has_state = True
-        if (history := source / _APPENDED).is_file():
-            shutil.copyfile(history, target / _APPENDED)
-        for image in sorted(path for path in (source / "dataset").rglob("*") if path.is_file()):
-            place = target / image.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file_system.link_or_copy(image, place)
-    except OSError as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise InfluencerAIError(f"The checkpoint of {source.name} cannot be taken over: {error.strerror}.") from error
-    return has_state

@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from influencerai.domain.relative_path import OWN_FOLDER
+from influencerai.imageset import beneath
 from influencerai.settings import Settings
+from influencerai.worker.remains import ASIDE, discard_run, set_aside
 
+_RUNS, _BLOBS = f"{OWN_FOLDER}/runs", f"{OWN_FOLDER}/blobs"
 _JOB = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SPEC, _RESULT, _LOCK, _DATASET = "spec.json", "result.json", "lock", "dataset"
 
@@ -22,16 +25,23 @@ _SPEC, _RESULT, _LOCK, _DATASET = "spec.json", "result.json", "lock", "dataset"
 class RunFiles:
     """The folder of one run."""
 
-    path: Path
+    root: Path
+    """The tenant's, or the one that tenants share."""
+    name: str
     tenant: str | None
     """By its place; None in a root that tenants share."""
     links: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
     """Shared by all runs of a look: links that those before would have removed, by inode."""
 
     @property
+    def path(self) -> Path:
+        """The folder's ordinary path, for looking and for messages."""
+        return self.root / _RUNS / self.name
+
+    @property
     def job_id(self) -> str | None:
         """The job that it belongs to; None for a training of the command line or of a notebook."""
-        return self.path.name if _JOB.fullmatch(self.path.name) else None
+        return self.name if _JOB.fullmatch(self.name) else None
 
     @property
     def is_finished(self) -> bool:
@@ -54,17 +64,24 @@ class RunFiles:
 
     def resumable_bytes(self) -> int:
         """Bytes that `discard` frees: states, and pictures that no other run uses."""
-        states = [file.stat().st_size for file in self.path.glob("state-*.safetensors")]
-        return sum(states) + self._picture_bytes()
+        return sum(_sizes(self.path.glob("state-*.safetensors"))) + self._aside_bytes() + self._picture_bytes()
 
     def all_bytes(self) -> int:
         """Bytes that `remove` frees."""
         others = (
-            file.stat().st_size
+            file
             for file in self.path.rglob("*")
-            if file.is_file() and not file.is_symlink() and self.path / _DATASET not in file.parents
+            if (top := file.relative_to(self.path).parts[0]) != _DATASET and not top.startswith(ASIDE)
         )
-        return sum(others) + self._picture_bytes()
+        return sum(_sizes(others)) + self._aside_bytes() + self._picture_bytes()
+
+    def set_aside(self) -> None:
+        """Take states and pictures out of the run at once, without removing them yet, which `discard` does.
+
+        Raises:
+            OSError: the file system refuses.
+        """
+        set_aside(self.root, self.name)
 
     def discard(self) -> None:
         """Remove states and pictures, which only a resumed training needs; the log stays.
@@ -72,9 +89,7 @@ class RunFiles:
         Raises:
             OSError: the file system refuses.
         """
-        from influencerai.worker.remains import discard_run
-
-        discard_run(self.path, self.path.parents[1] / "blobs")
+        discard_run(self.root, self.name)
 
     def remove(self) -> None:
         """Remove the whole folder, and pictures that no other run uses.
@@ -83,7 +98,7 @@ class RunFiles:
             OSError: the file system refuses.
         """
         self.discard()
-        shutil.rmtree(self.path)
+        beneath.remove_tree(self.root, f"{_RUNS}/{self.name}")
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -96,9 +111,13 @@ class RunFiles:
                 return
             yield True
 
+    def _aside_bytes(self) -> int:
+        return sum(_sizes(self.path.glob(f"{ASIDE}*/state-*.safetensors")))
+
     def _picture_bytes(self) -> int:
         total = 0
-        for file in (self.path / _DATASET).rglob("*"):
+        folders = (self.path / _DATASET, *self.path.glob(f"{ASIDE}*/{_DATASET}"))
+        for file in (file for folder in folders for file in folder.rglob("*")):
             with suppress(OSError):
                 found = file.lstat()
                 if not file.is_file() or file.is_symlink():
@@ -114,9 +133,9 @@ def runs_of(settings: Settings, *, tenant: str | None = None) -> list[RunFiles]:
     """The folders of runs in the root, and in those of all tenants or of one."""
     links: dict[tuple[int, int], int] = {}
     return [
-        RunFiles(path=path, tenant=owner, links=links)
+        RunFiles(root=root, name=path.name, tenant=owner, links=links)
         for owner, root in roots_of(settings, tenant=tenant)
-        for path in sorted((root / OWN_FOLDER / "runs").glob("*"))
+        for path in sorted((root / _RUNS).glob("*"))
         if path.is_dir() and not path.is_symlink()
     ]
 
@@ -129,18 +148,27 @@ def roots_of(settings: Settings, *, tenant: str | None = None) -> list[tuple[str
     return [(None, settings.root), *own]
 
 
-def unused_blobs(root: Path, *, before: float) -> Iterator[Path]:
-    """Copies of pictures that no run links and nobody has written since `before`."""
-    for path in (root / OWN_FOLDER / "blobs").glob("*/*"):
+def unused_blobs(root: Path, *, before: float) -> Iterator[str]:
+    """Names below `root` of copies of pictures that no run links and nobody has written since `before`."""
+    for path in (root / _BLOBS).glob("*/*"):
         with suppress(OSError):
             found = path.lstat()
-            if path.is_file() and not path.is_symlink() and found.st_nlink == 1 and found.st_mtime < before:
-                yield path
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_mtime < before:
+                yield path.relative_to(root).as_posix()
 
 
-def unused_tensors(cache: Path, *, before: float) -> Iterator[Path]:
-    """Cached tensors that nobody has read since `before`: reading one sets its time."""
+def unused_tensors(cache: Path, *, before: float) -> Iterator[str]:
+    """Names below `cache` of tensors that nobody has read since `before`: reading one sets its time."""
     for path in cache.glob("*/*.tensors"):
         with suppress(OSError):
             if path.lstat().st_mtime < before:
-                yield path
+                yield path.relative_to(cache).as_posix()
+
+
+def _sizes(files: Iterable[Path]) -> Iterator[int]:
+    """Bytes of each regular file that is still there."""
+    for file in files:
+        with suppress(OSError):
+            found = file.lstat()
+            if stat.S_ISREG(found.st_mode):
+                yield found.st_size

@@ -39,7 +39,7 @@ class Service:
         self.datasets = DatasetService(self.store, settings, self.folders, self._picture_work, self.quotas)
         self.dataset_images = DatasetImageService(settings, self.datasets, self._picture_work, self.quotas)
         self.jobs = JobService(self.store, settings, self.folders, self.datasets, self.base_models, self.quotas)
-        self.job_runs = JobRunService(self.store, self.folders, self.quotas)
+        self.job_runs = JobRunService(self.store, self.folders, self._picture_work, self.quotas)
         self.job_log = JobLogService(self.store, settings, self.folders, self._picture_work)
         self.pre_flights = PreFlightService(self.store, settings, self.datasets, self.folders, self._picture_work)
         self.event_streams = EventStreams(

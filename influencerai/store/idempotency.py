@@ -62,6 +62,12 @@ class IdempotencyKeys:
         answer: Mapping[str, Any] = found.answer
         return answer
 
+    async def has(self, tenant: str, request: RequestKey) -> bool:
+        """Whether the request was answered within the keys' lifetime; nothing is written, and nobody waited for."""
+        fresh = idempotency_keys.c.created_at >= now() - LIFETIME_MS
+        mine = select(idempotency_keys.c.key).where(*self._mine(tenant, request), fresh)
+        return (await self._connection.execute(mine)).first() is not None
+
     async def keep(self, tenant: str, request: RequestKey, answer: Mapping[str, Any]) -> None:
         """Keep the answer of this transaction's request."""
         statement = update(idempotency_keys).where(*self._mine(tenant, request))

@@ -76,14 +76,18 @@ def restore_snapshot(spec: TrainingSpec, *, run_dir: Path, blobs_dir: Path) -> P
     return folder
 
 
-def release_snapshot(run_dir: Path, blobs_dir: Path) -> None:
+def release_snapshot(run_dir: Path, blobs_dir: Path | None) -> None:
     """Remove the run's dataset folder, every blob of it that no other run links, and what interrupted writes left.
+
+    Without `blobs_dir` there are no blobs.
 
     Raises:
         OSError: the file system refuses.
     """
     folder = run_dir / DATASET_FOLDER
-    blobs = {_blob(blobs_dir, artifacts.sha256_file(path)) for path in folder.rglob("*") if path.is_file()}
+    blobs: set[Path] = set()
+    if blobs_dir is not None:
+        blobs = {_blob(blobs_dir, artifacts.sha256_file(path)) for path in folder.rglob("*") if path.is_file()}
     if folder.exists():
         shutil.rmtree(folder)
     for blob in blobs:

@@ -291,7 +291,7 @@ class JobAttempt:
             async with self._store.read() as transaction:
                 job = await transaction.jobs.get(self._lease.tenant_id, self._lease.job_id)
             if job is not None and job.status == "completed":
-                await asyncio.to_thread(discard_run, self._run_dir, self._folders.blobs_dir(self._lease.tenant_id))
+                await asyncio.to_thread(discard_run, self._root, self._lease.job_id)
         except (StoreError, OSError) as error:
             _log.warning("The run's folder is not cleaned: %s", error)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.tenant_folders import TenantFolders
@@ -17,6 +20,8 @@ _FIRST_SECONDS = 24 * 3600.0
 """How far back the first look goes: to what was completed before this process began."""
 _AGAIN_SECONDS = 60.0
 """For so long it is tried again where the file system refuses."""
+ASIDE = ".discarded-"
+"""How the names of folders begin into which a run's states and pictures were moved to be removed."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,21 +51,61 @@ class Remains:
     def _discard(self, completed: list[tuple[str, str]]) -> None:
         for tenant, id in completed:
             try:
-                discard_run(self._folders.run_dir(tenant, id), self._folders.blobs_dir(tenant))
+                discard_run(self._folders.root(tenant), id)
             except OSError as error:
                 _log.warning("The run's folder is not cleaned: %s", error, extra={"job_id": id})
 
 
-def discard_run(run_dir: Path, blobs_dir: Path) -> None:
-    """Remove a completed job's states and images: it is not resumed, nor tried again.
+def set_aside(root: Path, id: str) -> None:
+    """Take states and pictures out of a run without reading or removing a byte; `discard_run` removes them.
+
+    Args:
+        root: of the run's tenant.
+        id: of the run.
 
     Raises:
         OSError: the file system refuses.
     """
-    if not run_dir.is_dir() or not any(path.suffix == ".safetensors" or path.is_dir() for path in run_dir.iterdir()):
-        return
-    from influencerai.train.snapshot import discard_states, release_snapshot  # with PIL, which a worker has no use for
+    with suppress(FileNotFoundError), _opened_run(root, id) as run_dir:
+        aside = run_dir / f"{ASIDE}{secrets.token_hex(8)}"
+        aside.mkdir()
+        for path in (*run_dir.glob("state-*.safetensors"), run_dir / "dataset"):
+            with suppress(FileNotFoundError):
+                path.rename(aside / path.name)
 
-    with suppress(FileNotFoundError):  # somebody else removes them too
+
+def discard_run(root: Path, id: str) -> None:
+    """Remove states and images of a job that is not resumed nor tried again, and what was set aside of them.
+
+    Args:
+        root: of the run's tenant. A link below it leads to no deletion.
+        id: of the run.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    named = root / OWN_FOLDER / "runs" / id
+    if not named.is_dir() or not any(path.suffix == ".safetensors" or path.is_dir() for path in named.iterdir()):
+        return
+    from influencerai.imageset.beneath import pinned, remove_tree  # with PIL, which a worker has no use for
+    from influencerai.train.snapshot import discard_states, release_snapshot
+
+    with ExitStack() as stack:
+        stack.enter_context(suppress(FileNotFoundError))  # somebody else removes them too
+        run_dir, blobs_dir = stack.enter_context(_opened_run(root, id)), None
+        with suppress(FileNotFoundError):
+            blobs_dir = stack.enter_context(pinned(root, f"{OWN_FOLDER}/blobs"))
         discard_states(run_dir)
         release_snapshot(run_dir, blobs_dir)
+        for aside in [path.name for path in run_dir.glob(f"{ASIDE}*")]:
+            with pinned(run_dir, aside) as folder:
+                release_snapshot(folder, blobs_dir)
+            remove_tree(run_dir, aside)
+
+
+@contextmanager
+def _opened_run(root: Path, id: str) -> Iterator[Path]:
+    from influencerai.imageset.beneath import pinned
+
+    with pinned(root, f"{OWN_FOLDER}/runs/{id}") as run_dir:
+        yield run_dir

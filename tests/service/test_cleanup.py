@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import shutil
 import threading
 import time
 from datetime import timedelta
@@ -27,6 +28,7 @@ from influencerai.store import Store
 from influencerai.store.queue import PublishedFile
 from influencerai.tenant_folders import TenantFolders
 from influencerai.train.snapshot import take_snapshot
+from influencerai.worker.remains import set_aside
 from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish
 
 pytestmark = pytest.mark.anyio
@@ -262,6 +264,70 @@ async def test_a_retry_that_races_the_cleanup_has_all_states_or_none(tmp_path: P
         await cancel(service.store, made.id)
     assert outcomes <= {0, 20}
     await service.store.database.close()
+
+
+@pytest.mark.parametrize("work", ["states", "artifacts", "retry"])
+async def test_others_write_while_files_are_copied_or_removed(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    service = Service(Settings(root=tmp_path, database_url=database_url), needs_worker=False)
+    root, path = service.folders.root(ANN), "data/loras/face/face.safetensors"
+    snapshot = {**SNAPSHOT, "dataset": {"id": "gone", "path": "data/me"}}
+    ended = await add_job(service.store, output_dir="data/loras/face", snapshot=snapshot)
+    lease = await claimed(service.store)
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_bytes(b"lora")
+    file = PublishedFile(name="face.safetensors", kind="lora", path=path, size=4, sha256="0", step=1, epoch=1)
+    async with service.store.write() as transaction:
+        await transaction.queue.record(lease, seconds=60, files=[file])
+        await transaction.queue.finish(lease, ending="failed", result={"error": "x"})
+    run = write_run(service.folders, ANN, ended.job.id)
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(call: Any) -> Any:
+        def wait(*arguments: Any, **options: Any) -> Any:
+            begun.set()
+            assert go.wait(20)
+            return call(*arguments, **options)
+
+        return wait
+
+    for module, name in ((hashlib, "file_digest"), (os, "link"), (os, "unlink"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, slow(getattr(module, name)))
+    working: asyncio.Task[Any] = asyncio.create_task(
+        service.job_runs.retry(ANN, ended.job.id)
+        if work == "retry"
+        else service.cleanup.run(CleanupRules(older_than=NOW, artifacts=work == "artifacts"))
+    )
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        async with asyncio.timeout(5), service.store.write() as transaction:
+            await transaction.lock_tenant(ANN)
+    finally:
+        go.set()
+        done = await working
+    if work == "retry":
+        assert not done.warnings
+        assert files_of(service.folders.run_dir(ANN, done.value.id)) == files_of(run)
+    else:
+        assert removed(done)["states"][1] == len(STATE) + len(PICTURE)
+        assert files_of(run) == {"history.jsonl"}
+        assert not files_of(service.folders.blobs_dir(ANN))
+        assert (root / path).exists() == (work == "states")
+        assert files_of(root / "data") == ({path.removeprefix("data/")} if work == "states" else set())
+    await service.close()
+
+
+async def test_what_a_killed_cleanup_has_set_aside_goes_with_the_next_one(
+    store: Store, cleanup: CleanupService, folders: TenantFolders
+) -> None:
+    job = await add_job(store)
+    await cancel(store, job.job.id)
+    run = write_run(folders, ANN, job.job.id)
+    set_aside(folders.root(ANN), job.job.id)
+    assert not list(run.glob("state-*"))
+    assert (await run_both(cleanup, older_than=NOW))["states"][1] == len(STATE) + len(PICTURE)
+    assert [item.name for item in run.iterdir()] == ["history.jsonl"]
 
 
 async def test_a_snapshot_that_races_the_cleanup_is_whole(
