@@ -96,10 +96,7 @@ def members(
         ArchiveError: no zip archive, damaged, too many entries, entries that share bytes, or over a limit as a whole.
     """
     packed_bytes = file.seek(0, io.SEEK_END)
-    capped = _Capped(file, cap=max(4 * CHUNK_BYTES, max_entries * _DIRECTORY_BYTES))
-    with _wrapped(ArchiveError, "The archive is no zip file, or is damaged"):
-        opened = zipfile.ZipFile(capped)
-    with opened:
+    with _opened(file, max_entries=max_entries) as opened:
         archive = _Archive(opened, packed_bytes, max_file_bytes, max_total_bytes, max_ratio)
         infos = opened.infolist()
         if len(infos) > max_entries:
@@ -114,6 +111,22 @@ def members(
             name = _name(info)
             if not name.endswith("/") and not stat.S_ISDIR(_mode(info)):
                 yield Member(name, _chunks(archive, info))
+
+
+def unpacked_bytes(file: BinaryIO, *, max_entries: int) -> int:
+    """Bytes of all files of a zip archive by its directory; `members` gives no more of any.
+
+    Raises:
+        ArchiveError: no zip archive, damaged, or too many entries to be read.
+    """
+    with _opened(file, max_entries=max_entries) as opened:
+        return sum(info.file_size for info in opened.infolist())
+
+
+def _opened(file: BinaryIO, *, max_entries: int) -> zipfile.ZipFile:
+    capped = _Capped(file, cap=max(4 * CHUNK_BYTES, max_entries * _DIRECTORY_BYTES))
+    with _wrapped(ArchiveError, "The archive is no zip file, or is damaged"):
+        return zipfile.ZipFile(capped)
 
 
 def _chunks(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[bytes]:

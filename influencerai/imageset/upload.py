@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from influencerai.errors import DatasetError, InfluencerAIError, ValidationError
-from influencerai.imageset.archive import CHUNK_BYTES, ArchiveError, members
+from influencerai.imageset.archive import CHUNK_BYTES, ArchiveError, members, unpacked_bytes
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.file_kinds import CAPTION
 from influencerai.imageset.folder import list_folder
@@ -52,6 +53,20 @@ class UploadLimits:
     """Of a caption that comes without a file, in characters."""
     max_folder_files: int = 10_000
     """Files in the dataset folder when the upload is in it."""
+
+
+def unpacked_size(file: BinaryIO, *, is_archive: bool, limits: UploadLimits) -> int:
+    """Bytes that a file brings at most; of an archive those of its directory, and none of one that is damaged."""
+    if not is_archive:
+        return file.seek(0, os.SEEK_END)
+    try:
+        return unpacked_bytes(file, max_entries=_entries(limits))
+    except ArchiveError:  # which `Upload.add_archive` reports
+        return 0
+
+
+def _entries(limits: UploadLimits) -> int:
+    return _FILES_PER_IMAGE * (limits.max_files + 1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +126,7 @@ class Upload:
         try:
             for member in members(
                 file,
-                max_entries=_FILES_PER_IMAGE * (limits.max_files + 1),
+                max_entries=_entries(limits),
                 max_file_bytes=limits.max_file_bytes,
                 max_total_bytes=limits.max_total_bytes,
                 max_ratio=limits.max_ratio,
@@ -167,7 +182,7 @@ class Upload:
         self._files.append(file)
         try:
             self._count += 1
-            if self._count > (most := _FILES_PER_IMAGE * (self._limits.max_files + 1)):
+            if self._count > (most := _entries(self._limits)):
                 raise LimitError(f"There are more than {most:,} files.", remedy="Send fewer at a time.")
             file.name()
             if not file.is_passed_over:

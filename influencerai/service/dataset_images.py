@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -11,13 +12,13 @@ from influencerai.domain.dataset import Dataset, DatasetImage, ImageQuery
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import is_image_path
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
-from influencerai.imageset import ImageReport
+from influencerai.imageset import ImageReport, beneath
 from influencerai.imageset.decoding import Decoding
 from influencerai.imageset.file_kinds import ARCHIVE, PICTURE, UNKNOWN
 from influencerai.imageset.received_files import kind_by_name
 from influencerai.imageset.received_names import received_path, storable_path
 from influencerai.imageset.thumbnail import thumbnail
-from influencerai.imageset.upload import Upload, UploadLimits
+from influencerai.imageset.upload import Upload, UploadLimits, unpacked_size
 from influencerai.imageset.upload_report import UploadReport
 from influencerai.imageset.uploaded_files import write_caption
 from influencerai.service.dataset_folders import MissingFolderError
@@ -72,10 +73,17 @@ class DatasetImageService:
         """
         dataset = await self._datasets.find(tenant, id)
 
+        def measure(decoding: Decoding) -> int:
+            total = sum(len(text.encode(errors="replace")) for text in captions.values())
+            for name, file in files:
+                total += unpacked_size(file, is_archive=_is_archive(name, file), limits=self._limits)
+                file.seek(0)
+            return total
+
         def put(decoding: Decoding) -> UploadReport:
             with (
                 self._datasets.opened(dataset, make=True) as folder,
-                Upload(folder, limits=self._limits, decoding=decoding) as upload,
+                Upload(folder, limits=limits, decoding=decoding) as upload,
             ):
                 for name, file in files:
                     if _is_archive(name, file):
@@ -84,9 +92,13 @@ class DatasetImageService:
                         upload.add(name, file)
                 for name, text in captions.items():
                     upload.caption(name, text)
-                return upload.commit(replace=replace)
+                report = upload.commit(replace=replace)
+                charge.written = _bytes_of(folder, (*report.added, *report.replaced))
+                return report
 
-        async with self._quotas.uploading(tenant, sum(_size(file) for _, file in files)):
+        wanted = min(await self._work.small(tenant, measure), self._limits.max_total_bytes)
+        async with self._quotas.uploading(tenant, wanted) as charge:
+            limits = dataclasses.replace(self._limits, max_total_bytes=wanted)
             report = await self._work.long(tenant, put)
         return report, await self._datasets.look_again(tenant, dataset, always=True)
 
@@ -150,10 +162,9 @@ class DatasetImageService:
         return dataset, image
 
 
-def _size(file: BinaryIO) -> int:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
+def _bytes_of(folder: Path, names: Iterable[str]) -> int:
+    found = (beneath.status(folder, name) for name in names)
+    return sum(file.st_size for file in found if file is not None)
 
 
 def _is_archive(name: str, file: BinaryIO) -> bool:

@@ -67,6 +67,8 @@ class FairThreads:
     async def run(self, tenant: str, call: Callable[[Check], T]) -> T:
         """What `call` returns, from a thread. Cancelled work that waits never begins; else it ends at its next check.
 
+        A cancelled caller goes on only when the work has ended, so that nothing is written after that.
+
         Raises:
             TooManyError: too much of the tenant's work waits already.
         """
@@ -86,6 +88,8 @@ class FairThreads:
         finally:
             work.cancelled.set()
             self._forget(work)
+            if (running := self._running.get(work)) is not None:
+                await asyncio.wait({running})
 
     async def close(self) -> None:
         """Cancel all work, and wait until the threads have noticed."""

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from influencerai.domain.usage import QuotaName
-from influencerai.errors import QuotaError, TooLargeError, TooManyError, quota_use
+from influencerai.errors import InfluencerAIError, QuotaError, TooLargeError, TooManyError, quota_use
 from influencerai.service.quota_limits import QuotaLimits
 from influencerai.service.usage import UsageService, check_tenant
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
+from influencerai.store.ids import new_id
 
 _GIB, _MIB = 2**30, 2**20
+_RESERVED_SECONDS = 120.0
+"""So long the reservation of a server that has died counts."""
 _NOUNS: Final[dict[QuotaName, str]] = {"datasets": "dataset", "configs": "lora_config"}
 _REMEDIES: Final[dict[QuotaName, str]] = {
     "datasets": "Delete datasets that are not needed any more, or ask the operator for more.",
     "configs": "Delete configurations that are not needed any more, or ask the operator for more.",
     "storedGib": "Delete jobs, datasets or files that are not needed any more, or ask the operator for more.",
 }
+
+
+@dataclass(kw_only=True)
+class UploadCharge:
+    """What an upload costs its tenant, set by who writes it."""
+
+    written: int = 0
+    """Bytes that are in the tenant's folder in the end."""
 
 
 class QuotaService:
@@ -95,7 +108,7 @@ class QuotaService:
         await self.freshen(tenant)
         async with self._store.read() as transaction:
             limits = await self._limits.of(transaction, tenant)
-            stored = await transaction.usage.stored_bytes(tenant)
+            stored = await _taken(transaction, tenant)
         most = self._settings.max_upload_mib * _MIB
         if (largest := limits["uploadMib"].value) is not None:
             most = min(most, int(largest * _MIB))
@@ -106,34 +119,52 @@ class QuotaService:
         return most
 
     @asynccontextmanager
-    async def uploading(self, tenant: str, size: int) -> AsyncIterator[None]:
-        """Reserve `size` bytes for an upload; they are given back where the block raises.
+    async def uploading(self, tenant: str, size: int) -> AsyncIterator[UploadCharge]:
+        """Reserve `size` bytes for an upload until the end of the block; then what it has written is charged.
+
+        Args:
+            tenant: whose upload it is.
+            size: the most that it may write, unpacked.
 
         Raises:
             TooLargeError: one upload may not have so many.
             QuotaError: so many are not left.
         """
         await self.freshen(tenant, adding=size)
+        id = new_id()
         async with self._store.write() as transaction:
             limits = await self._limits.of(transaction, tenant)
             if (largest := limits["uploadMib"].value) is not None and size > largest * _MIB:
                 raise TooLargeError(
-                    f"The upload has {_number(size / _MIB)} MiB, one may have {_number(largest)}",
+                    f"The upload has {_number(size / _MIB)} MiB unpacked, one may have {_number(largest)}",
                     quota=quota_use("uploadMib", round(size / _MIB, 3), largest),
                     remedy="Upload fewer pictures at once.",
                 )
             if (limit := limits["storedGib"].value) is not None:
                 await transaction.lock_tenant(tenant)
-                stored = await transaction.usage.stored_bytes(tenant)
-                if stored + size > limit * _GIB:
-                    raise _refusal("storedGib", stored / _GIB, limit, wanted=size / _GIB)
-            await transaction.usage.add_bytes(tenant, size)
+                used = await _taken(transaction, tenant)
+                if used + size > limit * _GIB:
+                    raise _refusal("storedGib", used / _GIB, limit, wanted=size / _GIB)
+            await transaction.reservations.hold(id, tenant, size=size, seconds=_RESERVED_SECONDS)
+        charge = UploadCharge()
+        renewing = asyncio.create_task(self._renew(id, tenant, size))
         try:
-            yield
-        except BaseException:
+            yield charge
+        finally:
+            renewing.cancel()
+            await asyncio.wait({renewing})
             async with self._store.write() as transaction:
-                await transaction.usage.add_bytes(tenant, -size)
-            raise
+                await transaction.reservations.release(id)
+                if charge.written:
+                    await transaction.usage.add_bytes(tenant, charge.written)
+
+    async def _renew(self, id: str, tenant: str, size: int) -> None:
+        """Keep a reservation from expiring while its upload goes on."""
+        while True:
+            await asyncio.sleep(_RESERVED_SECONDS / 3)
+            with suppress(InfluencerAIError):
+                async with self._store.write() as transaction:
+                    await transaction.reservations.hold(id, tenant, size=size, seconds=_RESERVED_SECONDS)
 
     async def change(self, tenant: str, changes: Mapping[QuotaName, float | str | None]) -> None:
         """Set quotas of one tenant: a number, None for no limit, or "default" for the setting's.
@@ -144,6 +175,11 @@ class QuotaService:
         check_tenant(tenant)
         async with self._store.write() as transaction:
             await transaction.quotas.change(tenant, changes)
+
+
+async def _taken(transaction: Transaction, tenant: str) -> int:
+    """Bytes that are stored, and those that uploads under way may yet write."""
+    return await transaction.usage.stored_bytes(tenant) + await transaction.reservations.total(tenant)
 
 
 def _refusal(name: QuotaName, used: float, limit: float, *, wanted: float = 0) -> QuotaError:

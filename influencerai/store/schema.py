@@ -333,3 +333,13 @@ disk_usage = Table(
     Column("measured_at", BigInteger, nullable=False),
 )
 """Bytes of each tenant's files, as last measured."""
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", String(64), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+"""Bytes that uploads under way may write; one that its server does not renew expires."""

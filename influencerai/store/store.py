@@ -20,6 +20,7 @@ from influencerai.store.nodes import Nodes
 from influencerai.store.queue import Queue
 from influencerai.store.quotas import Quotas
 from influencerai.store.request_counts import RequestCounts
+from influencerai.store.reservations import Reservations
 from influencerai.store.tenants import lock_tenant
 from influencerai.store.turns import Turns
 from influencerai.store.usage import UsageRecords
@@ -45,6 +46,7 @@ class Transaction:
         self.request_counts = RequestCounts(connection)
         self.attempts = Attempts(connection, self.counts)
         self.quotas = Quotas(connection)
+        self.reservations = Reservations(connection)
         self.usage = UsageRecords(connection, self.counts)
 
     async def lock_tenant(self, tenant: str) -> None:

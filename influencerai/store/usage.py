@@ -138,12 +138,12 @@ class UsageRecords:
         return 0 if row is None else int(row.added)
 
     async def stored_bytes(self, tenant: str) -> int:
-        """Bytes of the last measurement and those that were added after it."""
+        """Bytes of the last measurement and those that were added after it; those of uploads under way are apart."""
         row = await self._disk_row(tenant)
         return 0 if row is None else int(row.added + sum(getattr(row, name) for name in _PARTS))
 
     async def note_disk(self, tenant: str, parts: Mapping[str, int], *, seen: int) -> None:
-        """Write a measurement, which has seen so many of the added bytes."""
+        """Write a measurement, which has seen `seen` of the added bytes."""
         values = {**{name: parts[name] for name in _PARTS}, "measured_at": now()}
         row = {"tenant_id": tenant, **values, "added": 0}
         await self._connection.execute(insert_or_set(self._connection, disk_usage, *values).values(row))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -10,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from sqlalchemy import func, select
 
+from influencerai.errors import QuotaError
+from influencerai.service import quotas
 from influencerai.settings import Settings
 from influencerai.store.attempts import USED
+from influencerai.store.schema import reservations
 from tests.serve.running import ANN, BOB, Api, checked_error, made, picture, running
 
 pytestmark = pytest.mark.anyio
@@ -123,6 +130,78 @@ async def test_an_upload_may_not_pass_what_is_left_or_what_one_may_have(limited:
     assert stored["datasets"] >= 2 * len(data) * 0.9
     async with limited.service.store.read() as transaction:
         assert await transaction.usage.added_bytes(ANN) == 0
+
+
+def zipped(*pictures: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, data in enumerate(pictures):
+            archive.writestr(f"z{number}.png", data)
+    return buffer.getvalue()
+
+
+def packable(number: int) -> bytes:
+    """A picture of 60 kB that a zip makes small."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (160, 128), (number, 1, 1)).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
+
+
+async def test_an_archive_counts_as_large_as_it_unpacks(limited: Api) -> None:
+    images = f"/datasets/{(await limited.dataset())['id']}/images"
+    pictures = [packable(number) for number in range(4)]
+    archive, size = zipped(*pictures), sum(map(len, pictures))
+    assert len(archive) < size / 20
+    files = {"files": ("a.zip", archive)}
+    await set_quotas(limited, storedGib=0.9 * size / 2**30)
+    refused = checked_error(await limited.post(images, files=files), 403)
+    assert refused["quota"]["name"] == "storedGib"
+    await set_quotas(limited, storedGib=None, uploadMib=0.9 * size / 2**20)
+    assert checked_error(await limited.post(images, files=files), 413)["quota"]["name"] == "uploadMib"
+    assert not list((limited.root / "data/datasets/me").glob("*.png"))
+    await set_quotas(limited, storedGib=1.5 * size / 2**30, uploadMib="default")
+    answer = await limited.post(images, files=files)
+    assert answer.status_code == 200, answer.text
+    async with limited.service.store.read() as transaction:
+        assert size <= await transaction.usage.stored_bytes(ANN) < size + 2000  # with the list of uploaded files
+        assert await transaction.reservations.total(ANN) == 0
+    assert checked_error(await limited.post(images, files={"files": ("b.zip", zipped(*pictures))}), 403)
+
+
+async def test_a_measurement_during_an_upload_keeps_what_that_has_reserved(limited: Api) -> None:
+    service, usage, gib = limited.service.quotas, limited.service.usage, 2**30
+    await set_quotas(limited, storedGib=1)
+    async with service.uploading(ANN, int(0.7 * gib)) as charge:
+        await usage.of(ANN, max_age=0)
+        with pytest.raises(QuotaError):
+            async with service.uploading(ANN, int(0.7 * gib)):
+                pass
+        assert await service.upload_limit(ANN) == gib - int(0.7 * gib)
+        async with service.uploading(ANN, int(0.2 * gib)):
+            pass
+        async with service.uploading(BOB, int(0.7 * gib)):
+            pass
+        charge.written = 1000
+    async with limited.service.store.read() as transaction:
+        assert await transaction.usage.stored_bytes(ANN) == 1000
+        assert await transaction.reservations.total(ANN) == 0
+
+
+async def test_a_dead_servers_reservation_ends_and_a_living_ones_is_renewed(
+    limited: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas, "_RESERVED_SECONDS", 0.6)
+    service, store = limited.service.quotas, limited.service.store
+    async with store.write() as transaction:
+        await transaction.reservations.hold("of a dead server", ANN, size=5, seconds=0.6)
+    async with service.uploading(ANN, 7):
+        async with store.read() as transaction:
+            assert await transaction.reservations.total(ANN) == 12
+        await asyncio.sleep(1.2)
+        async with store.read() as transaction:
+            assert await transaction.reservations.total(ANN) == 7
+    async with store.database.read() as connection:
+        assert (await connection.execute(select(func.count()).select_from(reservations))).scalar_one() == 0
 
 
 async def test_nothing_is_trained_by_who_may_store_no_more(limited: Api) -> None:

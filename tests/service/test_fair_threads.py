@@ -99,6 +99,25 @@ async def test_cancelled_work_ends_and_what_waited_behind_it_begins(threads: Fai
     assert await behind == "done"
 
 
+async def test_a_cancelled_caller_goes_on_when_the_work_has_ended(threads: FairThreads) -> None:
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def write(check: Check) -> None:
+        begun.set()
+        assert go.wait(SECONDS)
+        ended.set()
+
+    caller = asyncio.create_task(threads.run("ann", write))
+    await until(begun.is_set)
+    caller.cancel()
+    await asyncio.sleep(0.05)
+    assert not caller.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended.is_set()
+
+
 async def test_an_error_reaches_who_waits(threads: FairThreads) -> None:
     def fail(check: Check) -> None:
         raise ValueError("no")
