@@ -219,7 +219,7 @@ def _run(action: Callable[[Service], Awaitable[Result]], given: Mapping[str, Any
             await service.store.database.check(make=False)
             return await action(service)
         finally:
-            await service.store.database.close()
+            await service.close()
 
     return asyncio.run(run())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,13 @@ from influencerai.tenant_folders import TenantFolders
 PARTS = ("datasets", "runs", "loras", "other")
 
 
-def measure(folders: TenantFolders, tenant: str, files: TenantFiles) -> dict[str, int]:
-    """Bytes of the tenant's files by part. A folder that is a dataset and an output folder counts as the former."""
+def measure(
+    folders: TenantFolders, tenant: str, files: TenantFiles, *, check: Callable[[], None] = lambda: None
+) -> dict[str, int]:
+    """Bytes of the tenant's files by part. A folder that is a dataset and an output folder counts as the former.
+
+    `check` is called between folders, and may raise.
+    """
     root = folders.root(tenant)
     places = {
         "datasets": [root / path for path in files.datasets],
@@ -38,16 +43,16 @@ def measure(folders: TenantFolders, tenant: str, files: TenantFiles) -> dict[str
     for part in PARTS:
         for place in places[part]:
             if _is_plain(root, place):
-                for size, inode in _files(place):
+                for size, inode in _files(place, check):
                     if inode not in seen:
                         seen.add(inode)
                         sizes[part] += size
     return sizes
 
 
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(size for size, _ in _files(folder))
+def folder_bytes(folder: Path, *, check: Callable[[], None] = lambda: None) -> int:
+    """Bytes of all files below a folder. `check` is called between folders, and may raise."""
+    return sum(size for size, _ in _files(folder, check))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +81,11 @@ def _is_plain(root: Path, place: Path) -> bool:
     return not any(root.joinpath(*parts[: count + 1]).is_symlink() for count in range(len(parts)))
 
 
-def _files(folder: Path) -> Iterator[tuple[int, tuple[int, int]]]:
+def _files(folder: Path, check: Callable[[], None]) -> Iterator[tuple[int, tuple[int, int]]]:
     """Size and inode of each regular file below the folder."""
     waiting = [os.fspath(folder)]
     while waiting:
+        check()
         with suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 with suppress(OSError):

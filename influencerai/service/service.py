@@ -66,6 +66,7 @@ class Service:
         await self.event_streams.close()
         await self._upkeep.stop()
         await self.datasets.close()
+        await self.usage.close()
         await self._picture_work.close()
         await self.health.close()
         await self.store.database.close()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import time
 
 from influencerai.domain.job import Job
 from influencerai.domain.page import Page
 from influencerai.domain.usage import QUOTAS, AdminJobQuery, QuotaName, QuotaUse, Usage, UsageList
 from influencerai.errors import ValidationError
 from influencerai.service.disk import folder_bytes, measure
+from influencerai.service.fair_threads import FairThreads
 from influencerai.service.quota_limits import QuotaLimits
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
+from influencerai.store.fair_turns import OURS
 from influencerai.tenant_folders import TenantFolders, is_tenant
 
 _GIB = 2**30
 _FRESH_SECONDS = 600.0
 """A measurement of the disk is used for so long, with what uploads have added since."""
+_CACHE_SECONDS = 60.0
+"""So long the bytes of the shared cache are shown as they were."""
+_MOST_WAITING = 100
 _REFUSING_SECONDS = 10.0
 """So fresh is the one by which something is refused: files may be gone since."""
 
@@ -30,9 +35,10 @@ class UsageService:
         self._folders = folders
         self._cache_dir = settings.cache_dir
         self._limits = QuotaLimits(settings)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="disk-usage")
+        self._threads = FairThreads("disk-usage", threads=2, per_tenant=1, waiting=_MOST_WAITING)
         """Of its own: large folders take long, and nothing else waits for them."""
         self._measuring: dict[str, asyncio.Task[None]] = {}
+        self._cache_bytes: tuple[float, int] | None = None
 
     async def of(self, tenant: str, *, max_age: float | None = None) -> Usage:
         """What the tenant has, has used and may use; files that were measured `max_age` seconds ago are measured again.
@@ -55,8 +61,14 @@ class UsageService:
                 await self._measure(tenant)
         async with self._store.read() as transaction:
             found = [await self._usage(transaction, tenant) for tenant in tenants]
-        cache = await asyncio.get_running_loop().run_in_executor(self._threads, folder_bytes, self._cache_dir)
-        return UsageList(data=tuple(found), cache_bytes=cache)
+        return UsageList(data=tuple(found), cache_bytes=await self._measured_cache(refresh=refresh))
+
+    async def close(self) -> None:
+        """End all measurements."""
+        for task in self._measuring.values():
+            task.cancel()
+        await asyncio.gather(*self._measuring.values(), return_exceptions=True)
+        await self._threads.close()
 
     async def jobs(self, query: AdminJobQuery) -> Page[Job]:
         """A slice of all tenants' jobs."""
@@ -121,10 +133,17 @@ class UsageService:
         async with self._store.read() as transaction:
             added = await transaction.usage.added_bytes(tenant)
             files = await transaction.usage.files(tenant)
-        loop = asyncio.get_running_loop()
-        parts = await loop.run_in_executor(self._threads, measure, self._folders, tenant, files)
+        parts = await self._threads.run(tenant, lambda check: measure(self._folders, tenant, files, check=check))
         async with self._store.write() as transaction:
             await transaction.usage.note_disk(tenant, parts, seen=added)
+
+    async def _measured_cache(self, *, refresh: bool) -> int:
+        """Bytes of the cache, which many requests do not walk again and again."""
+        now = time.monotonic()
+        if self._cache_bytes is None or refresh or now - self._cache_bytes[0] >= _CACHE_SECONDS:
+            found = await self._threads.run(OURS, lambda check: folder_bytes(self._cache_dir, check=check))
+            self._cache_bytes = time.monotonic(), found
+        return self._cache_bytes[1]
 
 
 def check_tenant(tenant: str) -> None:

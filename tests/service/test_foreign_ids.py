@@ -55,6 +55,7 @@ NOT_A_TENANTS = {
     "keys.revoke",
     "keys.authenticate",
     "keys.write_uses",
+    "usage.close",
     "usage.of_all",
     "cleanup.run",
     "usage.jobs",
