@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -45,6 +46,7 @@ def _absolute(path: Path) -> Path:
 
 Folder = Annotated[Path, AfterValidator(_absolute)]
 """A path, made absolute when it is read, so that a later change of directory changes nothing."""
+Network = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,10 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(None, description="Audience that a JWT must be for; default: not looked at.")
     jwt_issuer: str | None = Field(None, description="Issuer that a JWT must come from; default: not looked at.")
     cors_origins: tuple[str, ...] = Field((), description='Origins of web pages that may call the API, or ["*"].')
+    trusted_proxies: tuple[Network, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="Addresses and networks (10.0.0.0/8) of proxies, of which X-Forwarded-For names the client.",
+    )
     rate_limits: bool | None = Field(None, description="Whether requests are limited; default: in production only.")
     reads_per_minute: int = Field(100, ge=1, le=10**6, description="GET requests per minute and tenant.")
     writes_per_minute: int = Field(10, ge=1, le=10**6, description="POST, PATCH and DELETE requests, likewise.")

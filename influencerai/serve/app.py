@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from influencerai import __version__
 from influencerai.serve.authentication import Authentication
@@ -113,4 +114,5 @@ def create_app(service: Service) -> FastAPI:
         expose_headers=_SHOWN_HEADERS,
     )
     app.add_middleware(Observation, figures=figures)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app

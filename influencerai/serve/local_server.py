@@ -25,6 +25,7 @@ class LocalServer(uvicorn.Server):
             port=port,
             http=connection_class(limits or ConnectionLimits.of_process()),
             ws="none",
+            proxy_headers=False,  # the app does so, by its settings
             backlog=BACKLOG,
             lifespan="on",
             log_config=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,5 +45,6 @@ class OneRequestId:
 
 def bounded() -> list[Middleware]:
     """Called by Serve in the process of a proxy, before it listens, where the environment names it."""
+    os.environ["FORWARDED_ALLOW_IPS"] = ""  # whose X-Forwarded-For counts, the app decides by its settings
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{ProxyConnection.__name__}"
     return [Middleware(OneRequestId)]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from httpx2 import Response
+from httpx2 import ASGITransport, AsyncClient, Response
 
 from influencerai.serve import rate_limits
 from influencerai.settings import Settings
@@ -106,6 +106,27 @@ async def test_many_at_once_are_counted_each(tmp_path: Path, database_url: str) 
     async with running(settings) as first, running(settings) as second:
         answers = await asyncio.gather(*(api.get("/datasets") for _ in range(40) for api in (first, second)))
         assert 36 <= Counter(answer.status_code for answer in answers)[200] <= 40
+
+
+@pytest.mark.parametrize(("peer", "last"), [("10.1.2.3", 401), ("127.0.0.1", 401), ("192.0.2.1", 429)])
+async def test_only_a_trusted_proxy_names_the_client(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, peer: str, last: int
+) -> None:
+    monkeypatch.setattr(rate_limits, "_WRONG_PER_MINUTE", 2)
+    proxies = ("127.0.0.1", "10.0.0.0/8")
+    settings = Settings(root=tmp_path, database_url=sqlite_url, auth="production", trusted_proxies=proxies)
+    async with running(settings) as api:
+        transport = ASGITransport(api.app, raise_app_exceptions=False, client=(peer, 1))
+        async with AsyncClient(transport=transport, base_url="http://server") as client:
+
+            async def ask(forwarded: str) -> int:
+                return (await client.get("/datasets", headers={"x-forwarded-for": forwarded})).status_code
+
+            # What a client has written itself stands before what the proxies have added.
+            statuses = [await ask(f"198.51.100.9, 203.0.113.{number}, 10.9.9.9") for number in range(4)]
+            assert statuses == [401, 401, last, last]
+            again = [await ask(f"198.51.100.{number}, 203.0.113.0") for number in range(3)]
+            assert again[-1] == 429
 
 
 async def test_wrong_credentials_are_limited_by_address(
