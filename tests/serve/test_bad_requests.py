@@ -269,6 +269,8 @@ async def test_bodies_that_are_too_large(tmp_path: Any, sqlite_url: str) -> None
             checked_error(await api.send("POST", "/datasets", content=b"{}", headers=headers), 413)
         large = {"files": ("a.png", b"\x89PNG" + b"x" * 10 * 2**20)}
         checked_error(await api.send("POST", f"/datasets/{dataset['id']}/images", files=large), 413)
+        caption = f"/datasets/{dataset['id']}/images/a.png/caption"
+        checked_error(await api.send("PUT", caption, json={"caption": "x" * 5000}), 413)
         assert await api.rows() == before
         assert not (api.root / "data").exists()
         await api.dataset()

@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from influencerai.store import Store
 from influencerai.store.queue import PublishedFile
 from influencerai.tenant_folders import TenantFolders
 from influencerai.train.snapshot import take_snapshot
-from influencerai.worker.remains import set_aside
+from influencerai.worker.remains import Remains, set_aside
 from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish
 
 pytestmark = pytest.mark.anyio
@@ -237,6 +238,46 @@ async def test_a_folder_exchanged_for_a_link_leads_to_nobody_elses_files(
         await service.cleanup.run(CleanupRules(older_than=NOW, artifacts=True))
     assert {found.name for found in foreign.iterdir()} == {"face.safetensors", "face-2.safetensors", RUN_MARKER}
     await service.store.database.close()
+
+
+@pytest.mark.parametrize("linked", [".influencerai", ".influencerai/runs", ".influencerai/blobs"])
+@pytest.mark.parametrize("by", ["cleanup", "deletion", "remains"])
+async def test_links_in_place_of_the_servers_own_folders_lead_to_no_deletion(
+    store: Store, database_url: str, tmp_path: Path, by: str, linked: str
+) -> None:
+    service = Service(Settings(root=tmp_path / "root", database_url=database_url), needs_worker=False)
+    job = await add_job(store, snapshot=SNAPSHOT)
+    await finish(store, await claimed(store), ending="completed" if by == "remains" else "failed")
+    foreign = TenantFolders(Settings(root=tmp_path / "foreign"))
+    write_run(foreign, ANN, job.job.id)
+    write_run(service.folders, ANN, job.job.id)
+    own, before = tmp_path / "root" / linked, files_of(tmp_path / "foreign")
+    shutil.rmtree(own)
+    own.symlink_to(tmp_path / "foreign" / linked)
+    age(tmp_path / "foreign")
+    match by:
+        case "cleanup":
+            await service.cleanup.run(CleanupRules(older_than=NOW, artifacts=True))
+        case "deletion":
+            with suppress(InfluencerAIError):
+                await service.job_runs.delete(ANN, job.job.id)
+        case _:
+            await Remains(store, service.settings).remove()
+    assert files_of(tmp_path / "foreign") == before
+    await service.close()
+
+
+async def test_a_cached_folder_that_is_a_link_leads_to_no_deletion(
+    cleanup: CleanupService, settings: Settings, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "elsewhere" / "a.tensors"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"1")
+    settings.cache_dir.mkdir(parents=True)
+    (settings.cache_dir / "ab").symlink_to(foreign.parent)
+    age(foreign)
+    await cleanup.run(CleanupRules(older_than=NOW))
+    assert foreign.exists()
 
 
 async def test_a_retry_that_races_the_cleanup_has_all_states_or_none(tmp_path: Path, database_url: str) -> None:

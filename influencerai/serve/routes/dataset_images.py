@@ -25,7 +25,7 @@ _FILES_PER_IMAGE = 4
 def dataset_image_routes(service: Service) -> APIRouter:
     """Routes over `service.dataset_images`."""
     images, settings = service.dataset_images, service.settings
-    max_bytes = settings.max_upload_mib * 2**20 + _CAPTIONS_BYTES
+    max_bytes = settings.max_body_kib * 1024
     router = APIRouter(prefix="/datasets/{id}/images", tags=["Datasets"], route_class=strict_route(max_bytes))
 
     async def limit(request: Request) -> int:
