@@ -23,6 +23,8 @@ from influencerai.store.fair_turns import FairTurns
 
 BODIES_PER_TENANT, BODIES_AT_ONCE = 4, 64
 """Bodies that are received or worked on; each has a temporary file of its size."""
+BODIES_WAITING = 50
+"""Of one tenant: each holds a place among the requests that the server takes."""
 WAITING_SECONDS = 120.0
 """For a turn to send a body, then 429."""
 SLOW_SECONDS, LEAST_RATE = 60.0, 16 * 1024
@@ -83,7 +85,7 @@ def upload_route(limit: Callable[[Request], Awaitable[int]]) -> type[APIRoute]:
 
     A tenant sends a few bodies at once; the others wait, unread, until one of these is answered.
     """
-    turns = FairTurns(turns=BODIES_AT_ONCE, each=BODIES_PER_TENANT)
+    turns = FairTurns(turns=BODIES_AT_ONCE, each=BODIES_PER_TENANT, waiting=BODIES_WAITING)
 
     class UploadRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

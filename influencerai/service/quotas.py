@@ -108,7 +108,7 @@ class QuotaService:
         await self.freshen(tenant)
         async with self._store.read() as transaction:
             limits = await self._limits.of(transaction, tenant)
-            stored = await _taken(transaction, tenant)
+            stored = await transaction.usage.taken_bytes(tenant)
         most = self._settings.max_upload_mib * _MIB
         if (largest := limits["uploadMib"].value) is not None:
             most = min(most, int(largest * _MIB))
@@ -142,7 +142,7 @@ class QuotaService:
                 )
             if (limit := limits["storedGib"].value) is not None:
                 await transaction.lock_tenant(tenant)
-                used = await _taken(transaction, tenant)
+                used = await transaction.usage.taken_bytes(tenant)
                 if used + size > limit * _GIB:
                     raise _refusal("storedGib", used / _GIB, limit, wanted=size / _GIB)
             await transaction.reservations.hold(id, tenant, size=size, seconds=_RESERVED_SECONDS)
@@ -175,11 +175,6 @@ class QuotaService:
         check_tenant(tenant)
         async with self._store.write() as transaction:
             await transaction.quotas.change(tenant, changes)
-
-
-async def _taken(transaction: Transaction, tenant: str) -> int:
-    """Bytes that are stored, and those that uploads under way may yet write."""
-    return await transaction.usage.stored_bytes(tenant) + await transaction.reservations.total(tenant)
 
 
 def _refusal(name: QuotaName, used: float, limit: float, *, wanted: float = 0) -> QuotaError:

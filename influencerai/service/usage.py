@@ -78,8 +78,8 @@ class UsageService:
     async def freshen(self, tenant: str, *, limit: float, adding: int = 0) -> None:
         """Measure the tenant's files unless the last time was lately; a moment ago, if that time is over `limit`."""
         async with self._store.read() as transaction:
-            stored = await transaction.usage.stored_bytes(tenant)
-        is_over = stored >= limit or stored + adding > limit
+            taken = await transaction.usage.taken_bytes(tenant)
+        is_over = taken >= limit or taken + adding > limit
         await self._measure_older(tenant, seconds=_REFUSING_SECONDS if is_over else _FRESH_SECONDS)
 
     async def _measure_older(self, tenant: str, *, seconds: float) -> None:

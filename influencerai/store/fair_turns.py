@@ -27,11 +27,15 @@ def acting_for(who: str) -> Iterator[None]:
 
 
 class FairTurns:
-    """`turns` at once; who waits is served round robin, and none but the server itself has more than `each`."""
+    """`turns` at once; who waits is served round robin, and none but the server itself has more than `each`.
 
-    def __init__(self, *, turns: int, each: int) -> None:
+    Of one, `waiting` may wait.
+    """
+
+    def __init__(self, *, turns: int, each: int, waiting: int = _MOST_WAITING) -> None:
         self._free = turns
         self._each = each
+        self._most_waiting = waiting
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
@@ -40,7 +44,7 @@ class FairTurns:
         """Wait for a turn, and have it until the end of the block.
 
         Raises:
-            TooManyError: a thousand of the same wait already.
+            TooManyError: too many of the same wait already.
         """
         give_back = await self.take()
         try:
@@ -71,7 +75,7 @@ class FairTurns:
             self._grant(who)
             return
         line = self._waiting.setdefault(who, deque())
-        if len(line) >= _MOST_WAITING:
+        if len(line) >= self._most_waiting:
             raise TooManyError("Too many requests of this tenant wait", retry_after=1)
         turn = asyncio.get_running_loop().create_future()
         line.append(turn)

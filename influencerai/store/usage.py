@@ -19,6 +19,7 @@ from influencerai.store.dialect import insert_or_set, now, one_of
 from influencerai.store.job_figures import JobFigures, read_figures
 from influencerai.store.jobs import CANCELLED, SHOWN, job_of
 from influencerai.store.paging import page_of
+from influencerai.store.reservations import Reservations
 from influencerai.store.schema import (
     api_keys,
     artifacts,
@@ -141,6 +142,10 @@ class UsageRecords:
         """Bytes of the last measurement and those that were added after it; those of uploads under way are apart."""
         row = await self._disk_row(tenant)
         return 0 if row is None else int(row.added + sum(getattr(row, name) for name in _PARTS))
+
+    async def taken_bytes(self, tenant: str) -> int:
+        """Bytes that are stored, and those that uploads under way may yet write."""
+        return await self.stored_bytes(tenant) + await Reservations(self._connection).total(tenant)
 
     async def note_disk(self, tenant: str, parts: Mapping[str, int], *, seen: int) -> None:
         """Write a measurement, which has seen `seen` of the added bytes."""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from influencerai.errors import TooManyError
-from influencerai.store import Store, fair_turns
+from influencerai.store import Store
 from influencerai.store.fair_turns import FairTurns, acting_for
 from tests.store.rows import add_config
 
@@ -82,9 +82,8 @@ async def test_a_turn_goes_to_the_next_in_line_when_the_first_was_cancelled_in_t
     assert order == ["first", "third"]
 
 
-async def test_a_line_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair_turns, "_MOST_WAITING", 5)
-    work = Work(FairTurns(turns=1, each=1))
+async def test_a_line_is_bounded() -> None:
+    work = Work(FairTurns(turns=1, each=1, waiting=5))
     found = await asyncio.gather(*(work.do("ann") for _ in range(10)), work.do("bob"), return_exceptions=True)
     assert [type(error) for error in found if error] == [TooManyError] * 4
     assert found[-1] is None
