@@ -11,6 +11,7 @@ from uvicorn import config
 
 from influencerai.serve.connections import Connection, ConnectionLimits
 from influencerai.serve.observation import REQUEST_ID, REQUEST_ID_HEADER
+from influencerai.serve.ray_bodies import bound_proxy
 
 
 class ProxyConnection(Connection):
@@ -47,4 +48,5 @@ def bounded() -> list[Middleware]:
     """Called by Serve in the process of a proxy, before it listens, where the environment names it."""
     os.environ["FORWARDED_ALLOW_IPS"] = ""  # whose X-Forwarded-For counts, the app decides by its settings
     config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{ProxyConnection.__name__}"
+    bound_proxy()
     return [Middleware(OneRequestId)]

@@ -24,6 +24,7 @@ from influencerai.cluster import loopback
 from influencerai.cluster.joining import keep_token_private
 from influencerai.errors import ConflictError, InfluencerAIError
 from influencerai.logs import configure_logs
+from influencerai.serve.ray_bodies import bound_replica
 from influencerai.service import Service
 from influencerai.settings import Settings
 
@@ -55,6 +56,7 @@ class Api:
         settings.apply_files_mask()
         configure_logs(settings)
         loopback.close_replica()
+        bound_replica()
         self._service = Service(settings, needs_worker=needs_worker)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
