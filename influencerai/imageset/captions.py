@@ -191,9 +191,12 @@ class _Reading:
             )
         orphans = sorted(path for paths in self._texts.values() for path in paths if path not in self._users)
         if len(orphans) == 1:
-            found.warnings.append(f"{orphans[0]}: there is no image of this name.")
+            found.warnings.append(f"{orphans[0]}: there is no image of this name. Give it the name of its image.")
         elif orphans:
-            found.warnings.append(f"{len(orphans):,} captions have no image of their name: {listed(orphans)}.")
+            found.warnings.append(
+                f"{len(orphans):,} captions have no image of their name: {listed(orphans)}. "
+                "Give them the names of their images."
+            )
         if self._second:
             found.notes.append(
                 f"Another file of the same name is the caption, so these are not used: {listed(self._second)}."

@@ -7,7 +7,7 @@ belongs to.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -124,7 +124,9 @@ class _Folder:
             return CAPTION
         if self._companions.is_version(path):
             return BACKUP
-        return DOCUMENT if table.TEXTS_ABOUT.fullmatch(name.name) else CAPTION
+        if table.TEXTS_ABOUT.fullmatch(name.name):
+            return DOCUMENT
+        return UNREAD_TABLE if self._names_pictures(path) else CAPTION
 
     def _picture(self, path: str, name: PurePosixPath) -> FileKind:
         if self._has_character_folder and any(table.REGULARISATION_FOLDERS.fullmatch(part) for part in name.parts[:-1]):
@@ -175,14 +177,18 @@ class _Folder:
 
     def _data(self, path: str, name: PurePosixPath, suffix: str, *, has_picture: bool) -> FileKind:
         """The kind of a file with fields; those that look like captions are told from the others."""
+        has_picture = has_picture or any(name_key(str(of)) in self._whole_names for of in _shorter(name))
         kind = SIDECAR if has_picture else DATA_TABLE if suffix in table.DATA_SUFFIXES else DOCUMENT
         if has_picture:
             return UNREAD_CAPTION if table.CAPTION_FIELD.search(self._head(path)) else kind
         if suffix in table.TABLE_SUFFIXES or _is_named_like_captions(name):
             return UNREAD_TABLE
+        return UNREAD_TABLE if self._names_pictures(path) else kind
+
+    def _names_pictures(self, path: str) -> bool:
+        """Whether a text names pictures in its first lines."""
         head = self._head(path)
-        is_list = is_text(head) and any(image in head for image in self._encoded_names)
-        return UNREAD_TABLE if is_list else kind
+        return is_text(head) and any(image in head for image in self._encoded_names)
 
     def _head(self, path: str) -> bytes:
         if path not in self.heads:
@@ -198,8 +204,12 @@ class _Folder:
 
     @cached_property
     def _pictures_and_stems(self) -> frozenset[str]:
+        return self._picture_stems | self._whole_names
+
+    @cached_property
+    def _whole_names(self) -> frozenset[str]:
         pictures = (path for path in self.paths if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
-        return self._picture_stems.union(name_key(path) for path in pictures)
+        return frozenset(name_key(path) for path in pictures)
 
     @cached_property
     def _caption_stems(self) -> frozenset[str]:
@@ -239,7 +249,9 @@ _BY_SUFFIX = {
 
 def _of_system(name: PurePosixPath, suffix: str) -> FileKind | None:
     last = name.name.lower()
-    if last in table.SYSTEM_NAMES or last.startswith(("._", "~$")):
+    if last.startswith(".") and suffix == table.PLACEHOLDER_SUFFIX:
+        return DOWNLOAD
+    if last in table.SYSTEM_NAMES or last.startswith(("._", "~$")) or last.endswith(table.SYSTEM_ENDINGS):
         return SYSTEM
     if suffix in IMAGE_SUFFIXES and table.SYSTEM_PICTURES.fullmatch(name.stem):
         return SYSTEM
@@ -261,6 +273,13 @@ def _of_trainer(name: PurePosixPath, suffix: str) -> FileKind | None:
     is_in_cache = any(part.lower() in table.CACHE_FOLDERS for part in name.parts[:-1])
     is_of_cache = suffix in table.WEIGHT_SUFFIXES and (is_in_cache or table.CACHE_STEMS.search(name.stem))
     return CACHE if suffix in (".npz", ".npy") or is_of_cache or name.name.lower() in table.CACHE_NAMES else None
+
+
+def _shorter(name: PurePosixPath) -> Iterator[PurePosixPath]:
+    """The path with fewer and fewer suffixes: `01.png` for `01.png.supplemental-metadata.json`."""
+    while name.suffix:
+        name = name.with_suffix("")
+        yield name
 
 
 def _is_named_like_captions(name: PurePosixPath) -> bool:

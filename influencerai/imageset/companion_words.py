@@ -30,7 +30,8 @@ CONTROL_WORDS = words(
 )
 COMPANION_DETAILS = words(
     "map maps image images img imgs picture pictures label labels data dataset raw result results output outputs"
-    " detected preprocessed annotation annotations annotated colored colorized inverted invert inv refined binary"
+    " detected preprocessed composite annotation annotations annotated"
+    " colored colorized inverted invert inv refined binary"
     " full half anime realistic coarse fine anything safe v vits vitb vitl"  # names of preprocessors
     " sam dw ade20k coco ofade20k ofcoco oneformer uniformer animal animals"
     " face faces hand hands hair head eyes mouth body person subject background bg foreground fg cloth clothes"
@@ -51,6 +52,8 @@ BACKUP_WORDS = words(
     " autosave autosaved autorecover autorecovered recovered unsaved"
 )
 BACKUP_DETAILS = words("copy of image images img picture pictures file png jpg jpeg webp save saved")
+EARLIER_STEP = re.compile(r"before (highres|hires) fix|before face restoration|before colou?r correction|init image")
+"""A1111 saves the steps before the last as `00001-42-before-highres-fix.png`."""
 CONFLICT = re.compile(r"conflict|conflicted|sfconflict|\w*caseconflict|whitespaceconflict|tailcharacterconflict")
 """Dropbox and Nextcloud write `01 (conflicted copy 2026-01-31).png`, Syncthing `01.sync-conflict-20260131-....png`,
 Resilio `01.Conflict.png`, Seafile `01 (SFConflict ...).png`, Synology Drive `01_PC_Jan-31-0901-2026_CaseConflict.png`.
@@ -66,6 +69,9 @@ CLEAR_FOLDERS = words(
 CLEAR_PAIRS = words("depth normal edge pose control mask segmentation alpha detected")
 """Likewise where one of FOLDER_NOUNS stands beside: `depth_maps`."""
 FOLDER_NOUNS = words("map maps label labels")
+
+PICTURE_NOUNS = words("image img picture photo input source rgb")
+"""Beside `image.png`, a file that is only called `mask.png` or `depth.png` is that of this picture."""
 
 SCRATCH_FOLDERS = {"clipspace": "mask", "detected_maps": "control"}
 """ComfyUI keeps the masks of its editor in the first, A1111's ControlNet what its preprocessors drew in the second."""

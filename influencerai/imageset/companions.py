@@ -20,6 +20,8 @@ from influencerai.imageset.program_files import BACKUP_SUFFIXES
 _DIGIT_BEFORE_WORD = re.compile(r"(?<=\d)(?=[a-z])")
 _SHARE_WITH_PARTNER = 0.5
 """Of the files of a folder: from here on the others are companions too."""
+_MOST_WORDS = 16
+"""Beside the name of a picture; sync programs write names and times."""
 
 
 class Companions:
@@ -35,12 +37,17 @@ class Companions:
         texts = (path for path in paths if _suffix(path) in CAPTION_SUFFIXES)
         self._names_and_texts = self._names.union(name for path in texts for name in _names(path))
         self._folders: dict[str, FileKind | None] = {}
+        self._folder_kinds: dict[str, FileKind | None] = {}
+        self._elsewhere: dict[str, bool] = {}
+        self._above: dict[str, list[tuple[PurePosixPath, FileKind]]] = {}
 
     def is_conflict(self, path: str) -> bool:
         """Whether a sync program keeps another version of a picture or caption in it."""
+        if "conflict" not in path.lower():
+            return False
         return any(
-            partner in self._names_and_texts and any(table.CONFLICT.fullmatch(word) for word in words)
-            for partner, words in _split(PurePosixPath(path))
+            partner in self._names_and_texts and any(table.CONFLICT.fullmatch(word) for word in _words(rest))
+            for partner, rest in _split(PurePosixPath(path))
         )
 
     def is_version(self, path: str) -> bool:
@@ -52,7 +59,7 @@ class Companions:
         inner = PurePosixPath(whole)
         if inner.suffix in BACKUP_SUFFIXES and str(inner.with_suffix("")) in self._names:
             return True  # `01.old.png`
-        if any(partner in self._names and _is_backup(words) for partner, words in _split(name)):
+        if any(partner in self._names and _is_earlier(_words(rest)) for partner, rest in _split(name)):
             return True
         is_aside = any(_is_backup(_words(part)) for part in name.parts[:-1])
         return is_aside and suffix in IMAGE_SUFFIXES and _key(name.stem) in self._plain_stems
@@ -62,20 +69,43 @@ class Companions:
         name = PurePosixPath(path)
         if table.SCRATCH_NAMES.fullmatch(name.name):
             return MASK
-        for partner, words in _split(name):
-            if partner in self._names and (found := _companion(words)):
+        for partner, rest in _split(name):
+            if partner in self._names and (found := _companion(_words(rest))):
                 return found
         if name.suffix.lower() not in IMAGE_SUFFIXES:
             return None
-        for folder in list(name.parents)[:-1]:
-            if (found := _folder_kind(folder.name)) and (self._of_folder(folder) or self._has_partner_elsewhere(name)):
-                return found
+        if self._has_picture_noun_beside(name) and (found := _companion(_words(name.stem))):
+            return found
+        for folder, kind in self._companion_folders(name):
+            if self._of_folder(folder) or self._has_partner_elsewhere(name):
+                return kind
         return None
+
+    def _companion_folders(self, name: PurePosixPath) -> list[tuple[PurePosixPath, FileKind]]:
+        """The folders of a file that are named for companions, the nearest first."""
+        if (key := str(name.parent)) not in self._above:
+            kinds = ((folder, self._kind_of_folder(folder)) for folder in list(name.parents)[:-1])
+            self._above[key] = [(folder, kind) for folder, kind in kinds if kind]
+        return self._above[key]
+
+    def _has_picture_noun_beside(self, name: PurePosixPath) -> bool:
+        folder = "" if str(name.parent) == "." else f"{_key(str(name.parent))}/"
+        return any(folder + noun in self._names for noun in table.PICTURE_NOUNS)
+
+    def _kind_of_folder(self, folder: PurePosixPath) -> FileKind | None:
+        """The kind of companions that a folder is named for: `masks`, or `ava_masks` beside `ava`."""
+        if (key := str(folder)) not in self._folder_kinds:
+            found = _folder_kind(folder.name)
+            if found is None and not KOHYA_FOLDERS.fullmatch(folder.name):
+                beside = (_companion(_words(rest)) for of, rest in _split(folder) if of in self._folder_names)
+                found = next((kind for kind in beside if kind), None)
+            self._folder_kinds[key] = found
+        return self._folder_kinds[key]
 
     def _of_folder(self, folder: PurePosixPath) -> FileKind | None:
         """The kind of all pictures of a folder that is named like one of companions; None where they are none."""
         if (key := str(folder)) not in self._folders:
-            self._folders[key] = _folder_kind(folder.name) if self._holds_companions(folder) else None
+            self._folders[key] = self._kind_of_folder(folder) if self._holds_companions(folder) else None
         return self._folders[key]
 
     def _holds_companions(self, folder: PurePosixPath) -> bool:
@@ -83,14 +113,19 @@ class Companions:
             return False
         if _is_clear(folder.name):
             return True
-        inside = [path for path in map(PurePosixPath, self._pictures) if path.is_relative_to(folder)]
+        inside = self._by_folder.get(str(folder), [])
         with_partner = sum(self._has_partner_elsewhere(path) for path in inside)
         return with_partner >= _SHARE_WITH_PARTNER * len(inside)
 
     def _has_partner_elsewhere(self, name: PurePosixPath) -> bool:
         """Whether a picture outside of folders of companions has the name, with or without words of companions."""
+        if (key := str(name)) not in self._elsewhere:
+            self._elsewhere[key] = self._found_elsewhere(name)
+        return self._elsewhere[key]
+
+    def _found_elsewhere(self, name: PurePosixPath) -> bool:
         return _key(name.stem) in self._stems or any(
-            PurePosixPath(partner).name in self._stems and _companion(words) for partner, words in _split(name)
+            partner.rpartition("/")[2] in self._stems and _companion(_words(rest)) for partner, rest in _split(name)
         )
 
     @cached_property
@@ -101,7 +136,23 @@ class Companions:
     def _stems(self) -> frozenset[str]:
         """Names without suffix of the pictures that lie in no folder of companions."""
         paths = map(PurePosixPath, self._pictures)
-        return frozenset(_key(path.stem) for path in paths if not any(_folder_kind(part) for part in path.parts[:-1]))
+        return frozenset(_key(path.stem) for path in paths if not self._is_in_companions(path))
+
+    def _is_in_companions(self, name: PurePosixPath) -> bool:
+        return bool(self._companion_folders(name))
+
+    @cached_property
+    def _by_folder(self) -> dict[str, list[PurePosixPath]]:
+        """The pictures below each folder."""
+        found: dict[str, list[PurePosixPath]] = {}
+        for path in map(PurePosixPath, self._pictures):
+            for folder in list(path.parents)[:-1]:
+                found.setdefault(str(folder), []).append(path)
+        return found
+
+    @cached_property
+    def _folder_names(self) -> frozenset[str]:
+        return frozenset(_key(folder) for folder in self._by_folder)
 
     @cached_property
     def _plain_stems(self) -> frozenset[str]:
@@ -110,22 +161,23 @@ class Companions:
         return frozenset(
             _key(path.stem)
             for path in paths
-            if not any(_folder_kind(part) or _is_backup(_words(part)) for part in path.parts[:-1])
+            if not self._is_in_companions(path) and not any(_is_backup(_words(part)) for part in path.parts[:-1])
         )
 
 
-def _split(name: PurePosixPath) -> Iterator[tuple[str, list[str]]]:
-    """Each (path of a partner, words beside its name) that the name may be made of, the longest partner first."""
+def _split(name: PurePosixPath) -> Iterator[tuple[str, str]]:
+    """Each (path of a partner, text beside its name) that the name may be made of, the longest partner first."""
     is_known = name.suffix.lower() in (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES)
     text = _key(name.stem if is_known else name.name)
     folder = "" if str(name.parent) == "." else f"{_key(str(name.parent))}/"
     cuts = [match.span() for match in table.SEPARATORS.finditer(text)]
-    for start, _ in sorted([*cuts, *(match.span() for match in _DIGIT_BEFORE_WORD.finditer(text))], reverse=True):
-        if start > 0 and (words := _words(text[start:])):
-            yield folder + text[:start], words
-    for start, end in cuts:
+    digits = (match.span() for match in _DIGIT_BEFORE_WORD.finditer(text))
+    for start, _ in sorted([*cuts, *digits], reverse=True)[:_MOST_WORDS]:
+        if start > 0:
+            yield folder + text[:start], text[start:]
+    for start, end in cuts[:_MOST_WORDS]:
         if start > 0 and end < len(text) and " " not in text[start:end]:  # `mask_01`, but not `normal day`
-            yield folder + text[end:], _words(text[:start])
+            yield folder + text[end:], text[:start]
 
 
 def _suffix(path: str) -> str:
@@ -149,6 +201,10 @@ def _is_made_of(words: Sequence[str], *, keys: frozenset[str], details: frozense
     """Whether all words are of the tables, or numbers, and one of them is a key; `mask2` is `mask`."""
     plain = [word.rstrip("0123456789") for word in words]
     return any(word in keys for word in plain) and all(not word or word in keys or word in details for word in plain)
+
+
+def _is_earlier(words: Sequence[str]) -> bool:
+    return _is_backup(words) or table.EARLIER_STEP.fullmatch(" ".join(words)) is not None
 
 
 def _is_backup(words: Sequence[str]) -> bool:

@@ -81,7 +81,7 @@ CACHE = FileKind(
 DOWNLOAD = FileKind(
     name="unfinished download",
     plural="unfinished downloads",
-    reason="A browser has not finished these files.",
+    reason="A browser or sync program has not finished these files.",
     remedy="Download them again.",
 )
 BACKUP = FileKind(

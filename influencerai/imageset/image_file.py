@@ -30,6 +30,9 @@ _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 _HEAD_BYTES = 512
 _DEEP_MODES = ("I", "F")
 """Of TIFF files of scanners, microscopes and renderers; Pillow would clip them at 255."""
+_PHOTOMETRIC = 262
+"""Of TIFF: 0 where white is zero."""
+_INVERTED = bytes(range(255, -1, -1))
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -162,6 +165,8 @@ def _opened(data: bytes, *, format_: str, max_pixels: int) -> Image.Image:
                 text = "The samples have 32 bits, of which the range is unknown."
                 raise DatasetError(text, remedy="Save it with 8 or 16 bits a channel.")
             image.load()
+            if _is_negative(image):
+                image.frombytes(image.tobytes().translate(_INVERTED))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(max_pixels) from error
     return image
@@ -176,6 +181,12 @@ def _register_heif() -> bool:
         return False
     register_heif_opener(thumbnails=False)
     return True
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether 16-bit samples of a TIFF count from white, which Pillow minds at 1 and 8 bits alone."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0
 
 
 def _check_header(data: bytes, *, format_: str) -> None:

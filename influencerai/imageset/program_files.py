@@ -22,9 +22,13 @@ SYSTEM_NAMES = frozenset(
     | {"picasa.ini", ".picasa.ini", "folder.jpg.tmp", "sync.ffs_db"}
     | {"digikam4.db", "thumbnails-digikam.db", "recognition.db", "similarity.db"}
 )
+SYSTEM_ENDINGS = ("zone.identifier",)
+"""Of the notes that Windows keeps of where a file comes from, where WSL or an archiver made files of them."""
 SYSTEM_PICTURES = re.compile(r"albumart(small|_\{[0-9a-f-]+\}_(small|large))", re.IGNORECASE)
 """Windows Media Player's."""
 
+PLACEHOLDER_SUFFIX = ".icloud"
+"""Of hidden files that stand for those which only iCloud has: `.01.png.icloud`."""
 DOWNLOAD_SUFFIXES = suffixes("crdownload part partial download opdownload aria2 !ut filepart !sync bts !bt td dtapart")
 BACKUP_SUFFIXES = suffixes("bak bkp backup old orig original tmp temp swp swo autosave lock save")
 EDITOR_SUFFIXES = suffixes(
@@ -53,7 +57,10 @@ CAPTION_WORDS = frozenset(
     | {"description", "descriptions", "annotation", "annotations"}
 )
 """In names of tables: `captions.yaml`, `train_prompts.csv`."""
-CAPTION_FIELD = re.compile(rb'"(caption|captions|tags|tag_string|prompt|text|description)"')
+CAPTION_FIELD = re.compile(
+    rb'"(caption|captions|tags|tag_string|prompt|text|description)"\s*:\s*(?!""|\[\s*\]|\{\s*\}|null|false)\S'
+)
+"""With a value: Google Photos and galleries write empty ones beside every picture."""
 
 TEXTS_ABOUT = re.compile(r"(readme|licen[cs]e|notice|changelog|credits|copyright)(\..*)?", re.IGNORECASE)
 UNCONFIRMED = re.compile(r"Unconfirmed \d+")

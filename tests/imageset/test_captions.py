@@ -197,10 +197,11 @@ def test_a_caption_file_without_an_image_is_reported(tmp_path: Path) -> None:
     add_image(tmp_path, "a.png")
     add_text(tmp_path, "b.txt", "smiling")
     report = inspect_imageset(tmp_path)
-    assert "b.txt: there is no image of this name." in report.warnings
+    assert "b.txt: there is no image of this name. Give it the name of its image." in report.warnings
     add_text(tmp_path, "c.caption", "smiling")
     report = inspect_imageset(tmp_path)
-    assert "2 captions have no image of their name: b.txt, c.caption." in report.warnings
+    many = "2 captions have no image of their name: b.txt, c.caption. Give them the names of their images."
+    assert many in report.warnings
 
 
 def test_a_stem_with_dots_and_a_suffix_in_capitals(tmp_path: Path) -> None:

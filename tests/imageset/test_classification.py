@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_pictures_are_pictures(name: str) -> None:
         ("conditioning_data/other.png", "control image"),
         ("depth_maps/other.png", "control image"),
         ("detected_maps/canny/other.png", "control image"),
+        ("01-mask-composite.png", "mask"),
+        ("01-before-highres-fix.png", "backup or temporary file"),
+        ("01-init-image.png", "backup or temporary file"),
+        (".02.png.icloud", "unfinished download"),
+        ("01.png:Zone.Identifier", "system file"),
+        ("01.png.supplemental-metadata.json", "sidecar"),
+        ("list.txt", "table of captions that is not read"),
         ("clipspace/other.png", "mask"),
         ("clipspace-mask-1656145.9.png", "mask"),
         ("thumbs/01.jpg", "thumbnail"),
@@ -157,7 +165,8 @@ def test_pictures_are_pictures(name: str) -> None:
     ],
 )
 def test_leftovers_beside_a_picture_are_told_apart(name: str, kind: str) -> None:
-    heads = {name: b"smiling" if name.endswith(".prompt") else PNG}
+    texts = {".prompt": b"smiling", ".txt": b"01.png: smiling", ".json": b'{"title": "01.png", "description": ""}'}
+    heads = {name: texts.get(Path(name).suffix, PNG)}
     assert kinds("01.png", "01.txt", name, heads=heads)[name] == kind
 
 
@@ -194,6 +203,29 @@ def test_a_folder_that_is_named_like_one_of_companions_counts_by_its_partners() 
     alone = ("img/01.png", "img/02.png", "pose/01.png", "pose/a.png", "pose/b.png")
     assert {path for path, kind in kinds(*alone).items() if kind == "control image"} == {"pose/01.png"}
     assert kinds("openpose/01.png", "openpose/02.png")["openpose/01.png"] == "picture"
+
+
+def test_a_picture_and_its_masks_may_have_a_folder_of_their_own() -> None:
+    paths = ("01/image.png", "01/mask.png", "01/depth_map.png", "02/image.png", "02/mask.png")
+    assert [path for path, kind in kinds(*paths).items() if kind == "picture"] == ["01/image.png", "02/image.png"]
+    beside = ("ava/01.png", "ava/02.png", "ava_masks/01.png", "ava_depth/02.png", "ava_red/01.png")
+    found = kinds(*beside)
+    assert [found[path] for path in beside[2:]] == ["mask", "control image", "picture"]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"{'a_' * 100}{number}.png" for number in range(1000)],
+        ["/".join(f"mask{depth}" for depth in range(15)) + f"/{number}.png" for number in range(1000)],
+        [f"mask{number}/{number}_conflict.png" for number in range(1000)],
+    ],
+    ids=["words", "folders in folders", "folders"],
+)
+def test_hostile_names_cost_no_more_than_others(paths: list[str]) -> None:
+    before = time.process_time()
+    classify(["1.png", *paths], head=lambda _: b"")
+    assert time.process_time() - before < 3
 
 
 def test_beside_weights_a_folder_of_samples_is_a_trainers() -> None:
@@ -265,7 +297,7 @@ def test_a_folder_with_everything_trains_on_the_pictures_and_says_the_rest_in_fe
     assert [image.path for image in report.images] == [f"{index:02}.png" for index in range(6)]
     masks, download = report.warnings
     assert masks.startswith("6 masks left out: 00-masklabel.png, 01-masklabel.png, 02-masklabel.png and 3 more. Masks ")
-    assert download.startswith("1 unfinished download left out: x.jpg.crdownload. A browser has not finished ")
+    assert download.startswith("1 unfinished download left out: x.jpg.crdownload. A browser or sync program ")
     (note,) = (note for note in report.notes if note.startswith("Not part of the dataset"))
     assert "6 cache files (00_0512x0512_sd.npz, " in note
     assert {group.kind: group.count for group in report.left_out} == {

@@ -474,6 +474,15 @@ def tiff(tags: Sequence[tuple[int, int, int, int]]) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
+@pytest.mark.parametrize(("photometric", "first"), [(0, 255), (1, 0)])
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_a_tiff_may_count_from_white(bits: int, photometric: int, first: int) -> None:
+    samples = {1: b"\x40", 8: b"\0\xff", 16: b"\0\0\xff\xff"}[bits]
+    tags = [(256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, photometric)]
+    tags += [(273, 4, 1, 10 + 12 * 9 + 4), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, len(samples))]
+    assert pixels(load(tiff(tags) + samples)) == [(first,) * 3, (255 - first,) * 3]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

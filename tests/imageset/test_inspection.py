@@ -146,7 +146,7 @@ def test_the_summary_names_what_is_left_out_and_each_warning_once(tmp_path: Path
         f"4 of 10 images are left out: {empty} and 1 more.",
         "5 images: The caption lacks the trigger word 'ohwx'. (0.png, 1.png, 2.png and 2 more)",
         "5.png: 5.txt has 2 lines, which are joined to one caption.",
-        "orphan.txt: there is no image of this name.",
+        "orphan.txt: there is no image of this name. Give it the name of its image.",
     )
 
 

@@ -139,7 +139,7 @@ class TestUpload:
             "b.jpg": "ohwx, blue",
             "c.webp": "ohwx, green",
         }
-        assert len(found.warnings) == 2  # few images, each of one colour
+        assert len(found.warnings) == 3  # few images, small and each of one colour
 
     def test_an_archive_keeps_the_paths_below_its_top(self, tmp_path: Path) -> None:
         """kohya's folders mean the same as on a disk, and a name may be in several folders."""
