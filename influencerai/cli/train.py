@@ -120,7 +120,7 @@ def train(
         print_result({**run.result.to_wire(), **where})
         return code
     if run.result.learned is False:
-        click.echo(f"Trained nothing: {short_path(run.lora_path)} changes no picture.")
+        click.echo(f"Trained nothing: {short_path(run.lora_path)} holds nothing new.")
         return code
     for line in end_lines(run):
         click.echo(line)

@@ -21,6 +21,7 @@ Adafactor multiplies its rate by the size of each weight, at least 0.001; Prodig
 """
 _FEWEST_SEEN, _MOST_SEEN, _MOST_PER_IMAGE = 1000, 6000, 200
 _SMALLEST_SCALE = 1 / 64
+_SMALLEST_NORM, _SMALLEST_GAMMA = 1e-3, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,21 @@ def _option_warnings(config: LoraConfig, options: TrainingOptions, amounts: Amou
         found.append("textEncoderLearningRate 0 trains no text encoder: leave trainTextEncoder off.")
     if not options.train_text_encoder and options.text_encoder_learning_rate:
         found.append("textEncoderLearningRate has no effect without trainTextEncoder.")
+    highest = _USUAL_RATES[options.optimizer][1]
+    if options.train_text_encoder and (options.text_encoder_learning_rate or 0) > highest:
+        found.append(
+            f"textEncoderLearningRate {options.text_encoder_learning_rate:g} is too high for {options.optimizer}: "
+            f"{highest:g} or less is usual."
+        )
+    if 0 < options.max_grad_norm < _SMALLEST_NORM:
+        found.append(
+            f"maxGradNorm {options.max_grad_norm:g} clips gradients to next to nothing: 1 is usual, 0 turns it off."
+        )
+    if options.min_snr_gamma is not None and options.min_snr_gamma < _SMALLEST_GAMMA:
+        found.append(
+            f"minSnrGamma {options.min_snr_gamma:g} weighs the loss down to next to nothing: 5 is usual, null turns "
+            "it off."
+        )
     if config.network_alpha / config.network_dim < _SMALLEST_SCALE:
         found.append(
             f"networkAlpha {config.network_alpha:g} of networkDim {config.network_dim} scales the adapter by "

@@ -13,7 +13,7 @@ from influencerai.domain import StageEvent, TrainingResult, TrainingSpec, Warnin
 from influencerai.errors import StoppedError
 from influencerai.planning import BatchPlan
 from influencerai.planning.memory import smaller_images, smaller_setting
-from influencerai.train.adapter import Adapter
+from influencerai.train.adapter import Adapter, LoraWeights
 from influencerai.train.backend import RunContext
 from influencerai.train.cache import TensorCache
 from influencerai.train.checkpoint import epoch_ends, load_newest
@@ -34,7 +34,10 @@ from influencerai.train.sampling import draw_samples
 
 TRAINED_NOTHING = (
     "The training has learned nothing: the final file changes no picture. Raise learningRate (Prodigy wants 1), "
-    "shorten the warm-up, or train more steps."
+    "shorten the warm-up, leave maxGradNorm and minSnrGamma at their defaults, or train more steps."
+)
+STAYED_THE_SAME = TRAINED_NOTHING.replace(
+    "the final file changes no picture", "the final file holds the weights that it started with"
 )
 
 
@@ -68,6 +71,7 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
         loop.start_from(
             read_first_weights(spec, context.run_dir, adapter=adapter, family=family), step=spec.origin.step
         )
+    first = adapter.weights() if spec.origin and not checkpoint else {}
     _check_same_step(ranks.gather(loop.step))
     if not ranks.is_first:
         return _train_along(loop, plan, ranks)
@@ -115,9 +119,9 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
             weights = adapter.weights()
             lora_path = exporter.write_final(weights, step=loop.step)
     result = recorder.result(lora_path=lora_path, checkpoints=exporter.file_names())
-    if not _changes_anything(weights):
-        context.emit(WarningEvent(message=TRAINED_NOTHING))
-        result = result.model_copy(update={"learned": False, "warnings": (*result.warnings, TRAINED_NOTHING)})
+    if failing := _learned_nothing(weights, first=first):
+        context.emit(WarningEvent(message=failing))
+        result = result.model_copy(update={"learned": False, "warnings": (*result.warnings, failing)})
     return ranks.say(result)
 
 
@@ -134,9 +138,19 @@ def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingR
     return result
 
 
-def _changes_anything(weights: Weights) -> bool:
-    """Whether the file of these weights changes any picture: in its own precision some `up` is not zero."""
-    return any(bool(torch.any(lora.up.to(FILE_DTYPE) != 0)) for lora in weights.values())
+def _learned_nothing(weights: Weights, *, first: Weights) -> str | None:
+    """What is wrong with a file of these weights that changes no picture, or none more than the `first` ones did.
+
+    Both by the precision of the file; `first` are those of another LoRA, and empty for a new adapter.
+    """
+    if not any(bool(torch.any(lora.up.to(FILE_DTYPE) != 0)) for lora in weights.values()):
+        return TRAINED_NOTHING
+    return STAYED_THE_SAME if first and all(_is_same(weights[key], first[key]) for key in weights) else None
+
+
+def _is_same(one: LoraWeights, other: LoraWeights) -> bool:
+    pairs = ((one.up, other.up), (one.down, other.down))
+    return all(torch.equal(a.to(FILE_DTYPE), b.to(FILE_DTYPE)) for a, b in pairs)
 
 
 def _check_same_step(steps: list[int]) -> None:

@@ -30,6 +30,7 @@ def warnings(count: int = 20, **fields: Any) -> list[str]:
 
 def test_a_usual_training_is_not_warned_about() -> None:
     assert warnings() == []
+    assert warnings(meta={"repeats": 10, "maxGradNorm": 0, "minSnrGamma": None}) == []
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,9 @@ def test_a_usual_training_is_not_warned_about() -> None:
         ({"meta": {"captionDropout": 1.0, "repeats": 10}}, "the trigger word learns nothing"),
         ({"meta": {"trainTextEncoder": True, "textEncoderLearningRate": 0, "repeats": 10}}, "trains no text encoder"),
         ({"meta": {"textEncoderLearningRate": 1e-5, "repeats": 10}}, "without trainTextEncoder"),
+        ({"meta": {"trainTextEncoder": True, "textEncoderLearningRate": 0.5, "repeats": 10}}, "0.5 is too high for"),
+        ({"meta": {"maxGradNorm": 1e-6, "repeats": 10}}, "maxGradNorm 1e-06 clips gradients to next to nothing"),
+        ({"meta": {"minSnrGamma": 1e-9, "repeats": 10}}, "minSnrGamma 1e-09 weighs the loss down"),
         ({"networkDim": 512, "networkAlpha": 1}, "scales the adapter by 0.002"),
         ({"meta": {"validationSplit": 0.9, "repeats": 100}}, "holds out 18 of 20 images: 2 are trained on"),
         ({"meta": {}}, "200 images are seen in all"),

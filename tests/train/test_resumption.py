@@ -165,6 +165,14 @@ def test_a_run_starts_with_the_weights_of_a_file(root: Path, layout: str) -> Non
     assert train(root, epochs=1, outputPath="fourth", init_from=first.run_dir).spec.origin == run.spec.origin
 
 
+def test_a_run_that_leaves_its_first_weights_as_they_were_is_no_success(root: Path) -> None:
+    first = train(root, epochs=1, networkAlpha=4)
+    meta = {"maxGradNorm": 1e-12, "weightDecay": 0}
+    run = train(root, epochs=1, networkAlpha=4, outputPath="second", init_from=first.lora_path, meta=meta)
+    assert (first.result.learned, run.result.learned) == (None, False)
+    assert any("holds the weights that it started with" in text for text in run.result.warnings)
+
+
 def test_first_weights_that_do_not_fit_are_refused_from_what_to_what(root: Path) -> None:
     first = train(root, epochs=1)
     with pytest.raises(CheckpointError, match=r"networkDim 4 -> 8"):
