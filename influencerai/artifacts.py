@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -244,12 +245,24 @@ def reserve_output(folder: Path, run_id: str, *, suffix: str | None = None) -> P
 
 def take_over_output(folder: Path, *, previous: str, run_id: str) -> Path | None:
     """Give the output folder of the run `previous` to the run that goes on from it; None where it has none."""
-    for candidate in (folder, folder.with_name(f"{folder.name}-{previous[:8]}")):
-        marker = candidate / RUN_MARKER
-        if marker.is_file() and marker.read_bytes() == previous.encode():
-            write_atomic(marker, run_id.encode())
-            return candidate
-    return None
+    found = find_output(folder, previous)
+    if found is not None:
+        write_atomic(found / RUN_MARKER, run_id.encode())
+    return found
+
+
+def find_output(folder: Path, run_id: str) -> Path | None:
+    """The output folder that the run has: `folder`, or one beside it that an earlier run had; None where it has none.
+
+    Raises:
+        ExportError: the folder above cannot be listed.
+    """
+    try:
+        beside = sorted(folder.parent.glob(f"{glob.escape(folder.name)}-*"))
+        markers = [candidate / RUN_MARKER for candidate in (folder, *beside)]
+        return next((path.parent for path in markers if path.is_file() and path.read_bytes() == run_id.encode()), None)
+    except OSError as failure:
+        raise ExportError(f"{folder.parent} cannot be read: {failure.strerror or failure}.") from failure
 
 
 def release_output(folder: Path, run_id: str) -> None:

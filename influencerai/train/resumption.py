@@ -68,7 +68,8 @@ def find_resumption(
             return Resumption(action="show", folder=run)
         gone |= not changed
     if gone:
-        return Resumption(action="start", warning="The files of the finished run are gone: a new one starts.")
+        text = "The files of the finished run are gone, or its record is damaged: a new one starts."
+        return Resumption(action="start", warning=text)
     for run, changed in changes:
         if changed.keys() == {_EPOCHS}:
             return Resumption(action="extend", folder=run)
@@ -132,6 +133,8 @@ def _chosen_changes(spec: TrainingSpec, fresh: TrainingSpec, config: LoraConfig)
     """What differs of all that the user has chosen; what follows from other values follows the run's."""
     given = config.options.model_fields_set
     derived = {f"config.{name}" for name in ("epochs", "learningRate") if _snake(name) not in config.model_fields_set}
+    if fresh.options.precision in ("auto", spec.plan.precision):
+        derived.add("options.precision")  # the run goes on by its own plan
     if not config.output_path and not spec.config.output_path:
         derived.add("outputName")  # follows from the name, by the rules of the version that began the run
     if "repeats" not in given and ("images_seen" not in given or spec.options.images_seen is None):

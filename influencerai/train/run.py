@@ -63,7 +63,10 @@ class Run:
         try:
             result = TrainingResult.model_validate(folder.result)
         except pydantic.ValidationError as error:
-            raise CheckpointError(f"The result of the run in {folder.path} cannot be read.") from error
+            raise CheckpointError(
+                f"The result of the run in {folder.path} cannot be read: its result.json is damaged.",
+                remedy="Its LoRA files are whole. Start a new run without resuming, or delete that folder.",
+            ) from error
         settings = settings or Settings.load(root=root)
         output_dir = (settings.root / result.lora_path).parent
         return cls(spec=folder.spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=settings)

@@ -16,7 +16,7 @@ import pydantic
 from influencerai import artifacts, file_system
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.output_path import DEFAULT_FOLDER, folded_name, name_slug, output_path, output_path_of_run
-from influencerai.domain.wire import STORED
+from influencerai.domain.wire import STORED, field_errors
 from influencerai.errors import CheckpointError, ExportError
 from influencerai.train.history import file_errors
 
@@ -112,8 +112,14 @@ class RunFolder:
         """
         try:
             return TrainingSpec.model_validate_json((self.path / SPEC_FILE).read_bytes(), context=STORED)
-        except (OSError, pydantic.ValidationError) as error:
-            raise CheckpointError(f"The run in {self.path} cannot be continued: {error}") from error
+        except OSError as error:
+            raise CheckpointError(f"The run in {self.path} cannot be continued: {error}.") from error
+        except pydantic.ValidationError as error:
+            texts = "; ".join(f"{name}: {', '.join(found)}" for name, found in field_errors(error).items())
+            raise CheckpointError(
+                f"The run in {self.path} cannot be continued: its {SPEC_FILE} is damaged ({texts}).",
+                remedy="Start a new run without resuming, or delete that folder.",
+            ) from error
 
     @property
     def backend(self) -> str:

@@ -176,7 +176,8 @@ class Trainer:
                 warnings.append(text)
         with folder.lock():
             spec = folder.spec
-            output_dir = extended_output or artifacts.reserve_output(requested, spec.id)
+            output_dir = extended_output or artifacts.find_output(requested, spec.id)
+            output_dir = output_dir or artifacts.reserve_output(requested, spec.id)
             for place in (folder.path, output_dir):
                 with file_errors(place):
                     artifacts.remove_leftovers(place)
@@ -251,10 +252,9 @@ class Trainer:
 
     def _finished(self, folder: RunFolder, *, watch: Watch) -> Run:
         """The run as it ended, for a call that repeats."""
-        result = TrainingResult.model_validate(folder.result)
-        watch.emit(WarningEvent(message=f"The run for this output path is complete: {result.lora_path}."))
-        output_dir = (self.settings.root / result.lora_path).parent
-        return Run(spec=folder.spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)
+        run = Run.open(folder.path, settings=self.settings)
+        watch.emit(WarningEvent(message=f"The run for this output path is complete: {run.result.lora_path}."))
+        return run
 
     def _check_machine(self, spec: TrainingSpec) -> list[str]:
         """What of the run's own plan this machine executes otherwise.

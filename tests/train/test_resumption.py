@@ -16,6 +16,7 @@ from influencerai import Trainer, artifacts
 from influencerai.domain import output_path
 from influencerai.errors import CheckpointError, StoppedError
 from influencerai.train.run import Run
+from influencerai.train.run_folder import RunFolder
 from tests.small_models import small_sd15
 from tests.training_runs import make_config, make_settings, stop_after, write_dataset
 
@@ -89,6 +90,29 @@ def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, strai
     assert train(moved, resume=True).lora_path.read_bytes() == straight
 
 
+def test_a_precision_that_is_the_runs_own_changes_nothing(root: Path, straight: bytes) -> None:
+    stopped(root)
+    with pytest.raises(CheckpointError, match=r'options\.precision: "auto" -> "bf16"'):
+        train(root, resume=True, meta={"precision": "bf16"})
+    run = train(root, resume=True, meta={"precision": "fp32"})
+    assert (run.spec.options.precision, run.lora_path.read_bytes()) == ("auto", straight)
+
+
+def test_a_damaged_record_is_named_in_our_own_words(root: Path) -> None:
+    stopped(root)
+    [file] = root.glob(".influencerai/runs/*/spec.json")
+    content = file.read_bytes()
+    file.write_bytes(content[:100])
+    with pytest.raises(CheckpointError, match=r"spec\.json is damaged \(.*delete that folder") as raised:
+        train(root, resume=True)
+    assert "pydantic" not in str(raised.value)
+    file.write_bytes(content)
+    (root / "data/loras/test-run/test-run-final.safetensors").touch()
+    file.with_name("result.json").write_text('{"loraPath": "data/loras/test-run/test-run-final.safetensors"}')
+    with pytest.raises(CheckpointError, match=r"result\.json is damaged"):
+        train(root, resume=True)
+
+
 def test_another_device_is_refused_from_what_to_what(root: Path) -> None:
     stopped(root)
     [file] = root.glob(".influencerai/runs/*/spec.json")
@@ -135,6 +159,19 @@ def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
     assert again.run_dir == run.run_dir
     with pytest.raises(CheckpointError, match=r"config\.epochs: 3 -> 1: 3 epochs are done"):
         train(root, resume=True, epochs=1)
+
+
+def test_a_continued_run_keeps_the_folder_that_it_took_over(root: Path) -> None:
+    dry(root, "me", outputPath="out")
+    first = dry(root, "me", outputPath="out", meta={"seed": 2})
+    folders = [first.output_dir]
+    for epochs in (3, 4):
+        folders.append(dry(root, "me", outputPath="out", meta={"seed": 2}, epochs=epochs, resume=True).output_dir)
+    record = RunFolder.all(root / ".influencerai/runs")[0]
+    assert set(folders) == {first.output_dir}
+    assert first.output_dir.name.startswith("out-")
+    (record.path / "result.json").unlink()  # as if it had been stopped
+    assert dry(root, "me", outputPath="out", meta={"seed": 2}, epochs=4, resume=True).output_dir == first.output_dir
 
 
 def test_a_continued_run_that_is_stopped_resumes_exactly(root: Path) -> None:
@@ -222,8 +259,8 @@ def beside(file: Path) -> str:
     return file.with_name("spec.json").read_text()
 
 
-def dry(root: Path, name: str, *, resume: bool = False) -> Run:
-    config = make_config("sd15", name=name, outputPath=None)
+def dry(root: Path, name: str, *, resume: bool = False, **changes: Any) -> Run:
+    config = make_config("sd15", **{"name": name, "outputPath": None} | changes)
     trainer = Trainer(config, settings=make_settings(root), backend="dry-run", on_event=lambda _: None)
     return trainer.train("me", resume=resume)
 
