@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -19,6 +20,10 @@ from influencerai.live.text import visible
 DONE = 0
 FAILED = 1
 UNUSABLE = 2
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO}
+)
+"""Why a file system takes no file: no mistake of the program."""
 
 
 class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was asked for, no error
@@ -77,7 +82,10 @@ def silence_broken_pipe() -> None:
 
 
 def _as_known(error: BaseException) -> BaseException:
-    """The same in our terms: a package that cannot be imported says how to install it."""
+    """The same in our terms: a package that cannot be imported, and what a file system refuses."""
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        where = f": {error.filename}" if error.filename else " where the output goes"
+        return InfluencerAIError(f"{error.strerror}{where}.", remedy="Free space there, or choose another place.")
     if isinstance(error, ImportError) and not (error.name or "influencerai").startswith("influencerai"):
         missing = isinstance(error, ModuleNotFoundError)
         problem = "is not installed" if missing else f"cannot be loaded ({error.msg})"

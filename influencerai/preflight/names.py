@@ -43,6 +43,9 @@ def name_faults(
     with noted(faults):
         if output_dir is not None:
             _check_record_place(settings.root)
+    with noted(faults):
+        if output_dir is not None:
+            _check_cache_place(settings.cache_dir)
     return faults
 
 
@@ -126,6 +129,21 @@ def _check_record_place(root: Path) -> None:
         raise CheckpointError(
             f"{folder} cannot be written: {error.strerror or error}.",
             remedy="Choose a root that you may write to: INFLUENCERAI_ROOT, by default the current directory.",
+        ) from error
+
+
+def _check_cache_place(folder: Path) -> None:
+    """Refuse a cache in which no encoded picture can be kept.
+
+    Raises:
+        CheckpointError: names the folder and the reason.
+    """
+    try:
+        probe(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"The cache {folder} cannot be written: {error.strerror or error}.",
+            remedy="Choose a folder that you may write to: INFLUENCERAI_CACHE_DIR, by default below the root.",
         ) from error
 
 

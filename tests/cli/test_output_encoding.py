@@ -29,3 +29,13 @@ def test_an_output_that_cannot_show_a_name_escapes_it(project: Path, encoding: s
     else:
         expected = "夏目🙂" if encoding == "utf-8" else "\\u590f"
         assert expected in shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_output_that_takes_no_more_is_no_mistake_of_the_program(project: Path) -> None:
+    command = [sys.executable, "-m", "influencerai", "dataset", "check", str(project / "data/faces")]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device where the output goes" in done.stderr
+    assert "mistake of InfluencerAI" not in done.stderr

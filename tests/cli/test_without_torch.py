@@ -127,6 +127,15 @@ def test_a_mistake_is_said_before_torch_is_imported(project: Path) -> None:
         assert (exit_code, text in " ".join(output.split())) == (code_expected, True), (arguments, output)
 
 
+def test_a_cache_that_takes_no_files_is_said_before_a_training(
+    invoke: Invoke, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLUENCERAI_CACHE_DIR", str(project / "data/faces/00.png/cache"))
+    result = invoke("train", "data/faces", "--model", "small")
+    assert result.exit_code == 1
+    assert "INFLUENCERAI_CACHE_DIR" in result.stderr
+
+
 def test_every_wrong_name_of_a_training_is_said_at_once(invoke: Invoke) -> None:
     result = invoke("train", "data/absent", "--model", "smal", "--output-path", "data/faces/00.png/x")
     assert result.exit_code == 1
