@@ -23,7 +23,7 @@ from influencerai.train.history import HISTORY_FILE, Record, read_history
 from influencerai.train.pictures import Pictures
 from influencerai.train.quiet import quiet_libraries
 from influencerai.train.run_folder import find_run
-from influencerai.train.sampler import Sampler
+from influencerai.train.sampler import Sampler, checked_prompts
 from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Run:
         They are a list of Pillow's images, prompt by prompt, which a notebook shows as one grid.
         """
         quiet_libraries()
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = checked_prompts(prompt)
         rows = self._sampler.draw(
             prompts,
             lora=self.lora_path,

@@ -15,6 +15,8 @@ from PIL.Image import Image
 from influencerai import artifacts
 from influencerai.basemodel.lora_description import LoraDescription, describe_lora
 from influencerai.domain import ExecutionPlan, LoraConfig
+from influencerai.domain.plain_values import path_text, plain
+from influencerai.errors import ValidationError
 from influencerai.planning import execution_plan
 from influencerai.settings import Settings
 from influencerai.train.device import device_facts, fixed_execution, memory_errors
@@ -58,9 +60,9 @@ class Sampler:
 
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
-        lora: Path | None = None,
+        lora: str | Path | None = None,
         strength: float = 1.0,
         count: int = 1,
         seed: int = 0,
@@ -75,7 +77,7 @@ class Sampler:
         Each carries its `PictureRecord`, which `picture_record.encoded` writes into a file.
 
         Args:
-            prompts: one row of pictures each.
+            prompts: one row of pictures each; one text is a list of one.
             lora: a LoRA file in either layout, applied at `strength`; without one the base model draws.
             size: pixels of a side; default: what the LoRA was trained at, else the base model's own size.
             on_progress: called with (pictures drawn, pictures in all), first with (0, all).
@@ -83,7 +85,12 @@ class Sampler:
         Raises:
             ModelError: there is no such base model, or the LoRA file cannot be read or is for another family.
             OutOfMemoryError: the device is too small for pictures of this size.
+            ValidationError: a value cannot be used.
         """
+        prompts = checked_prompts(prompts)
+        numbers = {"count": count, "seed": seed, "size": size, "steps": steps}
+        count, seed, size, steps = (_checked_number(name, value) for name, value in numbers.items())
+        lora = None if lora is None else Path(path_text(lora, field="lora"))
         quiet_libraries()
         description = self._checked_description(lora) if lora else None
         side = self._side(description, size)
@@ -193,6 +200,28 @@ class Sampler:
         found = describe_lora(lora)
         found.check_family(self._base.family, lora=lora, model_name=self._model_name)
         return found
+
+
+def checked_prompts(prompts: object) -> list[str]:
+    """The prompts as a list; one text is a list of one.
+
+    Raises:
+        ValidationError: they are no texts, or there are none.
+    """
+    found = plain(prompts)
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(text, str) for text in found):
+        raise ValidationError(field_errors={"prompts": ["Input should be a text or a list of texts"]})
+    return list(found)
+
+
+def _checked_number(name: str, value: Any) -> Any:
+    number, least = plain(value), 0 if name == "seed" else 1
+    if number is None and name == "size":
+        return None
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise ValidationError(field_errors={name: [f"Input should be an integer of {least} or more"]})
+    return number
 
 
 def _lora_sha256(lora: Path, description: LoraDescription | None) -> str:

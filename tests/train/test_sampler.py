@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from influencerai import artifacts
 from influencerai.basemodel.lora_description import describe_lora
-from influencerai.errors import ModelError
+from influencerai.errors import ModelError, ValidationError
 from influencerai.settings import Settings
 from influencerai.train.run import Run
 from influencerai.train.sampler import Sampler
@@ -47,6 +47,30 @@ def sampler(settings: Settings) -> Sampler:
 
 def pixels(rows: list[list[Image]]) -> np.ndarray:
     return np.array([[np.asarray(image, dtype=np.float32) for image in row] for row in rows])
+
+
+@pytest.mark.parametrize("prompts", [None, 3, [], ["a", 3], b"a", {"a"}])
+def test_prompts_that_are_no_texts_are_refused(prompts: Any, sampler: Sampler) -> None:
+    with pytest.raises(ValidationError, match="prompts: Input should be a text or a list of texts"):
+        sampler.draw(prompts, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("count", 0), ("count", 1.5), ("count", "2"), ("seed", -1), ("steps", 0), ("steps", True), ("size", 0)],
+)
+def test_numbers_that_cannot_be_drawn_by_are_refused(name: str, value: Any, sampler: Sampler) -> None:
+    with pytest.raises(ValidationError, match=f"{name}: Input should be an integer of [01] or more"):
+        sampler.draw("a", **(QUICK | {name: value}))
+    with pytest.raises(ValidationError, match="lora: Input should be a path"):
+        sampler.draw("a", lora=3, **QUICK)  # type: ignore[arg-type]
+
+
+def test_one_text_is_one_row_and_numbers_may_be_numpys(sampler: Sampler, run: Run) -> None:
+    numbers: dict[str, Any] = {"count": np.int64(1), "seed": np.int32(3)}
+    [row] = sampler.draw("ohwx woman", lora=str(run.lora_path), **numbers, **QUICK)
+    [[same]] = sampler.draw(["ohwx woman"], lora=run.lora_path, seed=3, **QUICK)
+    assert [image.tobytes() for image in row] == [same.tobytes()]
 
 
 def test_rows_columns_and_sizes(sampler: Sampler) -> None:
