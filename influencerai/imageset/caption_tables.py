@@ -32,12 +32,16 @@ class TableError(ValueError):
 class NoCaptionsError(ValueError):
     """The file holds no captions: it needs columns such as file_name and text."""
 
+    remedy = "Name its columns so, or remove the file."
+
     def __str__(self) -> str:
         return str(self.__doc__)
 
 
 class EmptyTableError(NoCaptionsError):
     """No row of the file has a caption."""
+
+    remedy = "Fill in its captions, or remove the file."
 
 
 def table_rows(name: str, data: bytes) -> list[Row]:

@@ -149,7 +149,7 @@ class _Reading:
                 data = read_file(self._root / path, limit=MAX_TABLE_BYTES, inside=self._inside)
                 rows = table_rows(posixpath.basename(path).lower(), data)
             except NoCaptionsError as error:
-                self.found.warnings.append(f"{path}: {error}")
+                self.found.warnings.append(f"{path}: {error} {error.remedy}")
                 self.found.unused.append(path)
                 continue
             except (DatasetError, TableError) as error:

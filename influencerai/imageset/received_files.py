@@ -154,7 +154,7 @@ def _checked(
         name = PurePosixPath(file.storable).name.lower()
         file.rows = table_rows(name, _whole(file, read, limit=limits.max_table_bytes))
     except NoCaptionsError as error:
-        return str(error), "Give it columns such as file_name and text, or leave it away."
+        return str(error), error.remedy
     except TableError as error:
         raise DatasetError(str(error), remedy="Repair or remove the file.") from error
     return None

@@ -255,6 +255,36 @@ class TestUpload:
         assert {file.name for file in report.skipped} == {name}
         assert report.skipped[0].remedy in warning
 
+    def test_a_folder_a_zip_and_single_files_are_the_same_set(self, tmp_path: Path) -> None:
+        files = {"00.png": picture(0), "01.jpg": picture(1, "JPEG"), "02.gif": picture(2, "GIF")}
+        files |= {"03.tif": picture(3, "TIFF"), "mask_ball.png": picture(4), "00.txt": b"ohwx\x1a"}
+        others = (
+            "00_depth_map.png",
+            "masks/01.png",
+            "00.mask",
+            "#00.png#",
+            "00.png.1",
+            "thumbs/00.png",
+            "clipspace/x.png",
+        )
+        files |= {name: picture(10 + place) for place, name in enumerate(others)}
+        files |= {"captions.yaml": b"01.jpg: ohwx", "01.md": b"ohwx", "list.txt": b"01.jpg: ohwx", "a.parquet": b"PAR1"}
+        for name, data in files.items():
+            (tmp_path / "disk" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "disk" / name).write_bytes(data)
+        on_disk = inspect_imageset(tmp_path / "disk")
+        assert [image.path for image in on_disk.images] == ["00.png", "01.jpg", "02.gif", "03.tif", "mask_ball.png"]
+        about_files = {text for text in on_disk.warnings if " left out: " in text}
+        assert len(about_files) == 6
+        of_zip = upload_archive(tmp_path / "zip", zipped(files))
+        of_files = upload(tmp_path / "files", files)
+        assert set(of_zip.warnings) == set(of_files.warnings) == about_files
+        for way in ("zip", "files"):
+            found = inspect_imageset(tmp_path / way)
+            assert [(image.path, image.caption) for image in found.images] == [
+                (image.path, image.caption) for image in on_disk.images
+            ]
+
     def test_a_raw_file_and_a_scan_come_as_what_they_are(self, tmp_path: Path) -> None:
         raw = b"II*\0\x10\0\0\0CR\2\0" + bytes(20)
         report = upload(tmp_path, {"a.tif": picture(1, "TIFF"), "b.cr2": raw, "c": picture(2, "GIF")})
