@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
-CAMPAIGN := bench_newcomer bench_start bench_train bench_resume bench_quality bench_api bench_client bench_scheduler bench_batch bench_busy bench_chaos
+CAMPAIGN := bench_newcomer bench_start bench_train bench_resume bench_quality bench_api bench_client bench_scheduler bench_batch bench_attack bench_busy bench_chaos
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint check docs campaign clean

@@ -152,7 +152,7 @@ class _Folder:
             return True
         for folder in list(name.parents)[:-1]:
             is_of_samples = folder.name.lower() in table.SAMPLE_FOLDERS and str(folder.parent) in self._weight_folders
-            if is_of_samples or folder.name.lower() in table.LOG_FOLDERS:
+            if is_of_samples or table.LOG_FOLDERS.fullmatch(folder.name):
                 return True
         return name.suffix.lower() == ".png" and table.DRAWN_BY.search(self._head(path)) is not None
 

@@ -31,7 +31,8 @@ CONTROL_WORDS = words(
 COMPANION_DETAILS = words(
     "map maps image images img imgs picture pictures label labels data dataset raw result results output outputs"
     " detected preprocessed composite annotation annotations annotated"
-    " colored colorized inverted invert inv refined binary"
+    " colored colorized inverted invert inv refined binary soft hard feathered blurred manual auto"
+    " inpaint inpainting outpaint outpainting"
     " full half anime realistic coarse fine anything safe v vits vitb vitl"  # names of preprocessors
     " sam dw ade20k coco ofade20k ofcoco oneformer uniformer animal animals"
     " face faces hand hands hair head eyes mouth body person subject background bg foreground fg cloth clothes"

@@ -84,7 +84,8 @@ SAMPLE_STEMS = re.compile(
 """Of pictures that a trainer or A1111 drew about a training."""
 SAMPLE_FOLDERS = frozenset({"sample", "samples", "validation", "validation_images", "training_samples"})
 """Beside weights, trainers draw into these."""
-LOG_FOLDERS = frozenset({"wandb", "mlruns", "tensorboard", "lightning_logs"})
+LOG_FOLDERS = re.compile(r"wandb|mlruns|tensorboard|lightning_logs|checkpoint-\d+", re.IGNORECASE)
+"""The last is a state of diffusers' scripts and SimpleTuner."""
 DRAWN_BY = re.compile(rb"tEXtSoftware\0(Matplotlib|InfluencerAI)")
 """Text in plots, and in grids and contact sheets of this program. Single pictures that were drawn may be trained on."""
 REGULARISATION_FOLDERS = re.compile(r"reg|regs|regulari[sz]ation(_images)?|class(_images)?", re.IGNORECASE)

@@ -69,6 +69,8 @@ def test_pictures_are_pictures(name: str) -> None:
         ("01_mask_0.png", "mask"),
         ("01Mask.png", "mask"),
         ("01_face_mask.png", "mask"),
+        ("01_inpaint_mask.png", "mask"),
+        ("checkpoint-500/sample_0.png", "sample, grid or plot"),
         ("01.png.mask.png", "mask"),
         ("01.mask", "mask"),
         ("01.depth", "control image"),
