@@ -7,6 +7,7 @@ privates of Ray 2.60, to be checked at upgrades.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from ray.serve._private import http_util
@@ -14,7 +15,8 @@ from ray.serve._private import http_util
 _QUEUE: Any = http_util.MessageQueue
 _RECEIVE: Any = http_util.ASGIReceiveProxy
 """Both without types."""
-_PROXY_BYTES = 4 * 2**20
+_PROXY_BYTES, _PROXY_MESSAGES = 4 * 2**20, 64
+"""The second for senders of small packets, each of which may become a message."""
 _REPLICA_MESSAGES = 32
 """Of 64 to 256 KiB."""
 _PAUSE_SECONDS = 0.01
@@ -26,7 +28,7 @@ def bound_proxy() -> None:
 
     async def put_in_turn(queue: Any, message: Any) -> None:
         await put(queue, message)
-        while not queue._closed and _body_bytes(queue) > _PROXY_BYTES:
+        while not queue._closed and _is_full(queue._message_queue):
             await asyncio.sleep(_PAUSE_SECONDS)
 
     _QUEUE.__call__ = put_in_turn
@@ -50,5 +52,5 @@ def bound_replica() -> None:
     _RECEIVE.fetch_until_disconnect = fetch_in_turn
 
 
-def _body_bytes(queue: Any) -> int:
-    return sum(len(message.get("body", b"")) for message in queue._message_queue)
+def _is_full(messages: Collection[Any]) -> bool:
+    return len(messages) > _PROXY_MESSAGES or sum(len(message.get("body", b"")) for message in messages) > _PROXY_BYTES

@@ -48,6 +48,27 @@ async def test_the_proxy_waits_for_the_replica() -> None:
     assert received == SIZE
 
 
+async def test_the_proxy_waits_for_the_replica_also_with_many_small_messages() -> None:
+    make: Any = MessageQueue  # without types
+    queue, sent = make(), 0
+
+    async def send() -> None:
+        nonlocal sent
+        for _ in range(1000):
+            await queue({**CHUNK, "body": b"x"})
+            sent += 1
+
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0.05)
+    assert 0 < sent < 100
+    queue.get_messages_nowait()
+    await asyncio.sleep(0.05)
+    assert 100 < sent < 200
+    queue.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await sending
+
+
 async def test_the_replica_waits_for_the_app() -> None:
     asked = 0
 
