@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -114,5 +115,13 @@ def create_app(service: Service) -> FastAPI:
         expose_headers=_SHOWN_HEADERS,
     )
     app.add_middleware(Observation, figures=figures)
-    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[*_also_mapped(settings.trusted_proxies)])
     return app
+
+
+def _also_mapped(networks: Iterable[str]) -> Iterator[str]:
+    """Networks, those of IPv4 also as a socket of both versions, which Serve opens for `::`, names their addresses."""
+    for network in map(ip_network, networks):
+        yield str(network)
+        if network.version == 4:
+            yield f"::ffff:{network.network_address}/{96 + network.prefixlen}"

@@ -108,7 +108,16 @@ async def test_many_at_once_are_counted_each(tmp_path: Path, database_url: str) 
         assert 36 <= Counter(answer.status_code for answer in answers)[200] <= 40
 
 
-@pytest.mark.parametrize(("peer", "last"), [("10.1.2.3", 401), ("127.0.0.1", 401), ("192.0.2.1", 429)])
+@pytest.mark.parametrize(
+    ("peer", "last"),
+    [
+        ("10.1.2.3", 401),
+        ("127.0.0.1", 401),
+        ("192.0.2.1", 429),
+        ("::ffff:10.1.2.3", 401),  # as a socket of both versions names it
+        ("::ffff:192.0.2.1", 429),
+    ],
+)
 async def test_only_a_trusted_proxy_names_the_client(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch, peer: str, last: int
 ) -> None:
