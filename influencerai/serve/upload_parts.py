@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import threading
 from typing import Any
 
 from starlette.datastructures import Headers, UploadFile
@@ -18,24 +19,32 @@ _INLINE_BYTES = 64 * 1024
 
 
 class Spool:
-    """An unnamed file on the disk; parts are appended one after another."""
+    """An unnamed file on the disk; parts are appended one after another.
+
+    A thread that writes may outlive its request. Its call ends before `close` does: the number of the file's
+    descriptor may be another file's right after.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
+        self._lock = threading.Lock()
         self.size = 0
 
     def append(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            written = os.pwrite(self._file.fileno(), view, self.size)
+            with self._lock:
+                written = os.pwrite(self._file.fileno(), view, self.size)
             self.size += written
             view = view[written:]
 
     def read(self, count: int, offset: int) -> bytes:
-        return os.pread(self._file.fileno(), count, offset)
+        with self._lock:
+            return os.pread(self._file.fileno(), count, offset)
 
     def close(self) -> None:
-        self._file.close()
+        with self._lock:
+            self._file.close()
 
 
 class Part(io.RawIOBase):

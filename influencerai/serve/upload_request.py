@@ -67,8 +67,7 @@ class UploadRequest(StrictRequest):
         except MultiPartException as error:
             raise HTTPException(400, error.message) from error
         except OSError as error:
-            _log.error("The upload cannot be kept in the folder for temporary files (TMPDIR): %s", error)
-            raise HTTPException(500, "The server has no room for the upload") from error
+            raise _no_room(error) from error
         return self._form
 
 
@@ -104,13 +103,22 @@ def upload_route(limit: Callable[[Request], Awaitable[int]]) -> type[APIRoute]:
                             remedy=f"Send at most {BODIES_PER_TENANT} at once.",
                         ) from error
                     upload = UploadRequest(request.scope, request.receive)
-                    upload.max_bytes, upload.spool = max_bytes, Spool()
+                    upload.max_bytes = max_bytes
+                    try:
+                        upload.spool = Spool()
+                    except OSError as error:
+                        raise _no_room(error) from error
                     stack.callback(upload.spool.close)
                     return await handler(upload)
 
             return handle
 
     return UploadRoute
+
+
+def _no_room(error: OSError) -> HTTPException:
+    _log.error("The upload cannot be kept in the folder for temporary files (TMPDIR): %s", error)
+    return HTTPException(500, "The server has no room for the upload")
 
 
 def _with_plain_name(disposition: bytes | None) -> bytes | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import tempfile
+import threading
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException
 
 from influencerai.serve import upload_request
-from influencerai.serve.upload_parts import PartsParser, Spool
+from influencerai.serve.upload_parts import Part, PartsParser, Spool
 from tests.serve.running import ANN, BOB, Api, checked_error, picture
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +86,37 @@ async def test_a_body_of_many_files_takes_one_descriptor_and_little_memory(spool
 async def test_what_stays_in_memory_of_a_body_is_bounded(spool: Spool, body: bytes) -> None:
     with pytest.raises(MultiPartException, match=r"exceed|Invalid"):
         await PartsParser(Headers(FORM), in_chunks(iter([body])), spool=spool, max_part_size=1000).parse()
+
+
+async def test_a_write_ends_before_its_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, write = threading.Event(), os.pwrite
+
+    def write_late(descriptor: int, data: bytes, offset: int) -> int:
+        begun.set()
+        time.sleep(0.1)
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_late)
+    spool = Spool()
+    upload = UploadFile(Part(spool), size=0)  # type: ignore[arg-type]
+    writing = asyncio.create_task(upload.write(bytes(2**17)))
+    await asyncio.to_thread(begun.wait)
+    writing.cancel()  # the thread goes on
+    await asyncio.wait({writing})
+    spool.close()
+    with tempfile.TemporaryFile() as other:  # its descriptor has the same number
+        await asyncio.sleep(0.2)
+        assert os.fstat(other.fileno()).st_size == 0
+
+
+async def test_an_upload_without_a_folder_for_temporary_files_is_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = (await api.dataset())["id"]
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    answer = await api.post(f"/datasets/{id}/images", content=part("a.png", picture()) + END, headers=FORM)
+    assert "no room" in checked_error(answer, 500)["message"]
+    assert "TMPDIR" in caplog.text
 
 
 async def test_a_form_of_another_kind_is_not_read(api: Api) -> None:
