@@ -46,8 +46,8 @@ def take_snapshot(
             if not blob.exists():
                 artifacts.write_atomic(blob, _inspected(source, sample))
             with suppress(FileNotFoundError):  # another job has just released the blob
-                if blob.stat().st_mode & 0o222:
-                    file_system.set_mode(blob, 0o444)
+                if (mode := blob.stat().st_mode) & 0o222:
+                    file_system.set_mode(blob, mode & 0o555)  # whoever may not read it now never may
                 _link(blob, run_dir / DATASET_FOLDER / sample.path)
                 break
         else:

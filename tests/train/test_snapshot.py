@@ -63,6 +63,18 @@ def test_a_snapshot_is_by_content_read_only_and_linked(spec: TrainingSpec, sourc
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["00.png", "01.png", "02.png", "03.png"]
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o400), (0o027, 0o440)])
+def test_a_snapshot_is_for_those_alone_who_may_read_the_servers_files(
+    spec: TrainingSpec, source: Path, tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        take(spec, source, tmp_path)
+    finally:
+        os.umask(before)
+    assert {blob.stat().st_mode & 0o777 for blob in blobs(tmp_path)} == {mode}
+
+
 def test_editing_in_place_and_deleting_change_nothing(spec: TrainingSpec, source: Path, tmp_path: Path) -> None:
     folder = take(spec, source, tmp_path)
     with (source / "00.png").open("r+b") as file:
