@@ -1,4 +1,4 @@
-"""Admission: a tenant's requests begin a few at a time, so that a burst of them does not keep another's one waiting."""
+"""Admission: requests of one tenant begin one after another, so that a burst does not keep others waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from influencerai.store.fair_turns import FairTurns
 
-_TURNS, _EACH = 16, 2
+_TURNS, _EACH = 16, 1
 _MOST_SECONDS = 0.05
 """Of a request that waits for something else by then, such as the next event, an upload's body or a picture."""
 

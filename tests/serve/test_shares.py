@@ -80,7 +80,7 @@ async def test_requests_for_one_report_share_a_look(api: Api, inspections: Inspe
     inspections.is_open.clear()
     asked = [asyncio.create_task(api.get(f"/datasets/{id}/report?refresh=true")) for _ in range(20)]
     await until(lambda: inspections.begun > before)
-    await asyncio.sleep(0.8)  # until all of them have begun, two in a twentieth of a second
+    await asyncio.sleep(1.3)  # until all of them have begun, one in a twentieth of a second
     inspections.is_open.set()
     answers = await asyncio.gather(*asked)
     assert {answer.status_code for answer in answers} == {200}
