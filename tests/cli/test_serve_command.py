@@ -177,7 +177,7 @@ def test_a_home_that_cannot_be_written_is_an_error_with_a_remedy(
 
 HEAD = """
 import sys, ray
-context = ray.init(include_dashboard=False, num_cpus=2, _node_ip_address="127.0.0.1")
+context = ray.init(address="local", include_dashboard=False, num_cpus=2, _node_ip_address="127.0.0.1")
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
