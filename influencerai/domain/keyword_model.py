@@ -83,14 +83,16 @@ class KeywordModel(WireModel):
     def parse(cls, data: Mapping[str, Any], *, prefix: str = "", ignore_unknown: bool = False) -> Self:
         """Read a document, its names in camelCase or snake_case.
 
-        With `ignore_unknown`, unknown names are left to the caller, who tells of them (`unknown_fields`).
+        With `ignore_unknown`, for what was read from JSON or YAML, unknown names are left to the caller, who tells of
+        them (`unknown_fields`).
 
         Raises:
             ValidationError: with one entry per bad field or unknown name, named `prefix` + wire name.
         """
         if isinstance(data, cls):
             return data
-        document = data if isinstance(data, WireObject) else plain(data)
+        # Parts of a request are WireObjects too, and have to stay so.
+        document = data if ignore_unknown or isinstance(data, WireObject) else plain(data)
         errors: dict[str, list[str]] = {}
         if isinstance(document, Mapping) and not ignore_unknown:
             unknown = [name for name in cls.unknown_fields(document) if cls.refusal_of(name) is None]

@@ -128,7 +128,7 @@ class WireModel(BaseModel):
         """Report near misses beside every other error, but not that the fields which they stand for are missing."""
         if not isinstance(data, Mapping) or info.context is STORED:
             return handler(data)
-        doubled = cls.doubled_fields(data)
+        doubled = {} if isinstance(data, WireObject) else cls.doubled_fields(data)
         unknown = cls.unknown_fields(data)
         if isinstance(data, WireObject) and len(unknown) > MOST_UNKNOWN:
             excess = f"{len(unknown)} fields are unknown here, and at most {MOST_UNKNOWN} may be"
