@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_no_path_leaves_the_root(tmp_path: Path, sqlite_url: str, what: str) -> 
                 answer = runner.run(request(path))
             assert answer.status_code < 500, answer.text
             for event, place in seen:
-                if place.startswith("/"):
+                if place.startswith("/") and place != tempfile.gettempdir():  # where uploads have a file without a name
                     assert place.startswith(allowed) or "influencerai" in place, (event, place, path)
                 assert not place.startswith(str(outside)), (event, place, path)
             assert [item.name for item in outside.iterdir()] == ["secret.png"]
