@@ -262,6 +262,8 @@ def find_output(folder: Path, run_id: str) -> Path | None:
         markers = [candidate / RUN_MARKER for candidate in (folder, *beside)]
         return next((path.parent for path in markers if path.is_file() and path.read_bytes() == run_id.encode()), None)
     except OSError as failure:
+        if failure.errno == errno.ENAMETOOLONG:  # which no folder has
+            return None
         raise ExportError(f"{folder.parent} cannot be read: {failure.strerror or failure}.") from failure
 
 
