@@ -84,7 +84,7 @@ class RenamedFile(WireModel):
 
 
 class UploadAnswer(WireModel):
-    """What an upload changed, and the dataset's status now."""
+    """The changes that an upload made, and the dataset's status now."""
 
     added: tuple[str, ...]
     replaced: tuple[str, ...]

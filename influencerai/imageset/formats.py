@@ -100,7 +100,7 @@ _REMEDIES = {
     "archive": "Unpack it.",
     "no image": "Export the picture again, as PNG, JPEG or WebP.",
 }
-"""What to do about content that is no picture which can be converted."""
+"""The remedy for content that no program can convert to a picture."""
 _WHOLE_NOUNS = frozenset({"web page", "Git LFS pointer", "archive", "no image"})
 
 

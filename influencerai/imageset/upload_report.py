@@ -15,7 +15,7 @@ from influencerai.imageset.stored_names import StoredNames
 
 
 class UploadReport(WireModel):
-    """What an upload changed. Paths are relative to the dataset folder, and sorted."""
+    """The changes that an upload made. Paths are relative to the dataset folder, and sorted."""
 
     added: tuple[str, ...] = ()
     replaced: tuple[str, ...] = Field(default=(), description="Were there with other bytes.")

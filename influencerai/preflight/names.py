@@ -107,13 +107,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         ExportError: names the folder and the reason.
     """
-    try:
+    with _refused(ExportError, f"The output folder {folder} cannot be made", remedy="Choose another outputPath."):
         probe(folder)
-    except OSError as error:
-        raise ExportError(
-            f"The output folder {folder} cannot be made: {error.strerror or error}.",
-            remedy="Choose another outputPath.",
-        ) from error
 
 
 def _check_record_place(root: Path) -> None:
@@ -123,13 +118,9 @@ def _check_record_place(root: Path) -> None:
         CheckpointError: names the folder and the reason.
     """
     folder = root / ".influencerai" / "runs"
-    try:
+    remedy = "Choose a root that you may write to: INFLUENCERAI_ROOT, by default the current directory."
+    with _refused(CheckpointError, f"{folder} cannot be written", remedy=remedy):
         probe(folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} cannot be written: {error.strerror or error}.",
-            remedy="Choose a root that you may write to: INFLUENCERAI_ROOT, by default the current directory.",
-        ) from error
 
 
 def _check_cache_place(folder: Path) -> None:
@@ -138,13 +129,18 @@ def _check_cache_place(folder: Path) -> None:
     Raises:
         CheckpointError: names the folder and the reason.
     """
-    try:
+    remedy = "Choose a folder that you may write to: INFLUENCERAI_CACHE_DIR, by default below the root."
+    with _refused(CheckpointError, f"The cache {folder} cannot be written", remedy=remedy):
         probe(folder)
+
+
+@contextmanager
+def _refused(kind: type[InfluencerAIError], text: str, *, remedy: str) -> Iterator[None]:
+    """Raise an error of `kind` for what the file system refuses in the block."""
+    try:
+        yield
     except OSError as error:
-        raise CheckpointError(
-            f"The cache {folder} cannot be written: {error.strerror or error}.",
-            remedy="Choose a folder that you may write to: INFLUENCERAI_CACHE_DIR, by default below the root.",
-        ) from error
+        raise kind(f"{text}: {error.strerror or error}.", remedy=remedy) from error
 
 
 def probe(folder: Path) -> None:

@@ -30,7 +30,7 @@ _REMEDIES: Final[dict[QuotaName, str]] = {
 
 @dataclass(kw_only=True)
 class UploadCharge:
-    """What an upload costs its tenant, set by who writes it."""
+    """Bytes that an upload is charged; its writer sets them."""
 
     written: int = 0
     """Bytes that are in the tenant's folder in the end."""

@@ -18,7 +18,7 @@ from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now, one_of
 from influencerai.store.job_figures import JobFigures, read_figures
 from influencerai.store.jobs import CANCELLED, SHOWN, job_of
-from influencerai.store.paging import page_of
+from influencerai.store.paging import converted, page_of
 from influencerai.store.reservations import Reservations
 from influencerai.store.schema import (
     api_keys,
@@ -226,7 +226,7 @@ class UsageRecords:
             statement = statement.where(jobs.c.status == query.status)
         total = (await self._connection.execute(select(func.count()).select_from(statement.subquery()))).scalar_one()
         rows = await page_of(self._connection, statement, query, sort=jobs.c.created_at, id=jobs.c.id)
-        return Page(items=tuple(job_of(row) for row in rows), total=total, take=query.take, skip=query.skip)
+        return Page(items=await converted(rows, job_of), total=total, take=query.take, skip=query.skip)
 
     async def _disk_row(self, tenant: str) -> Row[Any] | None:
         statement = select(disk_usage).where(disk_usage.c.tenant_id == tenant)

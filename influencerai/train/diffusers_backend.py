@@ -139,9 +139,9 @@ def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingR
 
 
 def _learned_nothing(weights: Weights, *, first: Weights) -> str | None:
-    """What is wrong with a file of these weights that changes no picture, or none more than the `first` ones did.
+    """The reason why these weights are no success: they change no picture, or none more than `first` did; else None.
 
-    Both by the precision of the file; `first` are those of another LoRA, and empty for a new adapter.
+    Both are compared in the precision of the file; `first` are those of another LoRA, and empty for a new adapter.
     """
     if not any(bool(torch.any(lora.up.to(FILE_DTYPE) != 0)) for lora in weights.values()):
         return TRAINED_NOTHING

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from influencerai.serve.admission import Admission
 from influencerai.store.fair_turns import acting_for
-from tests.serve.running import Api
+from influencerai.store.paging import converted
 
 pytestmark = pytest.mark.anyio
 
@@ -48,14 +50,21 @@ async def test_requests_that_are_not_answered_soon_keep_no_turn() -> None:
     await asyncio.gather(*sent)
 
 
-async def test_a_page_of_many_rows_leaves_time_for_others(api: Api) -> None:
-    for number in range(45):
-        await api.post("/lora-configs", {"name": f"config {number}", "modelName": "x"})
-    asked = asyncio.create_task(api.get("/lora-configs?take=45"))
-    turns = 0
-    while not asked.done():
-        turns += 1
-        await asyncio.sleep(0)
-    names = [config["name"] for config in asked.result().json()["data"]]
-    assert len({*names}) == 45
-    assert turns > 5
+async def test_rows_are_converted_a_few_at_a_time_between_others_work() -> None:
+    done: list[int] = []
+    seen: list[int] = []
+
+    def convert(row: Any) -> int:
+        done.append(row)
+        return int(row)
+
+    async def other() -> None:
+        while len(done) < 23:
+            seen.append(len(done))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    rows: Any = range(23)
+    assert await converted(rows, convert) == tuple(range(23))
+    await beside
+    assert max(after - before for before, after in pairwise([0, *seen, 23])) == 5
