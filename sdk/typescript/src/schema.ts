@@ -1895,7 +1895,7 @@ export interface components {
             /** @description Absent for a run that starts with a new adapter. */
             origin?: components["schemas"]["Origin"] | null;
         };
-        /** @description What an upload changed, and the dataset's status now. */
+        /** @description The changes that an upload made, and the dataset's status now. */
         UploadAnswer: {
             added: string[];
             replaced: string[];
