@@ -23,10 +23,10 @@ from influencerai.demo.avatars import ATTRIBUTES, CHARACTERS, IDENTITY, Avatar, 
 from influencerai.demo.captions import ALL, CHANGING, TRIGGER, compose
 from influencerai.demo.characters import MODEL_ID, model_path
 from influencerai.demo.spec import demo_config
+from influencerai.generate.sampler import Sampler
+from influencerai.generate.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
 from influencerai.settings import Settings
-from influencerai.train.run import Run
-from influencerai.train.sampler import Sampler
-from influencerai.train.sampling import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from influencerai.train.runs.run import Run
 from influencerai.train.trainer import Trainer
 from tools.attribute_classifier import AttributeClassifier, load_classifier, measured_accuracy, through_autoencoder
 from tools.render_characters import CLASS_WORD, PICTURES, character_avatars, write_set

@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import load
 
 from benchmarks.report import write_report
-from influencerai.domain.attempt import ChildMessage, Completed, Go, Prepared
-from influencerai.train.attempt import follow_attempt, run_attempt
+from influencerai.job_process.entry import follow_attempt, run_attempt
+from influencerai.job_process.messages import ChildMessage, Completed, Go, Prepared
 from influencerai.train.ranks import Ranks, joined_ranks
 from tests.attempts import OUTPUT, lora_files, make_order, write_pictures
 

@@ -101,7 +101,7 @@ def _kill(place: Path, optimizer: str, *, after: float) -> bool:
 
 def _start(place: Path, optimizer: str, *, resume: bool) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["influencerai.train.trainer", "influencerai.train.families.sd15"])
+    context.set_forkserver_preload(["influencerai.train.trainer", "influencerai.models.families.sd15"])
     child = context.Process(target=_train, args=(place, optimizer, resume))
     child.start()
     return child

@@ -20,9 +20,9 @@ from sqlalchemy import insert
 from benchmarks.cluster_job import PARTS, first_steps, overhead
 from benchmarks.report import write_report
 from influencerai.cluster.decisions import Decisions, View
-from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.planning.placement import Capacity, Device, Holding, Needs, Node
-from influencerai.planning.ways import Way
+from influencerai.scheduling.fair_share import DispatchRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Capacity, Device, Holding, Needs, Node
+from influencerai.scheduling.resource_options import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.schema import attempts

@@ -23,18 +23,18 @@ import torch
 from benchmarks.random_base import RandomBase, random_dataset
 from benchmarks.report import write_report
 from benchmarks.textbook import TextbookLoop, initial_weights
+from influencerai.dataset import inspect_dataset
 from influencerai.demo.characters import write_character
 from influencerai.domain import LoraConfig, TrainingSpec
-from influencerai.imageset import inspect_imageset
-from influencerai.planning import BatchPlan
+from influencerai.models.device import fixed_execution
+from influencerai.models.family import load_family
+from influencerai.models.loadable_model import LoadableModel, find_loadable_model
 from influencerai.settings import Settings
 from influencerai.train.backend import RunContext
-from influencerai.train.device import fixed_execution
 from influencerai.train.diffusers_backend import build, encode
-from influencerai.train.family import load_family
-from influencerai.train.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.preparation import resolve
+from influencerai.training_plan import BatchPlan
 
 VARIANTS = ("textbook", "textbook, cached", "ours")
 Loop = TextbookLoop | TrainingLoop
@@ -190,7 +190,7 @@ def make_spec(job: dict[str, Any]) -> tuple[TrainingSpec, LoadableModel, Path]:
             "warmupRatio": 0,
         },
     }
-    spec = resolve(LoraConfig.parse(document), inspect_imageset(dataset), base=base, settings=settings).spec
+    spec = resolve(LoraConfig.parse(document), inspect_dataset(dataset), base=base, settings=settings).spec
     return spec, base, dataset
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from influencerai.demo.characters import MODEL_ID, write_character
-from influencerai.worker.child import LOG_FILE
+from influencerai.job_process.supervisor import LOG_FILE
 from tests.servers import Server, serve
 
 PARTS = ("claimed", "begun", "checking", "encoding", "training", "first step")

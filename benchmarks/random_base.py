@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from influencerai.basemodel.components import CONFIGS
-from influencerai.train.loadable_model import LoadableModel
-from influencerai.train.model_components import MODULES, empty_module
+from influencerai.models.loadable_model import LoadableModel
+from influencerai.models.model_components import MODULES, empty_module
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from influencerai.train.device import cpu_name
+from influencerai.models.device import cpu_name
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "influencerai")
 

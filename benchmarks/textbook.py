@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from influencerai.domain import TrainingSpec
-from influencerai.planning import BatchPlan
-from influencerai.train.adapter import Adapter
-from influencerai.train.draws import SampleDraws
-from influencerai.train.encoding import geometry, load_pixels
-from influencerai.train.family import Conditioning, Family
-from influencerai.train.loadable_model import LoadableModel
-from influencerai.train.precision import autocast, dtype_of
+from influencerai.lora.adapter import Adapter
+from influencerai.models.draws import SampleDraws
+from influencerai.models.family import Conditioning, Family
+from influencerai.models.loadable_model import LoadableModel
+from influencerai.models.precision import autocast, dtype_of
+from influencerai.train.data.encoding import geometry, load_pixels
+from influencerai.training_plan import BatchPlan
 
 
 class TextbookLoop:

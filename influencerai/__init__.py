@@ -42,10 +42,10 @@ if TYPE_CHECKING:
         UnreachableError,
         ValidationError,
     )
-    from influencerai.live.view import LiveView
+    from influencerai.progress.view import LiveView
     from influencerai.settings import Settings
-    from influencerai.train.comparison import compare, runs
-    from influencerai.train.run import Run
+    from influencerai.train.runs.comparison import compare, runs
+    from influencerai.train.runs.run import Run
     from influencerai.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -94,16 +94,16 @@ __all__ = [
 _HOMES = {
     "AsyncInfluencerAIClient": "influencerai.client",
     "InfluencerAIClient": "influencerai.client",
-    "LiveView": "influencerai.live.view",
+    "LiveView": "influencerai.progress.view",
     "LoraConfig": "influencerai.domain",
-    "Run": "influencerai.train.run",
+    "Run": "influencerai.train.runs.run",
     "Settings": "influencerai.settings",
     "Trainer": "influencerai.train.trainer",
     "TrainingOptions": "influencerai.domain",
     "TrainingResult": "influencerai.domain",
     "TrainingSpec": "influencerai.domain",
-    "compare": "influencerai.train.comparison",
-    "runs": "influencerai.train.comparison",
+    "compare": "influencerai.train.runs.comparison",
+    "runs": "influencerai.train.runs.comparison",
 }
 """Where the public names are defined that are not errors."""
 

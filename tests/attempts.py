@@ -9,7 +9,7 @@ from typing import Any
 
 from influencerai.demo.characters import MODEL_ID, write_character
 from influencerai.domain import TrainingSpec
-from influencerai.domain.attempt import AttemptOrder
+from influencerai.job_process.messages import AttemptOrder
 from influencerai.train.backend import load_backend
 from tests.training_runs import RunPlace, make_config, make_settings
 

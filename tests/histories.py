@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from influencerai.artifacts import sha256_file
 from influencerai.domain.job import TERMINAL, TRANSITIONS, Job
-from influencerai.planning.placement import Capacity, Holding, Node
+from influencerai.files.atomic_file import sha256_file
+from influencerai.scheduling.placement import Capacity, Holding, Node
 from influencerai.store import Store
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from influencerai.domain.job import Job
-from influencerai.planning.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Device, Holding, Node
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
 from tests.histories import History, faults, overcommitted, temporary_files

@@ -4,7 +4,7 @@
     python tools/build_clip_tokenizer.py open_clip_torch-*.whl
 
 The wheel carries OpenAI CLIP's `bpe_simple_vocab_16e6.txt.gz` (MIT licence). CLIP uses its first 48,894
-merges; the 49,408 tokens follow from them (influencerai/train/clip_tokenizer.py), so only these are shipped.
+merges; the 49,408 tokens follow from them (influencerai/models/clip_tokenizer.py), so only these are shipped.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from influencerai.domain import LoraConfig, TrainingOptions
 from influencerai.domain.presets import PRESETS
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.ways import ways_to_train
+from influencerai.scheduling.resource_options import ways_to_train
 from influencerai.serve.app import create_app
 from influencerai.serve.errors import STATUS
 from influencerai.serve.examples import ANSWERS, REQUESTS

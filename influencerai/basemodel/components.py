@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from influencerai.artifacts import open_regular
 from influencerai.domain.training_options import PredictionType
 from influencerai.errors import ModelError
+from influencerai.files.atomic_file import open_regular
 
 CONFIGS = Path(__file__).parent / "configs"
 """Configurations of the families' components, for single files: `<family>/<component>/config.json`."""

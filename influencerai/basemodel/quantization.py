@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from influencerai.artifacts import TensorEntry
 from influencerai.basemodel.weight_file import WeightHeader, is_adapter_tensor
 from influencerai.errors import ModelError
+from influencerai.files.safetensors_file import TensorEntry
 
 _FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})

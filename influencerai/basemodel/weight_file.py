@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from influencerai.artifacts import TensorEntry, open_regular, read_safetensors_header, sha256_file
 from influencerai.errors import ModelError
+from influencerai.files.atomic_file import open_regular, sha256_file
+from influencerai.files.safetensors_file import TensorEntry, read_safetensors_header
 
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 

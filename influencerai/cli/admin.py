@@ -13,7 +13,7 @@ from influencerai.cli.common import database_url_option, output_options, standar
 from influencerai.cli.job_tables import age, progress_of, size_of, status_of
 from influencerai.cli.outcome import print_result
 from influencerai.domain.usage import AdminJobQuery, QuotaChange, QuotaUse, Usage
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:

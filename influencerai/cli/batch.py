@@ -13,7 +13,7 @@ from influencerai.cli.common import output_options, standard_output
 from influencerai.cli.interruption import same_command
 from influencerai.cli.outcome import InterruptedRun, print_result
 from influencerai.errors import InfluencerAIError
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from influencerai.cli.batch_state import BatchState, spec_identity
 from influencerai.cli.batch_training import Training
 from influencerai.domain import TrainingSpec
 from influencerai.errors import CheckpointError, ModelError, TrainingError
-from influencerai.planning import BatchPlan
-from influencerai.planning.memory import smaller_setting
 from influencerai.preflight import AssumedDevice, Preflight, preflight
 from influencerai.settings import Settings
+from influencerai.training_plan import BatchPlan
+from influencerai.training_plan.memory import smaller_setting
 
 Standing = Literal["open", "completed", "failed"]
 MEMORY_TOLERANCE = 1.2
@@ -55,9 +55,9 @@ class LocalCheck:
     """
 
     def __init__(self, *, settings: Settings, backend: str, state: BatchState) -> None:
+        from influencerai.models.device import device_facts
+        from influencerai.models.machine import list_devices
         from influencerai.train.backend import load_backend
-        from influencerai.train.device import device_facts
-        from influencerai.train.machine import list_devices
 
         load_backend(backend)
         facts = device_facts(settings.device)
@@ -103,7 +103,7 @@ class LocalCheck:
 
     def _check_tensors(self, model: str) -> None:
         """Of a single file every tensor is looked for, once."""
-        from influencerai.train.loadable_model import find_loadable_model
+        from influencerai.models.loadable_model import find_loadable_model
 
         if model not in self._damaged:
             try:
@@ -116,7 +116,7 @@ class LocalCheck:
 
     def _with_past(self, checked: Checked, spec: TrainingSpec) -> Checked:
         """What there is of the training: a result, a run to go on with, or an error."""
-        from influencerai.train.run_folder import RunFolder
+        from influencerai.train.runs.folder import RunFolder
 
         training, identity = checked.training, spec_identity(spec)
         unfinished: RunFolder | None = None
@@ -151,7 +151,7 @@ class LocalCheck:
     @cached_property
     def _speeds(self) -> list[tuple[tuple[str, str], float]]:
         """(model, device) and pixels per second of the last finished runs, newest first."""
-        from influencerai.train.run_folder import RESULT_FILE, RunFolder
+        from influencerai.train.runs.folder import RESULT_FILE, RunFolder
 
         found = []
         newest: list[Path] = sorted(self._runs.glob(f"*/{RESULT_FILE}"), reverse=True)[:_RUNS_LOOKED_AT]

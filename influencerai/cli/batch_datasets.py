@@ -230,10 +230,10 @@ def seen_here(folder: Path) -> Seen:
     Raises:
         ValidationError: there are none.
     """
-    from influencerai.imageset import inspect_imageset
+    from influencerai.dataset import inspect_dataset
 
     taken = {file.name for files in local_folder(folder).batches for file in files}
-    found = [image for image in inspect_imageset(folder, follow_links=True).images if image.path in taken]
+    found = [image for image in inspect_dataset(folder, follow_links=True).images if image.path in taken]
     return {_name_there(image.path): _seen(image.sha256, image.caption, image.caption_source) for image in found}
 
 
@@ -247,7 +247,7 @@ def seen_there(report: Mapping[str, Any]) -> Seen:
 
 def _skipped(answer: UploadAnswer) -> str | None:
     """The files that an upload left out, but for hidden ones, and what was probably meant of them."""
-    from influencerai.imageset import listed
+    from influencerai.dataset import listed
 
     names = [file.name for file in answer.skipped if not PurePosixPath(file.name).name.startswith(".")]
     left_out = f"Files that are neither pictures nor captions were not uploaded: {listed(names)}."
@@ -262,7 +262,7 @@ def _refuse_left_over(id: str, here: Seen, there: Seen) -> None:
         if own is None or sha256 != own[0] or caption not in ("", own[1]):
             left.append(name)
     if left:
-        from influencerai.imageset import listed
+        from influencerai.dataset import listed
 
         raise ConflictError(
             f"The dataset {id} on the server has pictures or captions that the folder here does not have: "
@@ -282,7 +282,7 @@ def _seen(sha256: str | None, caption: str | None, source: str | None) -> tuple[
 
 def _name_there(name: str) -> str:
     """What an upload calls the file; one that it refuses keeps its name."""
-    from influencerai.imageset.received_names import received_path, storable_path
+    from influencerai.dataset.uploads.received_names import received_path, storable_path
 
     try:
         return storable_path(received_path(name))

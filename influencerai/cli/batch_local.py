@@ -14,9 +14,9 @@ from influencerai.cli.interruption import Interruption
 from influencerai.domain import Event, WarningEvent
 from influencerai.domain.output_path import output_path
 from influencerai.errors import InfluencerAIError, StoppedError
-from influencerai.planning.memory import physical_memory_bytes
 from influencerai.preflight import examine, name_faults
 from influencerai.settings import Settings
+from influencerai.training_plan.memory import physical_memory_bytes
 
 
 class LocalBatch:

@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console
 
-from influencerai import artifacts
 from influencerai.cli.batch_check import Checked
 from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_tables import plan_table, print_warnings, problem_table
@@ -20,7 +19,8 @@ from influencerai.cli.batch_training import Batch, Problem
 from influencerai.cli.common import WIDTH_OF_FILES, standard_output
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.errors import InfluencerAIError, TrainingError, ValidationError
-from influencerai.live.text import duration
+from influencerai.files import atomic_file
+from influencerai.progress.text import duration
 
 REPORTS = (".csv", ".json")
 """Suffixes of a report."""
@@ -139,7 +139,7 @@ def write_report(path: Path, rows: Sequence[BatchRow]) -> None:
         writer.writeheader()
         writer.writerows(documents)
         text = buffer.getvalue()
-    artifacts.write_atomic(path, text.encode())
+    atomic_file.write_atomic(path, text.encode())
 
 
 def _cell(value: Any) -> Any:

@@ -18,7 +18,7 @@ from influencerai.cli.batch_rows import BatchRow, RowStatus
 from influencerai.cli.batch_tables import live_table, progress_of
 from influencerai.cli.outcome import print_json
 from influencerai.cli.progress import SECONDS_BETWEEN_LINES, Printed
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
 _LOOKS_PER_SECOND = 2

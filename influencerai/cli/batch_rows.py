@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from influencerai.domain import Event
 from influencerai.domain.job_log import JobEvent
-from influencerai.live.curve import RunningMean
-from influencerai.live.glance import glance_of
+from influencerai.progress.curve import RunningMean
+from influencerai.progress.progress_update import glance_of
 
 RowStatus = Literal["waiting", "running", "completed", "failed", "stopped"]
 

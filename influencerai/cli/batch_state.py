@@ -11,10 +11,10 @@ from pathlib import Path
 import pydantic
 from pydantic import Field
 
-from influencerai import artifacts, file_system
 from influencerai.domain import TrainingSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import RefusedError
+from influencerai.files import atomic_file, file_system
 
 _VERSION = 2
 _FREE = frozenset({"description", "isDefault", "meta"})
@@ -138,7 +138,7 @@ class BatchState:
         tenants = {**self._document.tenants, self._tenant: self._memory.model_copy(update=changes)}
         self._document = self._document.model_copy(update={"tenants": tenants})
         data = json.dumps(self._document.to_wire(), indent=1, ensure_ascii=False).encode() + b"\n"
-        artifacts.write_atomic(self._path, data)
+        atomic_file.write_atomic(self._path, data)
 
     def _read(self) -> _Document | None:
         """The document; one that cannot be read is as none, since everything in it can be found again."""

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from influencerai.cli.batch_rows import BatchRow, RowStatus
 from influencerai.cli.batch_training import Problem
-from influencerai.live.text import duration, visible
+from influencerai.progress.text import duration, visible
 
 if TYPE_CHECKING:
     from influencerai.cli.batch_check import Checked

@@ -12,8 +12,8 @@ from influencerai.cli.outcome import FAILED, print_result
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.imageset import ImageSetReport
-    from influencerai.planning import BatchPlan
+    from influencerai.dataset import DatasetReport
+    from influencerai.training_plan import BatchPlan
 
 
 def _png(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -81,12 +81,12 @@ def check(
     """Say what is wrong with which file in DATASET, and how many steps a training on it takes."""
     from influencerai.cli.common import standard_output
     from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
+    from influencerai.dataset import inspect_dataset, samples
     from influencerai.domain import LoraConfig
-    from influencerai.imageset import inspect_imageset, samples
-    from influencerai.planning import BatchPlan, Outline
+    from influencerai.training_plan import BatchPlan, Outline
 
     settings = Settings.load()
-    report = inspect_imageset(
+    report = inspect_dataset(
         settings.root / dataset,
         trigger_word=trigger_word,
         resolution=resolution,
@@ -121,22 +121,22 @@ def check(
         click.get_current_context().exit(FAILED)
 
 
-def _draw_contact_sheet(report: ImageSetReport, plan: BatchPlan | None, *, to: Path, settings: Settings) -> None:
+def _draw_contact_sheet(report: DatasetReport, plan: BatchPlan | None, *, to: Path, settings: Settings) -> None:
     """Write the contact sheet of an inspected dataset.
 
     Raises:
         DatasetError: there is no image to draw.
         InfluencerAIError: the file system refuses.
     """
-    from influencerai import artifacts
+    from influencerai.dataset.contact_sheet import contact_sheet
     from influencerai.errors import DatasetError
-    from influencerai.imageset.contact_sheet import contact_sheet
+    from influencerai.files import atomic_file
 
     if not report.images:
         raise DatasetError(f"{report.folder} cannot be drawn: {' '.join(report.errors)}")
     crops = {image.path: plan.crop(index) for index, image in enumerate(report.usable)} if plan else {}
     sheet = contact_sheet(Path(report.folder), report.images, crops=crops, max_pixels=settings.max_image_pixels)
-    artifacts.write_atomic(to, sheet)
+    atomic_file.write_atomic(to, sheet)
 
 
 @dataset.command(

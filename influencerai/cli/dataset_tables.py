@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from influencerai.live.text import visible
-from influencerai.planning import BatchPlan
+from influencerai.progress.text import visible
+from influencerai.training_plan import BatchPlan
 
 if TYPE_CHECKING:
-    from influencerai.imageset import ImageSetReport
+    from influencerai.dataset import DatasetReport
 
 
-def print_findings(console: Console, report: ImageSetReport, *, verbose: bool = False) -> None:
+def print_findings(console: Console, report: DatasetReport, *, verbose: bool = False) -> None:
     """Every error, warning and note once, with the files that it is about; then the counts.
 
     With `verbose` all files are named, also those that are not part of the dataset.
     """
-    from influencerai.imageset import listed
+    from influencerai.dataset import listed
 
     findings = [("error", text, "") for text in report.errors]
     for image in report.images:

@@ -25,8 +25,8 @@ def draw_before_after(
 
     `plan` says on what it is drawn; by default what the settings and this machine give.
     """
-    from influencerai.train.grid import image_grid
-    from influencerai.train.sampler import Sampler
+    from influencerai.generate.grid import image_grid
+    from influencerai.generate.sampler import Sampler
 
     sampler = Sampler(MODEL_ID, settings=settings, plan=plan)
     with drawing_progress("drawing without a LoRA", as_json=as_json) as on_progress:

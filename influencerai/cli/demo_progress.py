@@ -18,8 +18,8 @@ from influencerai.cli.job_tables import event_line, progress_text
 from influencerai.cli.outcome import print_json
 from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job_log import JobEvent
-from influencerai.live.bars import stage_progress
-from influencerai.live.text import visible
+from influencerai.progress.bars import stage_progress
+from influencerai.progress.text import visible
 
 
 class DemoListener(AbstractContextManager["DemoListener"], Protocol):

@@ -20,7 +20,7 @@ from influencerai.cli.demo_interruption import DemoInterruption
 from influencerai.cli.progress import short_path
 from influencerai.client import InfluencerAIClient
 from influencerai.errors import DependencyMissingError, InfluencerAIError
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 READY_SECONDS = 180.0
 STOP_SECONDS = 90.0

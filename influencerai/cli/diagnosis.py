@@ -16,9 +16,9 @@ from influencerai.basemodel.inventory import list_aliases, list_models
 from influencerai.cli.models import alias_document, alias_remedy
 from influencerai.demo.characters import MODEL_ID
 from influencerai.errors import InfluencerAIError
-from influencerai.planning import processor
 from influencerai.preflight.device import gpu_names
 from influencerai.settings import Settings
+from influencerai.training_plan import processor
 
 INSTALL = "pip install 'influencerai[train]'"
 MIN_FREE_BYTES = 2 * 2**30
@@ -148,7 +148,7 @@ def _version(distribution: str, module: str) -> str | None:
 
 def _look_at_devices(found: Diagnosis, settings: Settings) -> None:
     try:
-        from influencerai.train.machine import list_devices
+        from influencerai.models.machine import list_devices
 
         devices = list_devices()
     except (ImportError, OSError) as error:

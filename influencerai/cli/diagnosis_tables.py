@@ -11,7 +11,7 @@ from rich.table import Table
 
 from influencerai.cli.common import standard_output
 from influencerai.cli.diagnosis import Diagnosis
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 
 def print_summary(found: Diagnosis) -> None:

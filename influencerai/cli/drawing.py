@@ -13,15 +13,15 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from influencerai import artifacts
 from influencerai.cli.progress import Lines
 from influencerai.errors import InfluencerAIError, ValidationError
+from influencerai.files import atomic_file
 from influencerai.preflight import probe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from influencerai.train.lora_comparison import LoraComparison
+    from influencerai.generate.lora_comparison import LoraComparison
 
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -89,7 +89,7 @@ def check_size(path: Path, comparison: LoraComparison, *, side: int) -> None:
     Raises:
         ValidationError: says the size and what to change.
     """
-    from influencerai.train.comparison_grid import grid_size
+    from influencerai.generate.comparison_grid import grid_size
 
     format_name = FORMATS[path.suffix.lower()]
     width, height = grid_size(side, columns=len(comparison.columns), rows=comparison.rows)
@@ -113,9 +113,9 @@ def save_picture(image: Image, path: Path) -> None:
     Raises:
         InfluencerAIError: the file cannot be written.
     """
-    from influencerai.train.picture_record import encoded
+    from influencerai.generate.picture_record import encoded
 
-    artifacts.write_atomic(path, encoded(image, format_name=FORMATS[path.suffix.lower()]))
+    atomic_file.write_atomic(path, encoded(image, format_name=FORMATS[path.suffix.lower()]))
 
 
 def _check_folder(folder: Path, *, faults: list[InfluencerAIError]) -> None:

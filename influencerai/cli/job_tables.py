@@ -12,7 +12,7 @@ from rich.table import Table
 
 from influencerai.domain.job import Job, JobDetail
 from influencerai.domain.job_log import JobArtifact, JobEvent
-from influencerai.live.text import duration, visible
+from influencerai.progress.text import duration, visible
 
 _STYLES = {"pending": "yellow", "running": "cyan", "completed": "green", "failed": "red", "cancelled": "dim"}
 

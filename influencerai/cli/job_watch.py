@@ -18,9 +18,9 @@ from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import NotFoundError, StoreError, TooManyError, TrainingError, UnreachableError
-from influencerai.live.surfaces import Terminal
-from influencerai.live.text import visible
-from influencerai.live.view import LiveView
+from influencerai.progress.surfaces import Terminal
+from influencerai.progress.text import visible
+from influencerai.progress.view import LiveView
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient

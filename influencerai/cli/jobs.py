@@ -14,7 +14,7 @@ from influencerai.cli.common import output_options, standard_output
 from influencerai.cli.interruption import same_command
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.errors import ValidationError
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 if TYPE_CHECKING:
     from influencerai.client import InfluencerAIClient

@@ -14,7 +14,7 @@ from influencerai.cli.common import database_url_option, output_options, standar
 from influencerai.cli.durations import DURATION
 from influencerai.cli.job_tables import age, moment
 from influencerai.cli.outcome import print_result
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:

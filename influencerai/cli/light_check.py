@@ -37,7 +37,7 @@ def check_training(
     folder, output = settings.root / dataset, settings.root / output_path(config)
     faults = name_faults(config, folder, settings=settings, output_dir=output)
     if init_from is not None:
-        from influencerai.train.lora_choice import choose_first_weights
+        from influencerai.train.runs.lora_choice import choose_first_weights
 
         with noted(faults):
             choose_first_weights(settings.root / init_from, root=settings.root, rank=config.network_dim)

@@ -14,7 +14,7 @@ from influencerai.cli.outcome import print_result
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.basemodel.adapter_file import AdapterFile
+    from influencerai.lora.adapter_file import AdapterFile
 
 _TOP_TAGS = 10
 _ABSENT = ("", "None", "null")
@@ -59,7 +59,7 @@ def info(*, file: str, as_json: bool) -> None:
     Of a run's folder it is the file that `sample --checkpoints last` takes. A relative FILE lies in INFLUENCERAI_ROOT.
     The weights are only hashed.
     """
-    from influencerai.basemodel.adapter_file import read_adapter
+    from influencerai.lora.adapter_file import read_adapter
 
     found = read_adapter(choose_lora(file, root=Settings.load().root))
     document = describe(found)
@@ -71,11 +71,11 @@ def info(*, file: str, as_json: bool) -> None:
 
 def describe(found: AdapterFile) -> dict[str, Any]:
     """The JSON form, without the file's own metadata."""
-    from influencerai import artifacts
     from influencerai.basemodel.weight_file import file_sha256
+    from influencerai.files import safetensors_file
 
     path, metadata = found.header.path, found.header.metadata
-    sha256, model_hash = file_sha256(path), artifacts.model_hash_of_file(path)
+    sha256, model_hash = file_sha256(path), safetensors_file.model_hash_of_file(path)
     stated = {
         field: next((metadata[key] for key in keys if metadata.get(key, "") not in _ABSENT), None)
         for field, keys in _FIELDS.items()
@@ -114,7 +114,7 @@ def _print(document: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from influencerai.live.text import visible
+    from influencerai.progress.text import visible
 
     def listed(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in counts.items())

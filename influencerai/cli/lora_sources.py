@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from influencerai.basemodel.lora_description import LoraDescription, describe_lora
 from influencerai.errors import InfluencerAIError, ModelError
+from influencerai.lora.description import LoraDescription, describe_lora
 from influencerai.preflight import noted
 
 _SECOND_LAYOUT = "pytorch_lora_weights.safetensors"
@@ -90,7 +90,7 @@ def _place(name: str, *, root: Path) -> Path:
 
 def _output_folder(path: Path, *, root: Path) -> Path:
     """The folder itself, or where the run wrote whose record the folder is."""
-    from influencerai.train.run_folder import RESULT_FILE, SPEC_FILE, RunFolder
+    from influencerai.train.runs.folder import RESULT_FILE, SPEC_FILE, RunFolder
 
     if not (path / SPEC_FILE).exists():
         return path

@@ -135,7 +135,7 @@ def _print_models(found: list[ListedModel]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from influencerai.live.text import visible
+    from influencerai.progress.text import visible
 
     table = Table("Model", "Family", "Size", "Precision", "Licence", "Layout", box=None, pad_edge=False)
     broken = [model for model in found if model.base is None]

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from influencerai.errors import DependencyMissingError, InfluencerAIError, ValidationError
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 DONE = 0
 FAILED = 1

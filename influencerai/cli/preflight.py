@@ -11,9 +11,9 @@ from influencerai.cli.dataset_tables import plan_document, print_findings, print
 from influencerai.cli.light_check import check_training, refuse_warnings
 from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
-from influencerai.live.text import visible
-from influencerai.planning import BatchPlan, ResourceEstimate, estimate, exposure_text
+from influencerai.progress.text import visible
 from influencerai.settings import Settings
+from influencerai.training_plan import BatchPlan, ResourceEstimate, estimate, exposure_text
 
 
 def show_preflight(

@@ -26,9 +26,9 @@ from influencerai.domain import (
     ValidationEvent,
     WarningEvent,
 )
-from influencerai.live.bars import stage_progress
-from influencerai.live.curve import RunningMean
-from influencerai.live.text import duration, visible
+from influencerai.progress.bars import stage_progress
+from influencerai.progress.curve import RunningMean
+from influencerai.progress.text import duration, visible
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
 SECONDS_BETWEEN_LINES = 5.0

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from influencerai.cli.progress import short_path
 from influencerai.domain.lora_layout import READERS, Layout
-from influencerai.live.text import visible
+from influencerai.progress.text import visible
 
 if TYPE_CHECKING:
-    from influencerai.train.run import Run
+    from influencerai.train.runs.run import Run
 
 _PICTURES = {"loss.png": "the loss", "samples.png": "the samples by epoch"}
 

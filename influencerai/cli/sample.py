@@ -31,7 +31,7 @@ from influencerai.preflight import find_model, noted
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.train.lora_comparison import Drawn
+    from influencerai.generate.lora_comparison import Drawn
 
 STRENGTHS = (-4.0, 4.0)
 DEFAULT_OUT = Path("grid.png")
@@ -132,8 +132,8 @@ def sample(
     raise_faults(faults)
     assert found is not None
 
-    from influencerai.train.lora_comparison import Candidate, LoraComparison
-    from influencerai.train.sampler import Sampler
+    from influencerai.generate.lora_comparison import Candidate, LoraComparison
+    from influencerai.generate.sampler import Sampler
 
     much = len(sources) * len(strengths) > 1
     comparison = LoraComparison(

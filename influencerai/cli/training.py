@@ -14,7 +14,7 @@ from influencerai.domain import Event, LoraConfig, StageEvent, WarningEvent
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.train.run import Run
+    from influencerai.train.runs.run import Run
 
 
 def run_training(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx2
 
-from influencerai import file_system
 from influencerai.client.answers import error_of
 from influencerai.client.connection import Connection, segment
 from influencerai.client.part import claimed_part
 from influencerai.domain.job_log import JobArtifact
 from influencerai.errors import ConflictError, InfluencerAIError
+from influencerai.files import file_system
 
 _FIRST_PAUSE = 0.2
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\\" + (':*?"<>|]' if os.name == "nt" else "]"))

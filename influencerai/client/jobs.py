@@ -21,7 +21,7 @@ from influencerai.domain.page import SortOrder
 from influencerai.errors import NotFoundError, StoppedError
 
 if TYPE_CHECKING:
-    from influencerai.live.view import LiveView
+    from influencerai.progress.view import LiveView
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 600.0
@@ -325,7 +325,7 @@ def raise_if_failed(job: Job) -> None:
 
 
 def _live_view(title: str) -> LiveView:
-    from influencerai.live.view import LiveView  # and with it rich, which a client that shows nothing does not load
+    from influencerai.progress.view import LiveView  # and with it rich, which a client that shows nothing does not load
 
     return LiveView(title)
 

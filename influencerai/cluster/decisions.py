@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from influencerai.planning.dispatch import EXPECTED_SECONDS, DispatchRules, Start, WaitingJob, decide
-from influencerai.planning.forecast import Forecast, RunningJob, forecast
-from influencerai.planning.placement import Capacity, Holding, Node
-from influencerai.planning.ways import Way
 from influencerai.preflight.needs import ways_on
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS, DispatchRules, Start, WaitingJob, decide
+from influencerai.scheduling.placement import Capacity, Holding, Node
+from influencerai.scheduling.resource_options import Way
+from influencerai.scheduling.start_estimate import Forecast, RunningJob, forecast
 from influencerai.settings import Settings
 from influencerai.store import Transaction
 from influencerai.store.queue import Lease

@@ -25,16 +25,16 @@ from influencerai.cluster.nodes import ClusterNodes, within_seconds
 from influencerai.domain import LoraConfig
 from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, SchemaError
-from influencerai.planning.placement import Holding
-from influencerai.planning.ways import Way
 from influencerai.preflight.needs import UNPLANNABLE, plan_needs
+from influencerai.scheduling.placement import Holding
+from influencerai.scheduling.resource_options import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.store.returns import RetryRules
 from influencerai.store.turns import PendingJob
+from influencerai.worker.cleanup import Remains
 from influencerai.worker.lease import RENEWALS_PER_LEASE
-from influencerai.worker.remains import Remains
 
 _PLANNED_AT_ONCE = 100
 _REFRESH_SECONDS = 1.0

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from influencerai.cluster.probe import list_gpus
 from influencerai.errors import ValidationError
-from influencerai.planning.placement import Device, Needs, Node
-from influencerai.planning.shortfall import LEAST_MEMORY_GB, LEAST_ON_GPU, shortfall
+from influencerai.scheduling.placement import Device, Needs, Node
+from influencerai.scheduling.shortfall import LEAST_MEMORY_GB, LEAST_ON_GPU, shortfall
 
 NAME_LABEL = "influencerai/name"
 GPU_MEMORY_LABEL = "influencerai/gpu-memory-gb"

@@ -22,7 +22,7 @@ from influencerai.cluster import task
 from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
 from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.placement import Device, Node
+from influencerai.scheduling.placement import Device, Node
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.nodes import NodeState

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from influencerai.planning.placement import Device
+from influencerai.scheduling.placement import Device
 
 MARKERS = Path(".influencerai/cluster")
 """Below the root: where dispatchers and nodes show each other that they see the same folder."""

@@ -17,15 +17,15 @@ import ray
 
 from influencerai.cluster.probe import Facts, look
 from influencerai.errors import FencedOffError, InfluencerAIError
+from influencerai.job_process.supervisor import ForkServer
 from influencerai.logs import configure_logs
-from influencerai.planning.placement import Holding, Node
-from influencerai.planning.ways import Way
+from influencerai.scheduling.placement import Holding, Node
+from influencerai.scheduling.resource_options import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.worker.attempt import JobAttempt
-from influencerai.worker.child import ForkServer
-from influencerai.worker.order import Placement
+from influencerai.worker.training_request import Placement
 from influencerai.worker.worker import carry_out
 
 _SETTLE_SECONDS = 60.0

@@ -9,19 +9,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from influencerai.basemodel import BaseModel, unet_size
+from influencerai.dataset import inspect_dataset, samples
+from influencerai.dataset.decoding import Decoding
 from influencerai.domain import ExecutionPlan, LoraConfig, SampleSpec, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import InfluencerAIError, ValidationError
-from influencerai.imageset import inspect_imageset, samples
-from influencerai.imageset.decoding import Decoding
-from influencerai.planning import BatchPlan, Outline, chosen_exposure, estimate, execution_plan, spec_warnings
-from influencerai.planning.cpu_time import cpu_time_warnings
-from influencerai.planning.execution import OPTIMIZER_MODULES
 from influencerai.preflight.device import AssumedDevice, assumed_device
 from influencerai.preflight.names import alias_family, check_writable, find_model, noted
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
+from influencerai.training_plan import BatchPlan, Outline, chosen_exposure, estimate, execution_plan, spec_warnings
+from influencerai.training_plan.cpu_time import cpu_time_warnings
+from influencerai.training_plan.execution import OPTIMIZER_MODULES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def examine(
     batches: BatchPlan | None = None
     memory: MemoryEstimate | None = None
 
-    report = inspect_imageset(
+    report = inspect_dataset(
         dataset_dir,
         trigger_word=config.options.trigger_word,
         resolution=config.resolution,

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from influencerai.domain.wire import WireModel
-from influencerai.planning import processor
-from influencerai.planning.execution import DeviceFacts, DeviceKind
-from influencerai.planning.placement import Node
+from influencerai.scheduling.placement import Node
+from influencerai.training_plan import processor
+from influencerai.training_plan.execution import DeviceFacts, DeviceKind
 
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 """Where NVIDIA's driver on Linux has a folder per GPU."""

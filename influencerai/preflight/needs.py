@@ -13,9 +13,9 @@ from influencerai.basemodel import find_base_model, unet_size
 from influencerai.basemodel.search import ALIASES
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.execution import DeviceFacts, DeviceKind, execution_plan
-from influencerai.planning.ways import Way, ways_to_train
+from influencerai.scheduling.resource_options import Way, ways_to_train
 from influencerai.settings import Settings
+from influencerai.training_plan.execution import DeviceFacts, DeviceKind, execution_plan
 
 _UNKNOWN_FAMILY = "unknown"
 UNPLANNABLE = json.dumps({"cpu": []})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from influencerai.dataset import DatasetReport
 from influencerai.domain import TrainingSpec
 from influencerai.domain.wire import WireModel
-from influencerai.imageset import ImageSetReport
 from influencerai.preflight.device import AssumedDevice
 
 
@@ -54,7 +54,7 @@ class Preflight(WireModel):
     ok: bool = Field(description="Whether nothing is known that the job would fail on.")
     errors: tuple[str, ...] = Field(default=(), description="What the job would fail on.")
     warnings: tuple[str, ...] = Field(default=(), description="What is allowed but probably not meant.")
-    dataset: ImageSetReport
+    dataset: DatasetReport
     spec: TrainingSpec | None = Field(
         default=None, description="The run as it would be frozen, on the assumed device; absent after an error."
     )

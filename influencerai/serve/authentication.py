@@ -12,12 +12,12 @@ import jwt
 from starlette.datastructures import Headers
 
 from influencerai.errors import AuthenticationError, ValidationError
+from influencerai.files.tenant_folders import is_tenant
 from influencerai.serve.principal import EVERY_SCOPE, Principal
 from influencerai.serve.rate_limits import WrongCredentials
 from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope, is_secret
-from influencerai.tenant_folders import is_tenant
 from influencerai.text_files import read_text_file
 
 _REMEDY = "Send 'Authorization: Bearer KEY' or 'x-api-key: KEY'."

@@ -30,8 +30,8 @@ from influencerai.errors import (
     TooManyError,
     ValidationError,
 )
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.serve.disconnection import DisconnectedError
-from influencerai.tenant_folders import TenantFolders
 
 STATUS: tuple[tuple[type[InfluencerAIError], int], ...] = (
     (ValidationError, 400),

@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from influencerai.artifacts import temporary_beside
 from influencerai.errors import InfluencerAIError, ValidationError
-from influencerai.imageset import beneath
+from influencerai.files import beneath
+from influencerai.files.atomic_file import temporary_beside
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.run_files import RunFiles, roots_of, runs_of, unused_blobs, unused_tensors
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredArtifact
 from influencerai.store.usage import EndedJob
-from influencerai.tenant_folders import TenantFolders
 
 Kind = Literal["states", "abandoned runs", "local runs", "pictures", "cache", "artifacts"]
 _UNOWNED_SECONDS = 3600.0

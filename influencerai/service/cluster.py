@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from influencerai.domain.cluster import Cluster, ClusterDevice, ClusterJob, ClusterNode
-from influencerai.planning.shortfall import least_needs, ready_for
+from influencerai.scheduling.shortfall import least_needs, ready_for
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.attempts import ActiveAttempt

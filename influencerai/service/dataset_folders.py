@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from influencerai.errors import DatasetError, InfluencerAIError
-from influencerai.imageset.beneath import pinned, remove_folder
-from influencerai.tenant_folders import TenantFolders
+from influencerai.files.beneath import pinned, remove_folder
+from influencerai.files.tenant_folders import TenantFolders
 
 _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
+from influencerai.dataset import ImageReport
+from influencerai.dataset.decoding import Decoding
+from influencerai.dataset.file_kinds import ARCHIVE, PICTURE, UNKNOWN
+from influencerai.dataset.thumbnail import thumbnail
+from influencerai.dataset.uploads.received_files import kind_by_name
+from influencerai.dataset.uploads.received_names import received_path, storable_path
+from influencerai.dataset.uploads.upload import Upload, UploadLimits, unpacked_size
+from influencerai.dataset.uploads.upload_report import UploadReport
+from influencerai.dataset.uploads.uploaded_files import write_caption
 from influencerai.domain.dataset import Dataset, DatasetImage, ImageQuery
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import is_image_path
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
-from influencerai.imageset import ImageReport, beneath
-from influencerai.imageset.decoding import Decoding
-from influencerai.imageset.file_kinds import ARCHIVE, PICTURE, UNKNOWN
-from influencerai.imageset.received_files import kind_by_name
-from influencerai.imageset.received_names import received_path, storable_path
-from influencerai.imageset.thumbnail import thumbnail
-from influencerai.imageset.upload import Upload, UploadLimits, unpacked_size
-from influencerai.imageset.upload_report import UploadReport
-from influencerai.imageset.uploaded_files import write_caption
+from influencerai.files import beneath
 from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
 from influencerai.service.picture_work import PictureWork

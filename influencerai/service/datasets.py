@@ -10,6 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from influencerai.dataset import DatasetReport, ImageReport, count_candidates, inspect_dataset
+from influencerai.dataset.decoding import Decoding
+from influencerai.dataset.report import CaptionSource
+from influencerai.dataset.uploads.uploaded_files import remove_uploaded
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetQuery, DatasetStatus
 from influencerai.domain.page import Page
 from influencerai.domain.training_options import TrainingOptions
@@ -21,10 +25,7 @@ from influencerai.errors import (
     RefusedError,
     ValidationError,
 )
-from influencerai.imageset import ImageReport, ImageSetReport, count_candidates, inspect_imageset
-from influencerai.imageset.decoding import Decoding
-from influencerai.imageset.report import CaptionSource
-from influencerai.imageset.uploaded_files import remove_uploaded
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.dataset_folders import DatasetFolders, MissingFolderError
 from influencerai.service.lora_configs import users
@@ -34,7 +35,6 @@ from influencerai.service.shared_work import SharedWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
-from influencerai.tenant_folders import TenantFolders
 
 LOOKED_AT_ONCE = 500
 """Images of a folder that are looked at while its user waits."""
@@ -54,7 +54,7 @@ class DatasetService:
         self._folders = DatasetFolders(folders)
         self._work = work
         self._quotas = quotas
-        self._looks = SharedWork[tuple[Dataset, ImageSetReport]]()
+        self._looks = SharedWork[tuple[Dataset, DatasetReport]]()
         self._looking: dict[str, asyncio.Task[None]] = {}
         """Looks that nobody waits for, by dataset."""
         self._is_closed = False
@@ -129,7 +129,7 @@ class DatasetService:
         """
         return await self._edit(tenant, id, lambda _: {} if meta is None else {"meta": dict(meta)})
 
-    async def report(self, tenant: str, id: str, *, refresh: bool = False) -> ImageSetReport:
+    async def report(self, tenant: str, id: str, *, refresh: bool = False) -> DatasetReport:
         """What was seen in the folder; with `refresh`, or where it was never seen, it is looked at now.
 
         Raises:
@@ -140,7 +140,7 @@ class DatasetService:
         if not refresh:
             async with self._store.read() as transaction:
                 if document := await transaction.datasets.report(tenant, id):
-                    return ImageSetReport.model_validate(document)
+                    return DatasetReport.model_validate(document)
         _, report = await self._look(dataset)
         return report
 
@@ -233,7 +233,7 @@ class DatasetService:
         """Where the dataset's images lie; blocks on the disk, and raises as `DatasetFolders.opened`."""
         return self._folders.opened(dataset.tenant_id, dataset.path, make=make)
 
-    async def _first_look(self, tenant: str, draft: DatasetDraft) -> tuple[DatasetStatus, ImageSetReport | None]:
+    async def _first_look(self, tenant: str, draft: DatasetDraft) -> tuple[DatasetStatus, DatasetReport | None]:
         """The status that a folder deserves; a large one is left for later."""
         if status := await self._status_before_look(tenant, draft.path):
             return status, None
@@ -253,10 +253,10 @@ class DatasetService:
             return "pending"
         return "processing" if (found or 0) > LOOKED_AT_ONCE else None
 
-    async def _look(self, dataset: Dataset) -> tuple[Dataset, ImageSetReport]:
+    async def _look(self, dataset: Dataset) -> tuple[Dataset, DatasetReport]:
         """Inspect the folder and keep what was found, together with all who want that now."""
 
-        async def look() -> tuple[Dataset, ImageSetReport]:
+        async def look() -> tuple[Dataset, DatasetReport]:
             async with self._store.read() as transaction:
                 now = await transaction.datasets.get(dataset.tenant_id, dataset.id)
             if now is None:
@@ -287,10 +287,10 @@ class DatasetService:
         if id not in self._looking and not self._is_closed:
             self._looking[id] = asyncio.create_task(guarded())
 
-    async def _inspect(self, tenant: str, path: str, meta: Mapping[str, Any]) -> ImageSetReport:
-        def inspect(decoding: Decoding) -> ImageSetReport:
+    async def _inspect(self, tenant: str, path: str, meta: Mapping[str, Any]) -> DatasetReport:
+        def inspect(decoding: Decoding) -> DatasetReport:
             with self._folders.opened(tenant, path) as folder:
-                found = inspect_imageset(
+                found = inspect_dataset(
                     folder,
                     trigger_word=trigger_word(meta),
                     max_pixels=self._settings.max_image_pixels,
@@ -305,7 +305,7 @@ class DatasetService:
             remove_uploaded(folder)
         self._folders.remove_empty(tenant, path)
 
-    async def _keep(self, dataset: Dataset, *, status: DatasetStatus, report: ImageSetReport | None) -> Dataset:
+    async def _keep(self, dataset: Dataset, *, status: DatasetStatus, report: DatasetReport | None) -> Dataset:
         """Write what was seen; a status that was set by hand in between stays."""
         document = None if report is None else report.to_wire()
         return await self._edit(
@@ -347,7 +347,7 @@ def _twin_warnings(draft: DatasetDraft, ids: Sequence[str]) -> list[str]:
     return [f"{named} the folder {draft.path} already: what is changed in one is changed in all."]
 
 
-def _warnings(status: DatasetStatus, report: ImageSetReport | None, draft: DatasetDraft) -> list[str]:
+def _warnings(status: DatasetStatus, report: DatasetReport | None, draft: DatasetDraft) -> list[str]:
     if status == "pending":
         return [f"There is no folder {draft.path} yet: put the images there, or upload them."]
     if status == "processing":

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influencerai.domain.relative_path import OWN_FOLDER
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.settings import Settings
 from influencerai.store.usage import TenantFiles
-from influencerai.tenant_folders import TenantFolders
 
 PARTS = ("datasets", "runs", "loras", "other")
 

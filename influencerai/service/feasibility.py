@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.placement import Capacity
-from influencerai.planning.shortfall import never_starts
 from influencerai.preflight.needs import plan_needs, ways_on
+from influencerai.scheduling.placement import Capacity
+from influencerai.scheduling.shortfall import never_starts
 from influencerai.settings import Settings
 from influencerai.store.nodes import NodeState
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from influencerai.domain.cluster import ClusterNode
 from influencerai.domain.wire import WireModel
 from influencerai.errors import InfluencerAIError
-from influencerai.planning.shortfall import least_needs, ready_for, shortfall
+from influencerai.scheduling.shortfall import least_needs, ready_for, shortfall
 from influencerai.service.cluster import shown_nodes
 from influencerai.service.disk import DiskSpace, disk_spaces
 from influencerai.settings import Settings

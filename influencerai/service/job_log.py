@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import BinaryIO
 from urllib.parse import quote
 
+from influencerai.dataset.thumbnail import thumbnail
 from influencerai.domain.job_log import EventQuery, JobArtifact, JobEvent, JobMetric, MetricQuery
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
-from influencerai.imageset import beneath
-from influencerai.imageset.thumbnail import thumbnail
+from influencerai.files import beneath
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.jobs import not_found
 from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
@@ -19,7 +20,6 @@ from influencerai.store import Store, Transaction
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
 from influencerai.store.times import to_datetime
-from influencerai.tenant_folders import TenantFolders
 
 
 class JobLogService:

@@ -7,13 +7,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from influencerai.artifacts import RUN_MARKER
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
-from influencerai.domain.output_path import output_name, output_path, output_path_of_run
+from influencerai.domain.output_path import RUN_MARKER, output_name, output_path, output_path_of_run
 from influencerai.domain.relative_path import OWN_FOLDER, normalized
 from influencerai.errors import ConflictError, InfluencerAIError, ValidationError
-from influencerai.imageset import beneath
+from influencerai.files import beneath
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.jobs import not_found
 from influencerai.service.picture_work import PictureWork
@@ -23,7 +23,6 @@ from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
 from influencerai.store.ids import new_id
 from influencerai.store.jobs import NewJob, StoredArtifact, StoredJob
-from influencerai.tenant_folders import TenantFolders
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """What `beneath` says where there is no file, or a link or a folder."""

@@ -26,6 +26,7 @@ from influencerai.domain.output_path import output_path
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
 from influencerai.errors import ConflictError, NotFoundError, ValidationError
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.base_models import BaseModelService
 from influencerai.service.datasets import DatasetService, trigger_word
@@ -39,7 +40,6 @@ from influencerai.store.idempotency import RequestKey
 from influencerai.store.jobs import NewJob, StoredJob
 from influencerai.store.queue import Report
 from influencerai.store.times import to_datetime
-from influencerai.tenant_folders import TenantFolders
 
 
 class JobService:

@@ -6,9 +6,9 @@ import time
 from datetime import timedelta
 
 from influencerai.errors import AuthenticationError, ConflictError, NotFoundError, ValidationError
+from influencerai.files.tenant_folders import is_tenant
 from influencerai.store import Store
 from influencerai.store.api_keys import PREFIX, ApiKey, KeyScope
-from influencerai.tenant_folders import is_tenant
 
 _OF_A_TENANT = frozenset({"full", "read"})
 _OF_NO_TENANT = frozenset({"metrics", "admin"})

@@ -10,13 +10,13 @@ from influencerai.domain.lora_config_record import NULLABLE, LoraConfigQuery, Lo
 from influencerai.domain.output_path import output_path
 from influencerai.domain.page import Page
 from influencerai.errors import InUseError, NotFoundError, RefusedError, ValidationError
-from influencerai.planning import BucketPlan
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.base_models import BaseModelService
 from influencerai.service.quotas import QuotaService
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
-from influencerai.tenant_folders import TenantFolders
+from influencerai.training_plan import BucketPlan
 
 _LONGEST_SHOWN = 100
 """Characters of a name that a request has made up."""

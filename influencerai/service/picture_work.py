@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from influencerai.imageset.decoding import Decoding, KnownPictures, PixelBudget
+from influencerai.dataset.decoding import Decoding, KnownPictures, PixelBudget
 from influencerai.service.fair_threads import Check, FairThreads
 from influencerai.settings import Settings
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from influencerai.dataset.decoding import Decoding
 from influencerai.domain import LoraConfig
 from influencerai.domain.dataset import Dataset
 from influencerai.domain.job import JobDraft
-from influencerai.imageset.decoding import Decoding
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
 from influencerai.service.dataset_folders import MissingFolderError
 from influencerai.service.datasets import DatasetService
@@ -20,7 +21,6 @@ from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.nodes import NodeState
-from influencerai.tenant_folders import TenantFolders
 
 _NOWHERE = Path(os.devnull)
 """Nothing can lie below it: a report on such a folder says that it is missing."""

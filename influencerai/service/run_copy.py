@@ -10,7 +10,7 @@ from pathlib import Path
 
 from influencerai.domain.relative_path import OWN_FOLDER
 from influencerai.errors import InfluencerAIError
-from influencerai.imageset import beneath
+from influencerai.files import beneath
 
 _APPENDED = "history.jsonl"
 """The one file of a run that grows: it is copied, where the others, written once, are linked."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from influencerai.domain.relative_path import OWN_FOLDER
-from influencerai.imageset import beneath
+from influencerai.files import beneath
 from influencerai.settings import Settings
-from influencerai.worker.remains import ASIDE, discard_run, set_aside
+from influencerai.worker.cleanup import ASIDE, discard_run, set_aside
 
 _RUNS, _BLOBS = f"{OWN_FOLDER}/runs", f"{OWN_FOLDER}/blobs"
 _JOB = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")

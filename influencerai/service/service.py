@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.base_models import BaseModelService
 from influencerai.service.cleanup import CleanupService
 from influencerai.service.cluster import ClusterService
@@ -21,7 +22,6 @@ from influencerai.service.upkeep import Upkeep
 from influencerai.service.usage import UsageService
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.tenant_folders import TenantFolders
 
 
 class Service:

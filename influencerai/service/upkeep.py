@@ -18,7 +18,7 @@ from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.returns import RetryRules
-from influencerai.worker.remains import Remains
+from influencerai.worker.cleanup import Remains
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600

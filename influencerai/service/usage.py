@@ -9,13 +9,13 @@ from influencerai.domain.job import Job
 from influencerai.domain.page import Page
 from influencerai.domain.usage import QUOTAS, AdminJobQuery, QuotaName, QuotaUse, Usage, UsageList
 from influencerai.errors import ValidationError
+from influencerai.files.tenant_folders import TenantFolders, is_tenant
 from influencerai.service.disk import folder_bytes, measure
 from influencerai.service.fair_threads import FairThreads
 from influencerai.service.quota_limits import QuotaLimits
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.fair_turns import OURS
-from influencerai.tenant_folders import TenantFolders, is_tenant
 
 _GIB = 2**30
 _FRESH_SECONDS = 600.0

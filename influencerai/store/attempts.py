@@ -16,8 +16,8 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.problem import Problem
-from influencerai.planning.dispatch import EXPECTED_SECONDS
-from influencerai.planning.placement import Holding
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS
+from influencerai.scheduling.placement import Holding
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.planning.placement import Device, Node
+from influencerai.scheduling.placement import Device, Node
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.schema import nodes
 

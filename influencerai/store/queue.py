@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
 from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
-from influencerai.planning.placement import Holding
+from influencerai.scheduling.placement import Holding
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.planning.dispatch import DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.planning.forecast import Forecast
-from influencerai.planning.placement import Capacity, Needs, Node
+from influencerai.scheduling.fair_share import DispatchRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Capacity, Needs, Node
+from influencerai.scheduling.start_estimate import Forecast
 from influencerai.settings import Settings
 from influencerai.store.attempts import USAGE
 from influencerai.store.dialect import now, one_of, one_of_first, take_turn

@@ -1,12 +1,3 @@
-"""The trainer: the only room with torch."""
+"""Training: the loop, the optimizer, the encoded data (`data/`) and the files of a run (`runs/`)."""
 
-import logging
-import warnings
-
-from influencerai.train.waiting import bound_spinning
-
-bound_spinning()
-# While it is imported, it warns about a kernel that quantized models would use; nothing here does.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-# Other libraries' bars, of which a notebook without ipywidgets would have nicer ones.
-warnings.filterwarnings("ignore", message="IProgress not found")
+import influencerai.models  # noqa: F401 - it configures what torch reads when it is loaded

@@ -11,26 +11,26 @@ import torch
 
 from influencerai.domain import StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.errors import StoppedError
-from influencerai.planning import BatchPlan
-from influencerai.planning.memory import smaller_images, smaller_setting
-from influencerai.train.adapter import Adapter, LoraWeights
+from influencerai.lora.adapter import Adapter, LoraWeights
+from influencerai.lora.file import FILE_DTYPE, Weights
+from influencerai.lora.first_weights import read_first_weights
+from influencerai.models.device import fixed_execution, memory_errors
+from influencerai.models.family import Family, TextConditioner, load_family
+from influencerai.models.loadable_model import LoadableModel, find_loadable_model
+from influencerai.models.precision import dtype_of
 from influencerai.train.backend import RunContext
-from influencerai.train.cache import TensorCache
-from influencerai.train.checkpoint import epoch_ends, load_newest
-from influencerai.train.data import TrainingData
-from influencerai.train.device import fixed_execution, memory_errors
-from influencerai.train.encoding import encode_captions, encode_images, needed_variants
-from influencerai.train.exporter import Exporter
-from influencerai.train.family import Family, TextConditioner, load_family
-from influencerai.train.first_weights import read_first_weights
-from influencerai.train.loadable_model import LoadableModel, find_loadable_model
+from influencerai.train.data.cache import TensorCache
+from influencerai.train.data.encoding import encode_captions, encode_images, needed_variants
+from influencerai.train.data.training_data import TrainingData
 from influencerai.train.loop import TrainingLoop
-from influencerai.train.lora_file import FILE_DTYPE, Weights
-from influencerai.train.precision import dtype_of
 from influencerai.train.preparation import check_model
 from influencerai.train.ranks import Ranks
-from influencerai.train.recorder import Recorder
-from influencerai.train.sampling import draw_samples
+from influencerai.train.runs.exporter import Exporter
+from influencerai.train.runs.recorder import Recorder
+from influencerai.train.runs.samples import draw_samples
+from influencerai.train.runs.training_state import epoch_ends, load_newest
+from influencerai.training_plan import BatchPlan
+from influencerai.training_plan.memory import smaller_images, smaller_setting
 
 TRAINED_NOTHING = (
     "The training has learned nothing: the final file changes no picture. Raise learningRate (Prodigy wants 1), "

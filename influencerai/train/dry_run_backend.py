@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from influencerai.domain import StageEvent, TrainingResult, TrainingSpec
-from influencerai.planning import BatchPlan
-from influencerai.train.adapter import LoraWeights
+from influencerai.lora.adapter import LoraWeights
+from influencerai.models.family import load_family
+from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.backend import RunContext
-from influencerai.train.encoding import load_pixels
-from influencerai.train.exporter import Exporter
-from influencerai.train.family import load_family
-from influencerai.train.loadable_model import find_loadable_model
+from influencerai.train.data.encoding import load_pixels
 from influencerai.train.preparation import check_model
+from influencerai.train.runs.exporter import Exporter
+from influencerai.training_plan import BatchPlan
 
 NOTICE = "Dry run: nothing was trained, and the LoRA file changes nothing."
 

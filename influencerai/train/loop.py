@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from influencerai.domain import TrainingSpec
-from influencerai.planning import BatchPlan
-from influencerai.train.adapter import Adapter
-from influencerai.train.checkpoint import Checkpoint
-from influencerai.train.data import Batch, TrainingData
-from influencerai.train.family import Family, TextConditioner
-from influencerai.train.objective import Objective
+from influencerai.lora.adapter import Adapter
+from influencerai.models.family import Family, TextConditioner
+from influencerai.models.objective import Objective
+from influencerai.models.precision import autocast
+from influencerai.train.data.training_data import Batch, TrainingData
 from influencerai.train.optimizer import (
     export_schedule,
     export_state,
@@ -29,8 +28,9 @@ from influencerai.train.optimizer import (
     make_schedule,
     place_schedule,
 )
-from influencerai.train.precision import autocast
 from influencerai.train.ranks import Ranks
+from influencerai.train.runs.training_state import Checkpoint
+from influencerai.training_plan import BatchPlan
 
 
 @dataclass(frozen=True)

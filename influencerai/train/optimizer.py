@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from influencerai.domain import TrainingOptions
 from influencerai.domain.training_options import Optimizer as OptimizerName
 from influencerai.errors import CheckpointError, TrainingError
-from influencerai.planning.execution import OPTIMIZER_MODULES
+from influencerai.training_plan.execution import OPTIMIZER_MODULES
 
 ParameterGroup = dict[str, Any]
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from influencerai.train.waiting import spins_on
+from influencerai.models.waiting import spins_on
 
 _SLOWER = 5.0
 _RECENT_STEPS = 5

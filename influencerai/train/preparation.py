@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Protocol
 
 from influencerai.basemodel import unet_size
+from influencerai.dataset import DatasetReport, inspect_dataset, listed, samples
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.output_path import output_name
 from influencerai.errors import ModelError, ValidationError
-from influencerai.imageset import ImageSetReport, inspect_imageset, listed, samples
-from influencerai.planning import BatchPlan, chosen_exposure, execution_plan, spec_warnings
-from influencerai.planning.cpu_time import cpu_time_warnings
-from influencerai.train.device import DeviceSetting, device_facts
-from influencerai.train.family import Family, load_family
-from influencerai.train.loadable_model import LoadableModel, find_loadable_model
+from influencerai.models.device import DeviceSetting, device_facts
+from influencerai.models.family import Family, load_family
+from influencerai.models.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.optimizer import usable_optimizer
+from influencerai.training_plan import BatchPlan, chosen_exposure, execution_plan, spec_warnings
+from influencerai.training_plan.cpu_time import cpu_time_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Preparation:
     """A spec, and what was noticed on the way to it."""
 
     spec: TrainingSpec
-    report: ImageSetReport
+    report: DatasetReport
     base: LoadableModel
     warnings: tuple[str, ...]
 
@@ -57,7 +57,7 @@ def prepare(
     as_path: bool = True,
     follow_links: bool = False,
     world_size: int = 1,
-    report: ImageSetReport | None = None,
+    report: DatasetReport | None = None,
 ) -> Preparation:
     """Look at the dataset, then at the base model, and resolve everything that decides the run.
 
@@ -69,7 +69,7 @@ def prepare(
         DatasetError: the folder holds nothing that can be trained on.
         ModelError: the base model cannot be used.
     """
-    report = report or inspect_imageset(
+    report = report or inspect_dataset(
         dataset_dir,
         trigger_word=config.options.trigger_word,
         resolution=config.resolution,
@@ -85,7 +85,7 @@ def prepare(
 
 def resolve(
     config: LoraConfig,
-    report: ImageSetReport,
+    report: DatasetReport,
     *,
     base: LoadableModel,
     settings: PreparationSettings,

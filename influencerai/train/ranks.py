@@ -22,9 +22,9 @@ from accelerate.utils import check_cuda_p2p_ib_support
 from torch import Tensor, nn
 
 from influencerai.errors import TrainingError
-from influencerai.planning.batches import PlannedStep
+from influencerai.models.device import DeviceSetting
 from influencerai.train.causes import causes
-from influencerai.train.device import DeviceSetting
+from influencerai.training_plan.batches import PlannedStep
 
 SUM_TIMEOUT = timedelta(minutes=30)
 """Ranks begin to add up at the same time, up to the speed of their devices."""

@@ -11,33 +11,33 @@ from typing import Any
 import pydantic
 import torch
 
-from influencerai import artifacts
+from influencerai.dataset import DatasetReport
 from influencerai.domain import Event, LoraConfig, StageEvent, TrainingResult, TrainingSpec, WarningEvent
 from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.domain.output_path import output_path
 from influencerai.domain.plain_values import path_text
 from influencerai.domain.training_spec import Origin
 from influencerai.errors import CheckpointError, DatasetError, InfluencerAIError, StoppedError, ValidationError
-from influencerai.imageset import ImageSetReport
-from influencerai.planning import BatchPlan, exposure_text
-from influencerai.planning.execution import execution_warnings
+from influencerai.files import atomic_file, output_folder
+from influencerai.lora.first_weights import copy_first_weights
+from influencerai.models.device import device_facts
+from influencerai.models.quiet import quiet_libraries
 from influencerai.settings import Settings, usable_cores
 from influencerai.train.backend import Backend, RunContext, load_backend
-from influencerai.train.best_epoch import best_epoch
-from influencerai.train.checkpoint import list_checkpoints
-from influencerai.train.device import device_facts
-from influencerai.train.failure import describe_failure
-from influencerai.train.first_weights import copy_first_weights
-from influencerai.train.history import HISTORY_FILE, file_errors, read_history
-from influencerai.train.lora_choice import choose_first_weights
 from influencerai.train.preparation import Preparation, prepare
-from influencerai.train.quiet import quiet_libraries
-from influencerai.train.resumption import Resumption, extend, find_resumption
-from influencerai.train.run import Run
-from influencerai.train.run_folder import RunFolder
-from influencerai.train.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
-from influencerai.train.run_place import new_place, place_of
+from influencerai.train.runs.best_epoch import best_epoch
+from influencerai.train.runs.failure import describe_failure
+from influencerai.train.runs.folder import RunFolder
+from influencerai.train.runs.history import HISTORY_FILE, file_errors, read_history
+from influencerai.train.runs.lora_choice import choose_first_weights
+from influencerai.train.runs.place import new_place, place_of
+from influencerai.train.runs.resumption import Resumption, extend, find_resumption
+from influencerai.train.runs.run import Run
+from influencerai.train.runs.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
+from influencerai.train.runs.training_state import list_checkpoints
 from influencerai.train.watch import Watch, watched
+from influencerai.training_plan import BatchPlan, exposure_text
+from influencerai.training_plan.execution import execution_warnings
 
 
 class Trainer:
@@ -77,7 +77,7 @@ class Trainer:
         self._on_event = on_event
         self._should_stop = should_stop
 
-    def prepare(self, dataset: str | Path, *, report: ImageSetReport | None = None) -> Preparation:
+    def prepare(self, dataset: str | Path, *, report: DatasetReport | None = None) -> Preparation:
         """Check everything and resolve the run's spec; nothing is trained or written.
 
         `report` is an inspection of the dataset by this configuration that was made just now.
@@ -101,7 +101,7 @@ class Trainer:
         resume: bool = False,
         init_from: str | Path | None = None,
         progress: bool | None = None,
-        report: ImageSetReport | None = None,
+        report: DatasetReport | None = None,
     ) -> Run:
         """Train on the images and captions in `dataset`, a folder relative to the settings' root.
 
@@ -128,7 +128,7 @@ class Trainer:
         resume: bool,
         init_from: str | Path | None,
         watch: Watch,
-        report: ImageSetReport | None,
+        report: DatasetReport | None,
     ) -> Run:
         quiet_libraries()
         backend = load_backend(self._backend)
@@ -137,7 +137,7 @@ class Trainer:
         preparation = self.prepare(dataset, report=report)
         first_weights = self._first_weights(init_from)
         if first_weights:
-            origin = Origin(sha256=artifacts.sha256_file(first_weights), file=first_weights.name)
+            origin = Origin(sha256=atomic_file.sha256_file(first_weights), file=first_weights.name)
             preparation = replace(preparation, spec=preparation.spec.model_copy(update={"origin": origin}))
         usual = self.settings.root / output_path(self.config)
         warnings = list(preparation.warnings)
@@ -176,11 +176,11 @@ class Trainer:
                 warnings.append(text)
         with folder.lock():
             spec = folder.spec
-            output_dir = extended_output or artifacts.find_output(requested, spec.id)
-            output_dir = output_dir or artifacts.reserve_output(requested, spec.id)
+            output_dir = extended_output or output_folder.find_output(requested, spec.id)
+            output_dir = output_dir or output_folder.reserve_output(requested, spec.id)
             for place in (folder.path, output_dir):
                 with file_errors(place):
-                    artifacts.remove_leftovers(place)
+                    atomic_file.remove_leftovers(place)
             if output_dir not in (requested, extended_output):
                 warnings.append(
                     f"{requested} holds the files of another run: this one writes to {output_dir}. To change that, "
@@ -246,7 +246,7 @@ class Trainer:
         if left is None:
             return Resumption(action="start")
         with suppress(CheckpointError, OSError), left.lock():
-            artifacts.release_output(place_of(left, config=self.config, root=self.settings.root), left.spec.id)
+            output_folder.release_output(place_of(left, config=self.config, root=self.settings.root), left.spec.id)
         text = f"The unfinished run for this output path in {left.path} can be resumed (--resume, or resume=True)"
         return Resumption(action="start", warning=f"{text}, or delete that folder.")
 

@@ -10,7 +10,7 @@ from warnings import warn
 from influencerai.domain import Event, WarningEvent
 from influencerai.errors import StoppedError
 from influencerai.interruption import Interruption
-from influencerai.live.view import LiveView
+from influencerai.progress.view import LiveView
 
 STOPPING = "Stopping after this step, then saving; interrupt again to abort at once."
 RESUME = "Resume it with train(..., resume=True)."

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from influencerai.artifacts import remove_leftovers
 from influencerai.domain import TrainingFailure, TrainingResult, TrainingSpec
-from influencerai.domain.attempt import (
+from influencerai.domain.problem import Problem
+from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
+from influencerai.files.atomic_file import remove_leftovers
+from influencerai.files.tenant_folders import TenantFolders
+from influencerai.job_process.messages import (
     ChildMessage,
     Completed,
     Failed,
@@ -19,19 +22,16 @@ from influencerai.domain.attempt import (
     Progress,
     Stopped,
 )
-from influencerai.domain.problem import Problem
-from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
+from influencerai.job_process.supervisor import ForkServer, TrainingChild, TrainingTeam, start_training
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
 from influencerai.store.queue import Ending, Lease
 from influencerai.store.returns import CANCELLATION, RetryRules, Return
-from influencerai.tenant_folders import TenantFolders
-from influencerai.worker.child import ForkServer, TrainingChild, TrainingTeam, start_training
-from influencerai.worker.journal import Journal
+from influencerai.worker.cleanup import discard_run
+from influencerai.worker.event_buffer import Journal
 from influencerai.worker.lease import LeaseKeeper
-from influencerai.worker.order import Placement, make_order
-from influencerai.worker.remains import discard_run
+from influencerai.worker.training_request import Placement, make_order
 
 _TICK_SECONDS = 0.2
 Training = TrainingChild | TrainingTeam

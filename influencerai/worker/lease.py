@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from influencerai.errors import FencedOffError, StoreError
 from influencerai.store import Store, Transaction
 from influencerai.store.queue import Lease
-from influencerai.worker.journal import Journal
+from influencerai.worker.event_buffer import Journal
 
 RENEWALS_PER_LEASE = 6
 """A lease is renewed so often before it expires, whatever happens."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from influencerai.domain.problem import Problem
 from influencerai.errors import InfluencerAIError
+from influencerai.job_process.supervisor import ForkServer
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.jobs import StoredJob
@@ -19,7 +20,6 @@ from influencerai.store.queue import Lease
 from influencerai.store.returns import RetryRules
 from influencerai.store.turns import ClaimRules
 from influencerai.worker.attempt import JobAttempt
-from influencerai.worker.child import ForkServer
 
 _GREETINGS_PER_LEASE = 6
 _OUTAGE_SECONDS = 1.0

@@ -8,10 +8,10 @@ import pytest
 
 from influencerai.basemodel import find_base_model, unet_size
 from influencerai.basemodel.components import CLASSES, COMPONENTS, CONFIGS, read_config
+from influencerai.models.family import load_family
+from influencerai.models.loadable_model import find_loadable_model
+from influencerai.models.model_components import MODULES, empty_module
 from influencerai.settings import Settings
-from influencerai.train.family import load_family
-from influencerai.train.loadable_model import find_loadable_model
-from influencerai.train.model_components import MODULES, empty_module
 from tests.original_layout import original_tensors, save_hollow_file
 from tests.small_models import small_sd15, small_sdxl
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from influencerai.artifacts import RUN_MARKER
 from influencerai.cli.batch_outcome import write_report
 from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_state import BatchState
 from influencerai.domain import LoraConfig
+from influencerai.domain.output_path import RUN_MARKER
 from influencerai.settings import Settings
 from influencerai.train.trainer import Trainer
 from tests.cli.batches import SETTINGS, BatchPlace, document, interrupt, write_pictures

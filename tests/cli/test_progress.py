@@ -9,7 +9,7 @@ from rich.console import Console
 from influencerai.cli.progress import Bars, Figures, JsonLines, Lines, choose_listener, remark
 from influencerai.domain import CheckpointEvent, StageEvent, StepEvent, ValidationEvent, WarningEvent
 from influencerai.domain.event import Stage
-from influencerai.live.text import duration
+from influencerai.progress.text import duration
 
 
 def step(number: int, *, loss: float = 0.5, seconds_remaining: float = 65) -> StepEvent:

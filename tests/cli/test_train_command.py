@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from influencerai import artifacts
-from influencerai.train.run import Run
+from influencerai.files import safetensors_file
+from influencerai.train.runs.run import Run
 from tests.cli.conftest import Invoke, json_lines
 from tests.training_runs import write_dataset
 
@@ -30,7 +30,7 @@ def test_a_training_ends_with_the_contracts_result(invoke: Invoke, project: Path
     assert last["finalLoss"] > 0
     assert last["trainingTimeMinutes"] >= 0
     assert (last["bestEpoch"], last["bestFile"]) == (None, None), "nothing was held out"
-    metadata, tensors = artifacts.read_safetensors_header(project / last["loraPath"])
+    metadata, tensors = safetensors_file.read_safetensors_header(project / last["loraPath"])
     assert (metadata["ss_network_dim"], metadata["ss_output_name"]) == ("2", "one")
     assert tensors
 

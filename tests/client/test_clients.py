@@ -34,7 +34,7 @@ from influencerai.errors import (
     TrainingError,
     ValidationError,
 )
-from influencerai.planning.placement import Node
+from influencerai.scheduling.placement import Node
 from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
@@ -73,7 +73,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 
 def test_the_client_loads_nothing_heavy() -> None:
-    heavy = {"PIL", "click", "fastapi", "influencerai.imageset", "numpy", "ray", "rich", "sqlalchemy", "torch"}
+    heavy = {"PIL", "click", "fastapi", "influencerai.dataset", "numpy", "ray", "rich", "sqlalchemy", "torch"}
     code = f"import sys, influencerai; influencerai.InfluencerAIClient(); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

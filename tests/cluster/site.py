@@ -16,10 +16,10 @@ from anyio.from_thread import BlockingPortal
 from ray.cluster_utils import Cluster
 
 from influencerai.cluster.joining import GPU_MEMORY_LABEL, NAME_LABEL, PRETENDED_LABEL
-from influencerai.planning.placement import Node
+from influencerai.job_process.supervisor import LOG_FILE
+from influencerai.scheduling.placement import Node
 from influencerai.store.attempts import ActiveAttempt
 from influencerai.store.nodes import NodeState
-from influencerai.worker.child import LOG_FILE
 from tests.histories import overcommitted
 from tests.worker.workplace import Workplace, children, marked, opened, strike
 

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from influencerai.cluster.decisions import Decisions, Look, Started, View
-from influencerai.planning.placement import Needs, Node
-from influencerai.planning.ways import Way
+from influencerai.scheduling.placement import Needs, Node
+from influencerai.scheduling.resource_options import Way
 from influencerai.settings import Settings
 from influencerai.store import Store
 from tests.store.rows import ANN, BOB, add_job, cancel, finish

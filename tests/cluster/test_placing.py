@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from influencerai.planning.placement import Holding
+from influencerai.scheduling.placement import Holding
 from tests.cluster.site import Site, site
 from tests.databases import Databases
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from influencerai.artifacts import read_safetensors_header
 from influencerai.demo.characters import MODEL_ID, write_character
+from influencerai.files.safetensors_file import read_safetensors_header
 from tests.contract.reference import CONFIG, DATASET, JOB, example
 from tests.contract.requests import assert_shown, curl, error_as_shown
 from tests.servers import Server, serve_on_contract_port

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
-from influencerai.artifacts import read_safetensors_header
+from influencerai.files.safetensors_file import read_safetensors_header
 from tests.contract.reference import as_sent, example
 from tests.servers import Server, serve_on_contract_port
 from tests.small_models import small_sdxl

@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from influencerai.planning.placement import Device, Node
+from influencerai.scheduling.placement import Device, Node
 from influencerai.settings import Settings
 from influencerai.store.nodes import NodeState
 from tests.deploy.manifests import ROOT, load

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from influencerai.planning.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Device, Holding, Node
 from influencerai.store.nodes import NodeState
 from influencerai.store.turns import ClaimRules
 from tests.serve.running import ANN, BOB, Api
@@ -85,7 +85,7 @@ async def test_a_machine_that_ends_says_so_and_one_that_is_gone_is_not_there(api
 
 
 async def test_a_waiting_job_says_its_place_and_when_it_starts(api: Api) -> None:
-    from influencerai.planning.forecast import Forecast
+    from influencerai.scheduling.start_estimate import Forecast
 
     job = await api.job()
     async with api.service.store.write() as transaction:

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from starlette.types import Message
 
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.serve.routes.job_log import Download
 from influencerai.store.queue import PublishedFile
-from influencerai.tenant_folders import TenantFolders
 from tests.serve.running import Api, checked_error, picture
 
 pytestmark = pytest.mark.anyio

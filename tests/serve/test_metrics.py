@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from influencerai.domain.problem import Problem
-from influencerai.planning.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Device, Holding, Node
 from influencerai.settings import Settings
 from influencerai.store.events import StepFigures
 from influencerai.store.nodes import NodeState

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import influencerai
-from influencerai.artifacts import RUN_MARKER
+from influencerai.domain.output_path import RUN_MARKER
 from influencerai.settings import Settings
 from tests.serve.running import Api, field_errors, picture, running
 

@@ -15,7 +15,7 @@ import pytest
 from httpx2 import AsyncClient
 from PIL import Image
 
-from influencerai.imageset import inspect_imageset
+from influencerai.dataset import inspect_dataset
 from influencerai.service import datasets as datasets_module
 from influencerai.settings import Settings
 from tests.serve.running import Api, running
@@ -43,7 +43,7 @@ class Inspections:
     """Counts the real inspections, and holds back those of a folder called `me` while it is closed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        inspect = inspect_imageset
+        inspect = inspect_dataset
         self.begun = 0
         self.ended = 0
         self.is_open = threading.Event()
@@ -58,7 +58,7 @@ class Inspections:
             finally:
                 self.ended += 1
 
-        monkeypatch.setattr(datasets_module, "inspect_imageset", counted)
+        monkeypatch.setattr(datasets_module, "inspect_dataset", counted)
 
 
 @pytest.fixture

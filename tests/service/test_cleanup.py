@@ -17,19 +17,19 @@ from typing import Any
 
 import pytest
 
-from influencerai.artifacts import RUN_MARKER
+from influencerai.dataset.snapshot import take_snapshot
 from influencerai.domain import LoraConfig
 from influencerai.domain.job import Job
+from influencerai.domain.output_path import RUN_MARKER
 from influencerai.errors import InfluencerAIError
+from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service import Service, upkeep
 from influencerai.service import cleanup as cleanup_module
 from influencerai.service.cleanup import CleanupReport, CleanupRules, CleanupService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import PublishedFile
-from influencerai.tenant_folders import TenantFolders
-from influencerai.train.snapshot import take_snapshot
-from influencerai.worker.remains import Remains, set_aside
+from influencerai.worker.cleanup import Remains, set_aside
 from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish
 
 pytestmark = pytest.mark.anyio

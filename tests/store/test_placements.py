@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError
-from influencerai.planning.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Device, Holding, Node
 from influencerai.store import Store
 from influencerai.store.nodes import NodeState
 from influencerai.store.queue import Lease

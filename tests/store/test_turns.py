@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from influencerai.planning.dispatch import EXPECTED_SECONDS
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS
 from influencerai.store import Store
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts

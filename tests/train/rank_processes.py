@@ -19,7 +19,7 @@ import torch.distributed as dist
 from influencerai.train.ranks import joined_ranks
 
 _SECONDS = 120.0
-_PRELOAD = ["influencerai.train.attempt", "influencerai.train.diffusers_backend", "tests.train.rank_work"]
+_PRELOAD = ["influencerai.job_process.entry", "influencerai.train.diffusers_backend", "tests.train.rank_work"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from influencerai.domain import StageEvent, StepEvent, TrainingSpec
-from influencerai.domain.attempt import AttemptOrder, ChildMessage, Go, Prepared, Progress, WorkerMessage
 from influencerai.errors import StoppedError
-from influencerai.planning import BatchPlan
-from influencerai.train.attempt import follow_attempt, run_attempt
+from influencerai.job_process.entry import follow_attempt, run_attempt
+from influencerai.job_process.messages import AttemptOrder, ChildMessage, Go, Prepared, Progress, WorkerMessage
+from influencerai.models.family import load_family
+from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.backend import load_backend
-from influencerai.train.checkpoint import Checkpoint
 from influencerai.train.diffusers_backend import build, encode
-from influencerai.train.family import load_family
-from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.ranks import Ranks
+from influencerai.train.runs.training_state import Checkpoint
+from influencerai.training_plan import BatchPlan
 from tests.training_runs import RunPlace, stop_after
 
 

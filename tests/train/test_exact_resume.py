@@ -9,11 +9,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from influencerai import artifacts
 from influencerai.domain import TrainingSpec
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import CheckpointError, StoppedError
-from influencerai.train.checkpoint import Checkpoint, list_checkpoints, load_newest
+from influencerai.files import safetensors_file
+from influencerai.train.runs.training_state import Checkpoint, list_checkpoints, load_newest
 from tests.small_models import small_sd15, small_sdxl
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -161,8 +161,8 @@ def test_states_hold_no_pickle(dataset: Path, sd15: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("document", ["[]", "{}", "{", '{"step": "x"}', "null"])
 def test_a_state_with_another_document_is_no_state(document: str, tmp_path: Path) -> None:
     body = safetensors.torch.save({"adapter/a": torch.zeros(2)})
-    digest = hashlib.sha256(document.encode() + artifacts.canonical_safetensors(body, {})).hexdigest()
+    digest = hashlib.sha256(document.encode() + safetensors_file.canonical_safetensors(body, {})).hexdigest()
     path = tmp_path / "state-00000001.safetensors"
-    path.write_bytes(artifacts.canonical_safetensors(body, {"state": document, "sha256": digest}))
+    path.write_bytes(safetensors_file.canonical_safetensors(body, {"state": document, "sha256": digest}))
     with pytest.raises(CheckpointError, match="cannot be read"):
         Checkpoint.load(path)

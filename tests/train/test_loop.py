@@ -11,11 +11,11 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from influencerai.domain import LoraConfig, TrainingSpec
-from influencerai.planning import BatchPlan
+from influencerai.models.family import load_family
+from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.diffusers_backend import build, encode
-from influencerai.train.family import load_family
-from influencerai.train.loadable_model import find_loadable_model
 from influencerai.train.loop import TrainingLoop
+from influencerai.training_plan import BatchPlan
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, write_dataset
 

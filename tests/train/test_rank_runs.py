@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from influencerai import artifacts
 from influencerai.demo.characters import model_path
 from influencerai.domain import StepEvent, TrainingSpec
-from influencerai.domain.attempt import AttemptOrder, Completed, Failed, Prepared, Progress, Stopped
-from influencerai.train.checkpoint import list_checkpoints
+from influencerai.domain.output_path import RUN_MARKER
+from influencerai.files import safetensors_file
+from influencerai.job_process.messages import AttemptOrder, Completed, Failed, Prepared, Progress, Stopped
+from influencerai.train.runs.training_state import list_checkpoints
 from tests.attempts import DATASET, OUTPUT, lora_files, make_order, write_pictures
 from tests.train.rank_processes import Ending, run_ranks, values
 from tests.train.rank_work import carry_out, train_run
@@ -150,8 +151,8 @@ def test_an_attempt_is_stopped_and_gone_on_with(order: AttemptOrder) -> None:
     assert second[-1].result.warnings == prepared.warnings
     assert (steps(first), steps(second)) == ([1, 2, 3], [4])
     names = ["test-run-epoch-1.safetensors", "test-run-final.safetensors"]
-    assert files(order.root / OUTPUT) == {artifacts.RUN_MARKER, *names}
-    metadata, _ = artifacts.read_safetensors_header(order.root / OUTPUT / names[-1])
+    assert files(order.root / OUTPUT) == {RUN_MARKER, *names}
+    metadata, _ = safetensors_file.read_safetensors_header(order.root / OUTPUT / names[-1])
     assert (metadata["ss_total_batch_size"], metadata["ss_batch_size_per_device"]) == ("2", "1")
 
 
@@ -159,7 +160,7 @@ def test_the_dry_run_is_made_by_the_first_rank(order: AttemptOrder) -> None:
     messages, endings = attempt(order.model_copy(update={"backend": "dry-run"}))
     check_endings(endings)
     assert isinstance(messages[-1], Completed)
-    assert files(order.root / OUTPUT) == {artifacts.RUN_MARKER, "test-run-final.safetensors"}
+    assert files(order.root / OUTPUT) == {RUN_MARKER, "test-run-final.safetensors"}
 
 
 def test_a_dataset_that_cannot_be_trained_on_ends_both(order: AttemptOrder) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from influencerai.domain import TrainingSpec
 from influencerai.errors import DatasetError, OutOfMemoryError, TrainingError
-from influencerai.planning.batches import PlannedStep, SampleRef
 from influencerai.train.causes import is_infrastructure
 from influencerai.train.ranks import Ranks, joined_ranks
+from influencerai.training_plan.batches import PlannedStep, SampleRef
 from tests.small_models import small_sd15, small_sdxl
 from tests.train.rank_processes import run_ranks, values
 from tests.train.rank_work import Trained, train_steps

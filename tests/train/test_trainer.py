@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from influencerai import Run, Trainer, artifacts, compare
+from influencerai import Run, Trainer, compare
 from influencerai.domain import (
     CheckpointEvent,
     Event,
@@ -33,12 +33,13 @@ from influencerai.errors import (
     TrainingError,
     ValidationError,
 )
-from influencerai.planning.memory import smaller_setting
-from influencerai.train.device import memory_errors
-from influencerai.train.history import History, read_history
-from influencerai.train.model_components import damage_errors
-from influencerai.train.run_folder import RunFolder
-from influencerai.train.sampler import Sampler
+from influencerai.files import safetensors_file
+from influencerai.generate.sampler import Sampler
+from influencerai.models.device import memory_errors
+from influencerai.models.model_components import damage_errors
+from influencerai.train.runs.folder import RunFolder
+from influencerai.train.runs.history import History, read_history
+from influencerai.training_plan.memory import smaller_setting
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -137,7 +138,7 @@ def test_a_run_shows_and_stores_how_much_it_shows(root: Path, sd15: Path) -> Non
     details = [event.detail for event in events if isinstance(event, StageEvent) and event.detail]
     assert details == ["5 images x 2 repeats x 1 epoch: 10 images seen in 5 steps; one file at the end."]
     assert (run.spec.options.images_seen, run.spec.options.repeats, run.result.images_seen) == (11, 2, 10)
-    metadata, _ = artifacts.read_safetensors_header(run.lora_path)
+    metadata, _ = safetensors_file.read_safetensors_header(run.lora_path)
     assert metadata["ss_influencerai_images_seen"] == "10"
 
 

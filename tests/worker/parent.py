@@ -5,8 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
-from influencerai.domain.attempt import AttemptOrder, Prepared, Progress
-from influencerai.worker.child import ForkServer, TrainingChild
+from influencerai.job_process.messages import AttemptOrder, Prepared, Progress
+from influencerai.job_process.supervisor import ForkServer, TrainingChild
 
 
 async def supervise(order: AttemptOrder) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from influencerai.domain import StepEvent, TrainingSpec
-from influencerai.domain.attempt import AttemptOrder, ChildMessage, Completed, Failed, Prepared, Progress, Stopped
-from influencerai.train.checkpoint import list_checkpoints
-from influencerai.worker.child import LOG_BYTES, LOG_FILE, PRELOADED, ForkServer, TrainingChild
+from influencerai.job_process.messages import AttemptOrder, ChildMessage, Completed, Failed, Prepared, Progress, Stopped
+from influencerai.job_process.supervisor import LOG_BYTES, LOG_FILE, PRELOADED, ForkServer, TrainingChild
+from influencerai.train.runs.training_state import list_checkpoints
 from tests.attempts import DATASET, OUTPUT, lora_files, make_order, undisturbed, write_pictures
 from tests.small_models import small_sdxl
 
@@ -258,8 +258,8 @@ def test_the_main_module_is_not_run_again(root: Path) -> None:
     program = root / "without_a_guard.py"
     program.write_text(
         "import asyncio, pathlib\n"
-        "from influencerai.domain.attempt import AttemptOrder\n"
-        "from influencerai.worker.child import ForkServer, TrainingChild\n"
+        "from influencerai.job_process.messages import AttemptOrder\n"
+        "from influencerai.job_process.supervisor import ForkServer, TrainingChild\n"
         f"with open({str(root / 'runs')!r}, 'a') as file: file.write('run ')\n"
         f"order = AttemptOrder.model_validate_json(pathlib.Path({str(order)!r}).read_bytes())\n"
         "async def main():\n"
@@ -275,7 +275,8 @@ def test_the_main_module_is_not_run_again(root: Path) -> None:
 
 
 def test_the_workers_side_needs_no_torch() -> None:
-    program = "import sys, influencerai.worker.child, influencerai.worker.fork_server; sys.exit('torch' in sys.modules)"
+    modules = "influencerai.job_process.supervisor, influencerai.job_process.fork_server"
+    program = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 

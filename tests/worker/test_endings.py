@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from influencerai.errors import ConflictError
-from influencerai.train.checkpoint import list_checkpoints
+from influencerai.train.runs.training_state import list_checkpoints
 from tests.worker.workplace import (
     TENANT,
     Workplace,

@@ -20,15 +20,15 @@ from typing import Any, TypeVar
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from influencerai.artifacts import RUN_MARKER
 from influencerai.demo.characters import MODEL_ID, write_character
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.domain.dataset import DatasetDraft
 from influencerai.domain.job import Job, JobDraft
+from influencerai.domain.output_path import RUN_MARKER
 from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.train.backend import RunContext, load_backend
-from influencerai.train.history import read_history as read_steps
+from influencerai.train.runs.history import read_history as read_steps
 from tests.attempts import lora_files
 from tests.histories import History, faults, read_history, temporary_files
 from tests.training_runs import make_config

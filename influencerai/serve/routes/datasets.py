@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from influencerai.dataset import DatasetReport
 from influencerai.domain.dataset import (
     Dataset,
     DatasetChange,
@@ -14,7 +15,6 @@ from influencerai.domain.dataset import (
     DatasetStatusChange,
     ReportQuery,
 )
-from influencerai.imageset import ImageSetReport
 from influencerai.serve.bodies import (
     MaybeKey,
     SentBody,
@@ -70,7 +70,7 @@ def dataset_routes(service: Service) -> APIRouter:
         changed = await datasets.set_status(principal.tenant, id, change.status, actor=principal.actor)
         return answer_warned(changed, unknown_field_warnings(DatasetStatusChange.unknown_fields(sent)))
 
-    @router.get("/{id}/report", response_model=ImageSetReport, responses=errors(400, 404))
+    @router.get("/{id}/report", response_model=DatasetReport, responses=errors(400, 404))
     async def get_dataset_report(
         request: Request, tenant: FileReader, id: str, query: Annotated[ReportQuery, Query()]
     ) -> Response:

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from influencerai.domain.job import TERMINAL
 from influencerai.domain.job_log import EventQuery, MetricQuery
 from influencerai.errors import ValidationError
-from influencerai.imageset import beneath
+from influencerai.files import beneath
 from influencerai.serve import event_source
 from influencerai.serve.bodies import answer, answer_document, strict_route
 from influencerai.serve.disconnection import while_connected

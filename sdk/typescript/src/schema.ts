@@ -966,6 +966,57 @@ export interface components {
             /** @description Address of a small picture, relative to the server. */
             thumbnail: string;
         };
+        /** @description A dataset folder. `failed`: it cannot be trained on. One bad image among good ones does not fail it. */
+        DatasetReport: {
+            /** @description As the caller named it. */
+            folder: string;
+            /** @enum {string} */
+            status: "ready" | "failed";
+            /**
+             * @description Sorted by path.
+             * @default []
+             */
+            images?: components["schemas"]["ImageReport"][];
+            /**
+             * @description Files that are neither pictures nor captions.
+             * @default []
+             */
+            leftOut?: components["schemas"]["LeftOut"][];
+            /**
+             * @description What forbids a training on this folder.
+             * @default []
+             */
+            errors?: string[];
+            /**
+             * @description What is allowed but probably not meant.
+             * @default []
+             */
+            warnings?: string[];
+            /**
+             * @description What is good to know.
+             * @default []
+             */
+            notes?: string[];
+            /** @default 0 */
+            imageCount?: number;
+            /** @default 0 */
+            usableCount?: number;
+            /**
+             * @description Usable images with a caption of their own or of their folder.
+             * @default 0
+             */
+            captionedCount?: number;
+            /**
+             * @description Of the set and of every image.
+             * @default 0
+             */
+            errorCount?: number;
+            /**
+             * @description Of the set and of every image.
+             * @default 0
+             */
+            warningCount?: number;
+        };
         /** @description A status set by hand. */
         DatasetStatusChange: {
             /** @enum {string} */
@@ -1097,57 +1148,6 @@ export interface components {
             errors?: string[];
             /** @default [] */
             warnings?: string[];
-        };
-        /** @description A dataset folder. `failed`: it cannot be trained on. One bad image among good ones does not fail it. */
-        ImageSetReport: {
-            /** @description As the caller named it. */
-            folder: string;
-            /** @enum {string} */
-            status: "ready" | "failed";
-            /**
-             * @description Sorted by path.
-             * @default []
-             */
-            images?: components["schemas"]["ImageReport"][];
-            /**
-             * @description Files that are neither pictures nor captions.
-             * @default []
-             */
-            leftOut?: components["schemas"]["LeftOut"][];
-            /**
-             * @description What forbids a training on this folder.
-             * @default []
-             */
-            errors?: string[];
-            /**
-             * @description What is allowed but probably not meant.
-             * @default []
-             */
-            warnings?: string[];
-            /**
-             * @description What is good to know.
-             * @default []
-             */
-            notes?: string[];
-            /** @default 0 */
-            imageCount?: number;
-            /** @default 0 */
-            usableCount?: number;
-            /**
-             * @description Usable images with a caption of their own or of their folder.
-             * @default 0
-             */
-            captionedCount?: number;
-            /**
-             * @description Of the set and of every image.
-             * @default 0
-             */
-            errorCount?: number;
-            /**
-             * @description Of the set and of every image.
-             * @default 0
-             */
-            warningCount?: number;
         };
         /** @description A job as its tenant sees it. */
         Job: components["schemas"]["PendingJob"] | components["schemas"]["RunningJob"] | components["schemas"]["CompletedJob"] | components["schemas"]["FailedJob"];
@@ -1561,7 +1561,7 @@ export interface components {
              * @default []
              */
             warnings?: string[];
-            dataset: components["schemas"]["ImageSetReport"];
+            dataset: components["schemas"]["DatasetReport"];
             /** @description The run as it would be frozen, on the assumed device; absent after an error. */
             spec?: components["schemas"]["TrainingSpec"] | null;
             /** @description Absent where no image can be used. */
@@ -4385,7 +4385,7 @@ export interface operations {
                      *       "warningCount": 0
                      *     }
                      */
-                    "application/json": components["schemas"]["ImageSetReport"];
+                    "application/json": components["schemas"]["DatasetReport"];
                 };
             };
             400: components["responses"]["BadRequest"];

@@ -1,0 +1,130 @@
+"""Dispatch: which waiting jobs start now, and why the others wait. Pure: one decision, from what is told.
+
+Tenants are served by their virtual time, the smallest first (start-time fair queueing; Goyal, Vin, Cheng 1996): each
+start moves it on by the device-seconds that the job is likely to take, and the end of the job by what it took really.
+A job that has waited long for a large place has a node kept free for it: its tenant's virtual time stands still
+meanwhile, so that nobody new comes before it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from influencerai.scheduling.placement import Capacity, Holding, Needs, best_place
+from influencerai.scheduling.shortfall import describe, never_starts
+
+EXPECTED_SECONDS = 600.0
+"""What an attempt is taken to last of which nothing better is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingJob:
+    """A pending job that may start."""
+
+    id: str
+    tenant: str
+    options: tuple[Needs, ...]
+    """Ways to train it, the one that was asked for first."""
+    waited_seconds: float = 0
+    expected_seconds: float = EXPECTED_SECONDS
+    """How long it is likely to hold what it gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantShare:
+    """What a tenant has had."""
+
+    virtual_time: float = 0
+    """Device-seconds that it has had, and what it was lifted by when it came back from idleness."""
+    running: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchRules:
+    """What a decision obeys."""
+
+    running_per_tenant: int = 5
+    reserve_after_seconds: float = 600
+    """A job that has waited so long, and would fit an idle node, has one kept free."""
+    reserved_nodes: int = 3
+    """Nodes that are kept free at once; others go to whoever fits."""
+    starts: int = 100
+    """Jobs that one decision starts at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A job that starts now."""
+
+    job: WaitingJob
+    option: int
+    holding: Holding
+
+
+@dataclass(kw_only=True)
+class Decision:
+    """What happens now."""
+
+    starts: list[Start] = field(default_factory=list)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """Why jobs that were looked at do not start, by id."""
+    impossible: set[str] = field(default_factory=set)
+    """Ids of those of them that no node could train, were it idle."""
+
+
+def decide(
+    jobs: Mapping[str, Sequence[WaitingJob]],
+    shares: Mapping[str, TenantShare],
+    capacity: Capacity,
+    *,
+    rules: DispatchRules,
+) -> Decision:
+    """Who starts where; `jobs` are each tenant's, in the order in which it wants them."""
+    decision = Decision()
+    keeping: set[str] = set()
+    queues = {tenant: iter(waiting) for tenant, waiting in jobs.items()}
+    running = {tenant: shares.get(tenant, TenantShare()).running for tenant in jobs}
+    heap = [(shares.get(tenant, TenantShare()).virtual_time, tenant) for tenant in jobs]
+    heapq.heapify(heap)
+    while heap and len(decision.starts) < rules.starts:
+        begins, tenant = heapq.heappop(heap)
+        if running[tenant] >= rules.running_per_tenant:
+            count = "A job of yours is" if running[tenant] == 1 else f"{running[tenant]} jobs of yours are"
+            _explain(decision, queues[tenant], f"{count} running, and no more may at once.")
+            continue
+        job = next(queues[tenant], None)
+        if job is None:
+            continue
+        placed = best_place(capacity, job.options)
+        if placed is None:
+            _refuse(decision, job, capacity, rules, keeping)
+            heapq.heappush(heap, (begins, tenant))
+            continue
+        option, holding = placed
+        decision.starts.append(Start(job=job, option=option, holding=holding))
+        running[tenant] += 1
+        heapq.heappush(heap, (begins + job.expected_seconds * holding.device_count, tenant))
+    return decision
+
+
+def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: DispatchRules, keeping: set[str]) -> None:
+    """Say why a job does not start; one of each tenant that has waited for long has a node kept free."""
+    possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
+    if possible is None:
+        decision.impossible.add(job.id)
+        wanted = never_starts(capacity.nodes, job.options) if job.options else None
+        decision.waiting[job.id] = wanted or "What it needs cannot be planned; the server's log says why."
+        return
+    may_reserve = job.tenant not in keeping and capacity.reserved < rules.reserved_nodes
+    if may_reserve and job.waited_seconds >= rules.reserve_after_seconds and capacity.reserve(possible) is not None:
+        keeping.add(job.tenant)
+        decision.waiting[job.id] = f"A node is kept free for it: it needs {describe(possible)}."
+    else:
+        decision.waiting[job.id] = f"No node has {describe(possible)} free."
+
+
+def _explain(decision: Decision, jobs: Iterable[WaitingJob], reason: str) -> None:
+    for job in jobs:
+        decision.waiting[job.id] = reason

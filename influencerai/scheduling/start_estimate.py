@@ -1,0 +1,96 @@
+"""Forecast: when waiting jobs are likely to start, by letting the dispatcher decide as the running ones end."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS, DispatchRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Capacity, Holding, Node
+
+_WAITS_ITS_TURN = "It waits its turn: others come before it."
+_LOOKAHEAD = 50
+"""Ends of jobs that are looked at: what starts later has no estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What is known of a waiting job."""
+
+    position: int
+    """Among the jobs of its tenant; 1 is the next."""
+    reason: str
+    """Why it does not start now."""
+    seconds: float | None
+    """Until it starts; None beyond the horizon, and where it fits no node."""
+    is_impossible: bool = False
+    """Whether no node could train it, were it idle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningJob:
+    """What an attempt holds, and for how long it is likely to."""
+
+    tenant: str
+    holding: Holding
+    seconds_left: float = EXPECTED_SECONDS
+
+
+def forecast(
+    jobs: Mapping[str, Sequence[WaitingJob]],
+    shares: Mapping[str, TenantShare],
+    nodes: Iterable[Node],
+    running: Iterable[RunningJob],
+    *,
+    rules: DispatchRules,
+    closed: Collection[str] = (),
+    seconds: float = 1.0,
+) -> dict[str, Forecast]:
+    """By id, what is known of each job; `jobs` are each tenant's that do not start now, in its order.
+
+    It looks ahead for so many `seconds` of this process at most; `closed` as for `Capacity`.
+    """
+    until = time.monotonic() + seconds
+    nodes = tuple(nodes)
+    ends = [(max(0.0, job.seconds_left), number, job) for number, job in enumerate(running)]
+    heapq.heapify(ends)
+    held = {number: job.holding for _, number, job in ends}
+    queues = {tenant: list(waiting) for tenant, waiting in jobs.items()}
+    counts = {tenant: shares.get(tenant, TenantShare()) for tenant in {*jobs, *(job.tenant for _, _, job in ends)}}
+    number, clock = len(held), 0.0
+    reasons: dict[str, str] = {}
+    starts: dict[str, float] = {}
+    impossible: set[str] = set()
+    for look in range(_LOOKAHEAD):
+        decision = decide(queues, counts, Capacity(nodes, held.values(), closed=closed), rules=rules)
+        if not look:
+            reasons, impossible = dict(decision.waiting), decision.impossible
+        for start in decision.starts:
+            job, tenant = start.job, start.job.tenant
+            starts[job.id] = clock
+            queues[tenant].remove(job)
+            share = counts[tenant]
+            paid = share.virtual_time + job.expected_seconds * start.holding.device_count
+            counts[tenant] = replace(share, virtual_time=paid, running=share.running + 1)
+            number += 1
+            held[number] = start.holding
+            runs = RunningJob(tenant=tenant, holding=start.holding)
+            heapq.heappush(ends, (clock + job.expected_seconds, number, runs))
+        if not ends or not any(queues.values()) or time.monotonic() > until:
+            break
+        clock, ended, job_ended = heapq.heappop(ends)
+        del held[ended]
+        share = counts[job_ended.tenant]
+        counts[job_ended.tenant] = replace(share, running=max(0, share.running - 1))
+    return {
+        job.id: Forecast(
+            position=place,
+            reason=reasons.get(job.id, _WAITS_ITS_TURN),
+            seconds=starts.get(job.id),
+            is_impossible=job.id in impossible,
+        )
+        for waiting in jobs.values()
+        for place, job in enumerate(waiting, start=1)
+    }

@@ -1,0 +1,1 @@
+"""Training data: images and captions, encoded once, and the batches made of them."""

@@ -1,0 +1,28 @@
+"""Planning: what a spec costs and in which order it is trained. Pure functions of the spec, without torch."""
+
+from influencerai.training_plan.batches import Batch, BatchPlan, Outline, PlannedStep, SampleRef
+from influencerai.training_plan.buckets import Bucket, BucketPlan, Crop, resize_and_crop
+from influencerai.training_plan.execution import DeviceFacts, execution_plan
+from influencerai.training_plan.exposure import chosen_exposure, exposure_text
+from influencerai.training_plan.findings import spec_warnings
+from influencerai.training_plan.resources import ResourceEstimate, estimate, estimate_memory
+
+__all__ = [
+    "Batch",
+    "BatchPlan",
+    "Bucket",
+    "BucketPlan",
+    "Crop",
+    "DeviceFacts",
+    "Outline",
+    "PlannedStep",
+    "ResourceEstimate",
+    "SampleRef",
+    "chosen_exposure",
+    "estimate",
+    "estimate_memory",
+    "execution_plan",
+    "exposure_text",
+    "resize_and_crop",
+    "spec_warnings",
+]
