@@ -1,6 +1,6 @@
 """One job inside Ray Train: two of its workers on the CPU make what one process makes, to rounding.
 
-The cluster does not use Ray Train (see docs/notes.md); this shows that the trainer's ranks join a group of its making.
+The cluster does not use Ray Train (docs/decisions.md); this shows that our ranks join a group made by Ray Train.
 It needs `pip install 'ray[train]'`, which nothing else here does.
 """
 

@@ -104,13 +104,13 @@ def test_the_file_map_names_what_exists() -> None:
     assert [entry for entry in file_map() if not (ROOT / entry).exists()] == []
 
 
-def test_the_file_map_names_every_room() -> None:
-    rooms = {
+def test_the_file_map_names_every_package() -> None:
+    packages = {
         name(path) + ("/" if path.is_dir() else "")
         for path in (ROOT / "influencerai").iterdir()
         if not path.stem.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").is_file())
     }
-    assert rooms <= set(file_map())
+    assert packages <= set(file_map())
 
 
 def test_a_document_is_executed_in_order(tmp_path: Path) -> None:

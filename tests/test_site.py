@@ -24,7 +24,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
     pages = {path.parent.name for path in tmp_path.glob("*/index.html")}
-    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index", "notes"} <= pages
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= pages
     assert {path.parent.name for path in tmp_path.glob("notebooks/*/index.html")} == {
         path.stem for path in (ROOT / "notebooks").glob("*.ipynb")
     }
