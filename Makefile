@@ -1,4 +1,5 @@
 PYTHON ?= python3
+INSTALLER ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -6,7 +7,7 @@ PYTEST_ARGS ?= --numprocesses auto --dist loadgroup
 CAMPAIGN := bench_newcomer bench_start bench_train bench_resume bench_quality bench_api bench_client bench_scheduler bench_batch bench_attack bench_busy bench_chaos
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check docs campaign clean
+.PHONY: help setup demo test lint check all-tests docs campaign clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -14,24 +15,27 @@ help: ## Show this list.
 setup: $(STAMP) ## Create .venv and install everything with the pinned versions.
 
 $(STAMP): pyproject.toml constraints.txt deploy/install.sh
-	@echo "Installing into $(VENV); this takes a few minutes."
-	@PYTHON='$(PYTHON)' sh deploy/install.sh $(VENV) all,dev --editable
+	@echo "Installing into $(VENV); this takes one or two minutes."
+	@PYTHON='$(PYTHON)' INSTALLER='$(INSTALLER)' sh deploy/install.sh $(VENV) all,dev --editable
 	@touch $@
 	@echo "Installed. To use it: . $(VENV)/bin/activate && influencerai --help"
 
 demo: setup ## Start a server, train sample characters for two tenants; draw before and after.
 	@$(BIN)/influencerai demo
 
-test: setup ## Run the tests but the slow ones (at most 5 minutes).
+test: setup ## Run the tests but the slow ones (at most 3 minutes).
 	$(BIN)/python -m pytest -m "not slow and not campaign" $(PYTEST_ARGS)
 
 lint: setup ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	nice $(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint ## Everything that CI runs: lint, then all tests.
+check: setup ## Everything that CI runs: lint, and beside it all tests.
+	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
+
+all-tests: setup
 	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --durations 40 --nbmake tests notebooks
 
 docs: setup ## Build the documentation site into build/site.
