@@ -10,7 +10,7 @@ from influencerai.service.cleanup import CleanupRules
 from tests.worker.workplace import Workplace, on_sqlite
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_cleaning_up_all_the_time_disturbs_no_training(place: Workplace) -> None:
     first = place.submit()

@@ -14,17 +14,19 @@ from influencerai.train.runs.training_state import list_checkpoints
 from tests.worker.workplace import (
     TENANT,
     Workplace,
+    in_one_process,
     is_alive,
-    on_both_in_campaign,
+    on_both,
     on_sqlite,
     strike,
     write_pictures,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [in_one_process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 
-@on_both_in_campaign
+@pytest.mark.slow
+@on_both
 def test_a_cancelled_training_saves_its_state_and_a_retry_goes_on(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 8)
@@ -63,7 +65,7 @@ def test_a_job_that_waits_is_cancelled_at_once(alone: Workplace) -> None:
     assert alone.outcomes(id) == []
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_job_is_cancelled_while_it_encodes(place: Workplace) -> None:
     write_pictures(place.root / "data/datasets/all", count=20)
@@ -97,7 +99,7 @@ def test_a_training_that_does_not_react_is_killed_after_the_grace(place: Workpla
     assert job.result["cancelled"]
 
 
-@on_both_in_campaign
+@on_both
 def test_a_mistake_of_the_user_ends_the_job_at_once(place: Workplace) -> None:
     (place.root / "data/datasets/empty").mkdir(parents=True, exist_ok=True)
     id = place.submit(dataset="data/datasets/empty", count=0)
@@ -111,7 +113,7 @@ def test_a_mistake_of_the_user_ends_the_job_at_once(place: Workplace) -> None:
     assert (job.result["epoch"], job.result["partialCheckpoints"]) == (0, [])
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_an_unknown_model_ends_the_job_at_once(place: Workplace) -> None:
     id = place.submit(modelName="nobody/nothing")
@@ -122,7 +124,7 @@ def test_an_unknown_model_ends_the_job_at_once(place: Workplace) -> None:
     assert "nobody/nothing" in job.result["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_loss_that_is_no_number_ends_the_job_with_its_last_epochs(place: Workplace) -> None:
     meta = {"optimizer": "Lion", "lrScheduler": "constant", "maxGradNorm": 0.0, "warmupRatio": 0.0}
@@ -151,7 +153,7 @@ def test_files_of_which_only_the_last_are_kept_are_listed_no_more(place: Workpla
 
 
 @pytest.mark.slow
-@on_both_in_campaign
+@on_both
 def test_a_training_that_is_killed_again_and_again_is_given_up(place: Workplace) -> None:
     id = place.submit()
     for attempt in range(1, 4):
@@ -166,7 +168,7 @@ def test_a_training_that_is_killed_again_and_again_is_given_up(place: Workplace)
     assert job.result["error"].startswith("Given up after 3 attempts that ended without your fault")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_job_whose_workers_are_lost_again_and_again_is_given_up(place: Workplace) -> None:
     id = place.submit(epochs=100)
@@ -225,7 +227,7 @@ def test_what_changes_after_the_first_claim_changes_nothing(place: Workplace) ->
     assert place.outcomes(id) == ["broken", "broken", "completed"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_job_is_retried_though_its_dataset_and_configuration_are_gone(place: Workplace) -> None:
     place.forget()
@@ -270,7 +272,7 @@ def test_a_job_whose_images_never_come_fails_with_the_name_of_the_folder(place: 
     assert waited >= place.settings.dataset_wait_seconds - 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_an_ended_job_is_not_cancelled(place: Workplace) -> None:
     id = place.submit()

@@ -19,15 +19,15 @@ from tests.databases import Databases
 from tests.worker.workplace import (
     Workplace,
     children,
+    in_one_process,
     is_alive,
     on_both,
-    on_both_in_campaign,
     on_sqlite,
     strike,
     workplace,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = [in_one_process, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
 MANY = "data/datasets/many"
 TRIES = 8
@@ -45,7 +45,8 @@ def test_an_undisturbed_job_ends_with_the_bytes_of_the_backend(place: Workplace)
     assert history.job.result["checkpoints"][-1] == "test-run-final.safetensors"
 
 
-@on_both_in_campaign
+@pytest.mark.slow
+@on_both
 def test_a_child_that_is_killed_while_it_trains(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 8)
@@ -56,6 +57,7 @@ def test_a_child_that_is_killed_while_it_trains(place: Workplace) -> None:
     assert "(signal 9)" in place.history(id).attempts[0]["error"]
 
 
+@pytest.mark.slow
 @on_both
 def test_a_worker_that_is_killed_is_followed_by_another(place: Workplace) -> None:
     id = place.submit()
@@ -72,7 +74,7 @@ def test_a_worker_that_is_killed_is_followed_by_another(place: Workplace) -> Non
     assert place.steps(id) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_child_that_is_killed_while_it_encodes(place: Workplace) -> None:
     before = encoded(place)
@@ -85,7 +87,7 @@ def test_a_child_that_is_killed_while_it_encodes(place: Workplace) -> None:
     assert place.outcomes(id) == ["broken", "completed"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_child_that_is_killed_while_it_exports(place: Workplace) -> None:
     def attempt() -> str:
@@ -97,7 +99,7 @@ def test_a_child_that_is_killed_while_it_exports(place: Workplace) -> None:
     repeat(place, attempt, until=["broken", "completed"])
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_worker_and_its_child_that_are_killed_together(place: Workplace) -> None:
     id = place.submit()
@@ -110,7 +112,7 @@ def test_a_worker_and_its_child_that_are_killed_together(place: Workplace) -> No
     assert place.outcomes(id) == ["lost", "completed"]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_a_fork_server_that_is_killed_takes_the_training_with_it(place: Workplace) -> None:
     id = place.submit()
@@ -124,7 +126,7 @@ def test_a_fork_server_that_is_killed_takes_the_training_with_it(place: Workplac
 
 
 @pytest.mark.slow
-@on_both_in_campaign
+@on_both
 def test_an_attempt_that_slept_beyond_its_lease_writes_nothing(place: Workplace) -> None:
     id = place.submit()
     place.wait_for_step(id, 6)
@@ -145,8 +147,8 @@ def test_an_attempt_that_slept_beyond_its_lease_writes_nothing(place: Workplace)
     assert is_alive(worker)
 
 
-@pytest.mark.slow
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_a_worker_that_is_killed_when_the_result_lies_there(place: Workplace) -> None:
     def attempt() -> str:
         id = place.submit(epochs=4)
@@ -158,7 +160,7 @@ def test_a_worker_that_is_killed_when_the_result_lies_there(place: Workplace) ->
 
 
 @pytest.mark.slow
-@on_both_in_campaign
+@on_both
 def test_a_worker_that_is_killed_when_the_last_checkpoint_is_recorded(place: Workplace) -> None:
     """The worker is let run a millisecond at a time, until the row of the final file is there."""
 
@@ -220,8 +222,8 @@ def test_a_worker_that_imports_for_longer_than_its_lease_keeps_its_job(alone: Wo
     assert alone.outcomes(id) == ["completed"]
 
 
-@pytest.mark.slow
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_two_workers_share_the_jobs_of_three_tenants(place: Workplace) -> None:
     limit = place.settings.running_jobs_per_tenant
     tenants = ("ann", "ann", "bob", "bob", "cid", "cid")

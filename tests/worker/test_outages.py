@@ -88,8 +88,9 @@ def test_a_database_that_hangs_holds_no_attempt_up(postgres: PostgresServer, tmp
         assert place.outcomes(id) == ["lost", "completed"]
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-@pytest.mark.parametrize("folder", [".influencerai", pytest.param("data/loras", marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("folder", [".influencerai", "data/loras"])
 def test_a_full_disk_gives_the_job_back_until_there_is_room(folder: str, databases: Databases, tmp_path: Path) -> None:
     root = tmp_path / "root"
     mount = root / folder

@@ -51,12 +51,12 @@ _SMALL: dict[str, Any] = {
 }
 on_sqlite = pytest.mark.parametrize("shared", ["sqlite"], indirect=True)
 """A test of `place` on SQLite."""
-on_both = pytest.mark.parametrize("shared", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
-"""A test of `place` on both kinds of databases."""
-on_both_in_campaign = pytest.mark.parametrize(
+on_both = pytest.mark.parametrize(
     "shared", ["sqlite", pytest.param("postgres", marks=pytest.mark.campaign)], indirect=True
 )
-"""The same; what differs between databases is the same for several tests, so that Postgres can wait."""
+"""A test of `place` on both kinds of databases: the store's own tests hold what differs between them."""
+in_one_process = pytest.mark.xdist_group("worker")
+"""Tests of `place` share its workers, which take seconds to start."""
 _references: dict[str, dict[str, bytes]] = {}
 T = TypeVar("T")
 Place = TypeVar("Place", bound="Workplace")
