@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
+from influencerai.cli.main import main
 from influencerai.domain import LoraConfig, TrainingOptions
 from tests.databases import Databases
 from tests.documents import LANGUAGES, execute, read_blocks
@@ -20,6 +24,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 EXECUTABLE = [path for path in DOCUMENTS if any(block.is_executable for block in read_blocks(path.read_text("utf-8")))]
+IN_CI = ("README.md", "getting-started.md")
+"""Training in Python and by a server with Ray; training by the command line."""
 EXAMPLE = """
 ```toml conf/own.toml
 threads = 3
@@ -52,6 +58,15 @@ print(Path("conf/own.toml").stat().st_size)
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def campaign_unless_quick(path: Path) -> Any:
+    """A parameter; documents that train or serve run in the campaign, but for one of each way to use the product."""
+    text = path.read_text("utf-8")
+    marks = [pytest.mark.xdist_group("ray")] if re.search(r"^\$ influencerai serve", text, re.MULTILINE) else []
+    if path.name not in IN_CI and re.search(r"^\$ influencerai (train|batch|serve)|\bTrainer\(", text, re.MULTILINE):
+        marks.append(pytest.mark.campaign)
+    return pytest.param(path, marks=marks, id=name(path))
 
 
 def file_map() -> list[str]:
@@ -123,10 +138,65 @@ def test_a_command_that_fails_fails_its_document(tmp_path: Path) -> None:
         list(execute(text, folder=tmp_path))
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_commands_have_the_options_that_a_document_gives_them(path: Path) -> None:
+    """Also of blocks that do not run, and of documents that run in the campaign alone."""
+    for block in read_blocks(path.read_text("utf-8")):
+        for command in block.commands if block.language == "console" else []:
+            for arguments in own_commands(command):
+                check_options(arguments, where=f"{path.name}:{block.line}: {command}")
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    line = "A=1 .venv/bin/influencerai train 'my pictures' --epochs 2 > log && influencerai doctor --al | head"
+    assert own_commands(line) == [["train", "my pictures", "--epochs", "2"], ["doctor", "--al"]]
+    with pytest.raises(AssertionError, match="--al"):
+        check_options(["doctor", "--al"], where="here")
+
+
+def own_commands(line: str) -> list[list[str]]:
+    """The arguments of each `influencerai` of a line of the shell."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    found: list[list[str]] = []
+    current: list[str] | None = None
+    is_start = True
+    for word in words:
+        if word[0] in "|&;()<>":
+            is_start, current = word[0] not in "<>", None
+        elif is_start and "=" in word and "/" not in word.partition("=")[0]:
+            continue
+        elif is_start:
+            is_start = False
+            if word.rpartition("/")[2] == "influencerai":
+                current = []
+                found.append(current)
+        elif current is not None:
+            current.append(word)
+    return found
+
+
+def check_options(arguments: list[str], *, where: str) -> None:
+    """Parse what the program would parse; values, which may name files of the reader's, are not checked."""
+    command: click.Command = main
+    context, program = None, "influencerai"
+    try:
+        while isinstance(command, click.Group):
+            context = command.make_context(program, arguments, parent=context)
+            found, subcommand, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+            assert found is not None
+            assert subcommand is not None
+            program, command = found, subcommand
+        command.make_context(program, arguments, parent=context)
+    except (click.NoSuchOption, click.MissingParameter) as error:
+        raise AssertionError(f"{where}: {error.format_message()}") from error
+    except (click.BadParameter, click.exceptions.Exit):
+        pass
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("path", EXECUTABLE, ids=name)
+@pytest.mark.parametrize("path", [campaign_unless_quick(path) for path in EXECUTABLE])
 def test_what_a_document_shows_runs(path: Path, tmp_path: Path, databases: Databases) -> None:
     variables = {"DATABASE_URL": databases.new("postgres", schema=False), "INFLUENCERAI_THREADS": "1"}
     for _ in execute(path.read_text("utf-8"), folder=tmp_path, environment=variables):

@@ -227,8 +227,8 @@ def test_sigterm_ends_a_server_on_ray_in_order(tmp_path: Path, monkeypatch: pyte
         check_sigterm(tmp_path)
 
 
+@pytest.mark.campaign
 @pytest.mark.xdist_group("ray")
-@pytest.mark.slow
 def test_a_server_starts_though_its_first_proxy_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Serve replaces it, as it does on a busy machine with one that starts too slowly."""
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -26,16 +26,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
     pytest.mark.xdist_group("ray"),
 ]
-POSTGRES = pytest.param("postgres", marks=pytest.mark.campaign)
-on_both = pytest.mark.parametrize("shared_site", ["sqlite", POSTGRES], indirect=True)
-on_both_slowly = pytest.mark.parametrize(
-    "shared_site", [pytest.param("sqlite", marks=pytest.mark.slow), POSTGRES], indirect=True
-)
-on_both_in_campaign = pytest.mark.parametrize(
-    "shared_site", [pytest.param("sqlite", marks=pytest.mark.campaign), POSTGRES], indirect=True
-)
+on_both = pytest.mark.parametrize("shared_site", ["sqlite", "postgres"], indirect=True)
 
 
+@pytest.mark.campaign
 @on_both
 def test_an_undisturbed_job_ends_with_the_bytes_of_the_backend(place: Site) -> None:
     id = place.submit()
@@ -46,7 +40,8 @@ def test_an_undisturbed_job_ends_with_the_bytes_of_the_backend(place: Site) -> N
     assert attempt["started_at"] <= attempt["begun_at"] <= attempt["ended_at"]
 
 
-@on_both
+@pytest.mark.slow
+@pytest.mark.parametrize("shared_site", ["sqlite", pytest.param("postgres", marks=pytest.mark.campaign)], indirect=True)
 def test_a_dispatcher_that_is_killed_is_followed_by_another(place: Site) -> None:
     id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
@@ -59,7 +54,8 @@ def test_a_dispatcher_that_is_killed_is_followed_by_another(place: Site) -> None
     place.check_idle()
 
 
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_a_dispatcher_that_is_asked_to_end_has_its_jobs_saved(place: Site) -> None:
     id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
@@ -77,7 +73,8 @@ def test_a_dispatcher_that_is_asked_to_end_has_its_jobs_saved(place: Site) -> No
     assert place.outcomes(id) == ["released", "completed"]
 
 
-@on_both_slowly
+@pytest.mark.campaign
+@on_both
 def test_two_dispatchers_start_no_job_twice(place: Site) -> None:
     place.staff(2)
     jobs = [place.submit(epochs=1) for _ in range(6)]
@@ -92,7 +89,8 @@ def test_two_dispatchers_start_no_job_twice(place: Site) -> None:
     place.workers.pop().terminate()
 
 
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_a_training_that_is_killed_begins_again(place: Site) -> None:
     id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
@@ -103,7 +101,8 @@ def test_a_training_that_is_killed_begins_again(place: Site) -> None:
     place.check_idle()
 
 
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_a_cancelled_job_ends_at_its_next_step(place: Site) -> None:
     id = place.submit(epochs=200)
     place.wait_for_step(id, 8)
@@ -132,7 +131,8 @@ def test_the_job_of_a_dead_node_goes_on_on_another(alone: Site) -> None:
     alone.check_idle()
 
 
-@on_both_in_campaign
+@pytest.mark.campaign
+@on_both
 def test_a_supervisor_that_is_killed_takes_the_training_with_it(place: Site) -> None:
     id = place.submit(epochs=30)
     place.wait_for_step(id, 8)
@@ -146,10 +146,9 @@ def test_a_supervisor_that_is_killed_takes_the_training_with_it(place: Site) -> 
     place.check_idle()
 
 
-@on_both_slowly
-@pytest.mark.parametrize(
-    "is_whole", [pytest.param(True, marks=pytest.mark.campaign), False], ids=["with its training", "alone"]
-)
+@pytest.mark.campaign
+@on_both
+@pytest.mark.parametrize("is_whole", [True, False], ids=["with its training", "alone"])
 def test_an_attempt_that_slept_beyond_its_lease_changes_nothing(is_whole: bool, place: Site) -> None:
     """Alone, its training goes on for as long as it need not be heard."""
     id = place.submit(epochs=30)
@@ -194,7 +193,7 @@ def test_a_write_that_was_called_off_leaves_nothing_locked(place: Site) -> None:
     place.check_idle()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_cluster_that_falls_with_its_head_is_built_again(alone: Site) -> None:
     alone.add_node("one", cpus=1)
     alone.staff(1)
@@ -215,7 +214,8 @@ def test_a_cluster_that_falls_with_its_head_is_built_again(alone: Site) -> None:
     alone.check_idle()
 
 
-@on_both_slowly
+@pytest.mark.campaign
+@on_both
 def test_a_server_that_is_killed_finds_its_jobs_again(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     while place.workers:  # the server is the only dispatcher here
         place.workers[-1].terminate()

@@ -17,10 +17,8 @@ from influencerai.cluster.probe import MARKERS, Facts, differences, own_facts
 from influencerai.errors import ValidationError
 from tests.cluster.site import Site
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
-    pytest.mark.xdist_group("ray"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+on_ray = pytest.mark.xdist_group("ray")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts folders over others")
 ONE_CORE = ("--cpus", "1", "--memory-gb", "8")
 BLIND = "It does not see the server's root: the same path is another folder there"
@@ -64,6 +62,7 @@ def looked(
 
 
 @as_root
+@on_ray
 @pytest.mark.campaign
 def test_a_node_that_cannot_train_like_the_others_says_what_is_missing(alone: Site, tmp_path: Path) -> None:
     model = alone.settings.models_dir / "studio" / "anime"
@@ -115,6 +114,7 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@on_ray
 def test_a_node_that_is_asked_to_leave_gives_its_job_to_another(alone: Site) -> None:
     alone.staff(1)
     alone.join("one", *ONE_CORE)

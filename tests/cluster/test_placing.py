@@ -19,7 +19,7 @@ pytestmark = [
 SHORT: dict[str, Any] = {"epochs": 2}
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_jobs_go_to_the_gpus_that_they_need(alone: Site) -> None:
     """One GPU at a time per job, the smallest that does; what fits none waits with the reason until one joins."""
     alone.add_node("small", cpus=4, gpus=1, gpu_gb=0.5, gpu="T4")
