@@ -34,7 +34,7 @@ from influencerai.train.backend import RunContext
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.loop import TrainingLoop
 from influencerai.train.preparation import resolve
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 VARIANTS = ("textbook", "textbook, cached", "ours")
 Loop = TextbookLoop | TrainingLoop
@@ -131,7 +131,7 @@ def make_loops(job: dict[str, Any], names: tuple[str, ...]) -> tuple[dict[str, L
     root: Path = job["root"]
     spec, base, dataset = make_spec(job)
     family = load_family(base.family)
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     context = RunContext(
         dataset_dir=dataset,
         run_dir=root,

@@ -21,7 +21,7 @@ from influencerai.models.family import Conditioning, Family
 from influencerai.models.loadable_model import LoadableModel
 from influencerai.models.precision import autocast, dtype_of
 from influencerai.train.data.encoding import geometry, load_pixels
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 
 class TextbookLoop:
@@ -30,7 +30,7 @@ class TextbookLoop:
     def __init__(
         self,
         spec: TrainingSpec,
-        plan: BatchPlan,
+        plan: TrainingPlan,
         *,
         base: LoadableModel,
         family: Family,

@@ -14,7 +14,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.errors import CheckpointError, ModelError, TrainingError
 from influencerai.preflight import AssumedDevice, Preflight, preflight
 from influencerai.settings import Settings
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from influencerai.training_plan.memory import smaller_setting
 
 Standing = Literal["open", "completed", "failed"]
@@ -184,4 +184,4 @@ def memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> lis
 
 def _pixels(spec: TrainingSpec) -> int:
     """All that are trained."""
-    return BatchPlan(spec).total_images * spec.config.resolution**2
+    return TrainingPlan(spec).total_images * spec.config.resolution**2

@@ -13,7 +13,7 @@ from influencerai.settings import Settings
 
 if TYPE_CHECKING:
     from influencerai.dataset import DatasetReport
-    from influencerai.training_plan import BatchPlan
+    from influencerai.training_plan import TrainingPlan
 
 
 def _png(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -83,7 +83,7 @@ def check(
     from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
     from influencerai.dataset import inspect_dataset, samples
     from influencerai.domain import LoraConfig
-    from influencerai.training_plan import BatchPlan, Outline
+    from influencerai.training_plan import Outline, TrainingPlan
 
     settings = Settings.load()
     report = inspect_dataset(
@@ -103,7 +103,7 @@ def check(
             batch_size=batch_size,
             meta={"repeats": repeats, "aspectRatioBuckets": aspect_ratio_buckets},
         )
-        plan = BatchPlan(Outline(config=config, options=config.options, samples=samples(report)))
+        plan = TrainingPlan(Outline(config=config, options=config.options, samples=samples(report)))
     if contact_sheet:
         _draw_contact_sheet(report, plan, to=contact_sheet, settings=settings)
     if as_json:
@@ -121,7 +121,7 @@ def check(
         click.get_current_context().exit(FAILED)
 
 
-def _draw_contact_sheet(report: DatasetReport, plan: BatchPlan | None, *, to: Path, settings: Settings) -> None:
+def _draw_contact_sheet(report: DatasetReport, plan: TrainingPlan | None, *, to: Path, settings: Settings) -> None:
     """Write the contact sheet of an inspected dataset.
 
     Raises:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from influencerai.progress.text import visible
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 if TYPE_CHECKING:
     from influencerai.dataset import DatasetReport
@@ -58,7 +58,7 @@ def print_findings(console: Console, report: DatasetReport, *, verbose: bool = F
     )
 
 
-def print_plan(console: Console, plan: BatchPlan) -> None:
+def print_plan(console: Console, plan: TrainingPlan) -> None:
     """The sizes that the images are trained in, and the steps."""
     table = Table("size", "images", "kept", box=None, pad_edge=False)
     for size in plan.sizes:
@@ -78,7 +78,7 @@ def print_plan(console: Console, plan: BatchPlan) -> None:
         console.print(f"[yellow]Warning:[/] {escape(visible(text))}")
 
 
-def plan_document(plan: BatchPlan) -> dict[str, Any]:
+def plan_document(plan: TrainingPlan) -> dict[str, Any]:
     """The plan for scripts."""
     return {
         "imagesPerEpoch": plan.images_per_epoch,

@@ -13,7 +13,7 @@ from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
 from influencerai.progress.text import visible
 from influencerai.settings import Settings
-from influencerai.training_plan import BatchPlan, ResourceEstimate, estimate, exposure_text
+from influencerai.training_plan import ResourceEstimate, TrainingPlan, estimate, exposure_text
 
 
 def show_preflight(
@@ -31,7 +31,7 @@ def show_preflight(
 
     preparation = Trainer(resolved.config, settings=settings).prepare(dataset, report=images)
     spec, report = preparation.spec, preparation.report
-    plan, cost = BatchPlan(spec), estimate(spec, denoiser_parameters=count_parameters(preparation.base))
+    plan, cost = TrainingPlan(spec), estimate(spec, denoiser_parameters=count_parameters(preparation.base))
     warnings = [*settings.warnings, *resolved.warnings, *preparation.warnings]
     if strict and as_json:
         refuse_warnings(warnings)
@@ -67,7 +67,7 @@ def _spec_table(spec: TrainingSpec, cost: ResourceEstimate) -> Table:
         "LoRA": f"{config.name}: rank {config.network_dim}, alpha {config.network_alpha:g}, {options.target_modules}",
         "Base model": f"{spec.model.name} ({spec.model.family}, {spec.model.prediction_type})",
         "Optimizer": f"{options.optimizer}, {options.lr_scheduler}, learning rate {config.learning_rate:g}",
-        "Seen": exposure_text(BatchPlan(spec)),
+        "Seen": exposure_text(TrainingPlan(spec)),
         "Batch": f"{config.batch_size} x {options.gradient_accumulation}, seed {spec.seed}",
         "Device": f"{execution.device_name}, {execution.precision}, {execution.threads} threads",
         "Memory": memory,

@@ -50,7 +50,7 @@ from influencerai.train.ranks import Ranks, joined_ranks
 from influencerai.train.runs.exporter import epoch_files
 from influencerai.train.runs.failure import describe_failure
 from influencerai.train.runs.samples import sampled_files
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from influencerai.training_plan.execution import execution_warnings
 
 
@@ -312,7 +312,7 @@ class _Attempt:
 
     def _announce(self, spec: TrainingSpec, output_dir: Path) -> None:
         """Tell of the files that an earlier attempt wrote when nobody was there to hear of it."""
-        steps = BatchPlan(spec).steps_per_epoch
+        steps = TrainingPlan(spec).steps_per_epoch
         published = self._order.published
         for file in epoch_files(output_dir, spec):
             if file.name not in published:

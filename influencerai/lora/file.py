@@ -28,7 +28,7 @@ from influencerai.lora.adapter import LoraWeights
 from influencerai.lora.metadata import model_metadata, training_metadata
 from influencerai.lora.reading import PEFT_METADATA, bare_path, read_layout, read_lora
 from influencerai.models.family import Family
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 __all__ = ["FILE_DTYPE", "Layout", "Weights", "verify_lora", "write_lora"]
 
@@ -43,7 +43,7 @@ def write_lora(
     weights: Weights,
     *,
     spec: TrainingSpec,
-    plan: BatchPlan,
+    plan: TrainingPlan,
     family: Family,
     step: int,
     epoch: int,

@@ -11,13 +11,15 @@ from typing import Any
 from influencerai.domain import TrainingSpec
 from influencerai.domain.lora_layout import Layout
 from influencerai.models.family import Family
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 _MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
 
 
-def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, step: int, epoch: int) -> dict[str, str]:
+def training_metadata(
+    spec: TrainingSpec, *, plan: TrainingPlan, family: Family, step: int, epoch: int
+) -> dict[str, str]:
     """`ss_*` as sd-scripts names and writes them (Python's text of a value, JSON of a nested one).
 
     AUTOMATIC1111 reads the base's version (it hides a LoRA from another base), the output name (the alias in a
@@ -94,7 +96,7 @@ def training_metadata(spec: TrainingSpec, *, plan: BatchPlan, family: Family, st
 
 
 def model_metadata(
-    spec: TrainingSpec, *, plan: BatchPlan, family: Family, layout: Layout, model_hash: str
+    spec: TrainingSpec, *, plan: TrainingPlan, family: Family, layout: Layout, model_hash: str
 ) -> dict[str, str]:
     """`modelspec.*` of https://github.com/Stability-AI/ModelSpec; `model_hash` is of the tensors' bytes."""
     sgm_names = layout == "kohya" and family.ss_base_model_version.startswith("sdxl_")
@@ -137,13 +139,13 @@ def _network_args(spec: TrainingSpec) -> dict[str, str]:
     return {"conv_dim": str(spec.config.network_dim), "conv_alpha": f"{spec.config.network_alpha:g}"}
 
 
-def _folder(spec: TrainingSpec, plan: BatchPlan, sample: int) -> str:
+def _folder(spec: TrainingSpec, plan: TrainingPlan, sample: int) -> str:
     """The image's own folder, or for one at the top what kohya's trainer would have it called."""
     parent = PurePath(spec.samples[sample].path).parent.name
     return parent or f"{plan.repeats(sample)}_{spec.options.trigger_word or spec.output_name}"
 
 
-def _dataset_dirs(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, int]]:
+def _dataset_dirs(spec: TrainingSpec, plan: TrainingPlan) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for index in plan.training:
         entry = found.setdefault(_folder(spec, plan, index), {"n_repeats": plan.repeats(index), "img_count": 0})
@@ -151,7 +153,7 @@ def _dataset_dirs(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, in
     return found
 
 
-def _dataset(spec: TrainingSpec, plan: BatchPlan, sides: list[int]) -> dict[str, Any]:
+def _dataset(spec: TrainingSpec, plan: TrainingPlan, sides: list[int]) -> dict[str, Any]:
     """The whole dataset as sd-scripts writes one that a config file describes: viewers of metadata read this form."""
     options = spec.options
     subsets = [
@@ -184,7 +186,7 @@ def _dataset(spec: TrainingSpec, plan: BatchPlan, sides: list[int]) -> dict[str,
     }
 
 
-def _tag_frequency(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, int]]:
+def _tag_frequency(spec: TrainingSpec, plan: TrainingPlan) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for index in plan.training:
         tags = (tag.strip() for tag in spec.samples[index].caption.split(","))
@@ -192,7 +194,7 @@ def _tag_frequency(spec: TrainingSpec, plan: BatchPlan) -> dict[str, dict[str, i
     return {folder: dict(counts) for folder, counts in found.items()}
 
 
-def _bucket_info(spec: TrainingSpec, plan: BatchPlan) -> dict[str, Any]:
+def _bucket_info(spec: TrainingSpec, plan: TrainingPlan) -> dict[str, Any]:
     counts: Counter[tuple[int, int]] = Counter()
     errors = []
     for index in plan.training:

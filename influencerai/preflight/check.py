@@ -19,7 +19,7 @@ from influencerai.preflight.device import AssumedDevice, assumed_device
 from influencerai.preflight.names import alias_family, check_writable, find_model, noted
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
-from influencerai.training_plan import BatchPlan, Outline, chosen_exposure, estimate, execution_plan, spec_warnings
+from influencerai.training_plan import Outline, TrainingPlan, chosen_exposure, estimate, execution_plan, spec_warnings
 from influencerai.training_plan.cpu_time import cpu_time_warnings
 from influencerai.training_plan.execution import OPTIMIZER_MODULES
 
@@ -90,7 +90,7 @@ def examine(
     images: tuple[SampleSpec, ...] = ()
     base: BaseModel | None = None
     spec: TrainingSpec | None = None
-    batches: BatchPlan | None = None
+    batches: TrainingPlan | None = None
     memory: MemoryEstimate | None = None
 
     report = inspect_dataset(
@@ -127,9 +127,9 @@ def examine(
         with noted(faults):
             if spec is None:
                 config, options = chosen_exposure(config, config.options, images)
-                batches = BatchPlan(Outline(config=config, options=options, samples=images))
+                batches = TrainingPlan(Outline(config=config, options=options, samples=images))
             else:
-                batches = BatchPlan(spec)
+                batches = TrainingPlan(spec)
             warnings += batches.warnings
             if family := base.family if base else alias_family(config.model_name):
                 warnings += cpu_time_warnings(
@@ -186,7 +186,7 @@ def _optimizer_warnings(name: Optimizer) -> list[str]:
     return [f"{name} needs the package {package}, which is not installed on this machine: a job without it {outcome}."]
 
 
-def _summary(plan: BatchPlan) -> PlanSummary:
+def _summary(plan: TrainingPlan) -> PlanSummary:
     return PlanSummary(
         images_per_epoch=plan.images_per_epoch,
         steps_per_epoch=plan.steps_per_epoch,
@@ -213,7 +213,7 @@ def _memory(spec: TrainingSpec, base: BaseModel) -> MemoryEstimate:
     return MemoryEstimate(gb=cost.memory_gb, parts=dict(cost.memory_parts_gb), basis=cost.basis)
 
 
-def _time(plan: BatchPlan | None, throughput: float | None) -> TimeEstimate:
+def _time(plan: TrainingPlan | None, throughput: float | None) -> TimeEstimate:
     if plan is None:
         return TimeEstimate(basis="The number of steps is not known.")
     seconds = plan.total_images / throughput if throughput and 0 < throughput < math.inf else math.inf

@@ -29,7 +29,7 @@ from influencerai.train.runs.exporter import Exporter
 from influencerai.train.runs.recorder import Recorder
 from influencerai.train.runs.samples import draw_samples
 from influencerai.train.runs.training_state import epoch_ends, load_newest
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from influencerai.training_plan.memory import smaller_images, smaller_setting
 
 TRAINED_NOTHING = (
@@ -59,27 +59,27 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     check_model(spec, base)
     base = replace(base, prediction_type=spec.model.prediction_type, zero_terminal_snr=spec.model.zero_terminal_snr)
     family = load_family(base.family)
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     with memory_errors(spec.plan.device_name, remedy=smaller_images(spec)), ranks.first_ahead():
         data = encode(spec, plan, context, base=base, family=family)
     context.emit(StageEvent(stage="loading"))
     loop, components, adapter = build(spec, plan, base=base, family=family, data=data, ranks=ranks)
-    checkpoint = load_newest(context.run_dir, spec_id=spec.id)
-    if checkpoint:
-        loop.restore(checkpoint)
+    state = load_newest(context.run_dir, spec_id=spec.id)
+    if state:
+        loop.restore(state)
     elif spec.origin:
         loop.start_from(
             read_first_weights(spec, context.run_dir, adapter=adapter, family=family), step=spec.origin.step
         )
-    first = adapter.weights() if spec.origin and not checkpoint else {}
+    first = adapter.weights() if spec.origin and not state else {}
     _check_same_step(ranks.gather(loop.step))
     if not ranks.is_first:
         return _train_along(loop, plan, ranks)
     recorder = Recorder(spec, plan, context)
     exporter = Exporter(spec, plan, context, family=family)
-    for state in epoch_ends(context.run_dir, spec_id=spec.id):
-        with adapter.swapped(state.export or state.adapter):
-            exporter.remember(adapter.weights(), step=state.step, epoch=state.epoch)
+    for past in epoch_ends(context.run_dir, spec_id=spec.id):
+        with adapter.swapped(past.export or past.adapter):
+            exporter.remember(adapter.weights(), step=past.step, epoch=past.epoch)
 
     def sample(epoch: int) -> None:
         draw_samples(spec, context, base=base, family=family, components=components, step=loop.step, epoch=epoch)
@@ -99,7 +99,7 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
 
     if loop.step == 0 and plan.sample_epochs:
         sample(0)
-    with recorder.recording(checkpoint), exporter.publishing_on_failure():
+    with recorder.recording(state), exporter.publishing_on_failure():
         context.emit(StageEvent(stage="training", done=loop.step, total=plan.total_steps))
         while loop.step < plan.total_steps:
             if ranks.agree(context.should_stop()):
@@ -125,7 +125,7 @@ def _train(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     return ranks.say(result)
 
 
-def _train_along(loop: TrainingLoop, plan: BatchPlan, ranks: Ranks) -> TrainingResult:
+def _train_along(loop: TrainingLoop, plan: TrainingPlan, ranks: Ranks) -> TrainingResult:
     """What the ranks but the first do: the same steps and validations, and nothing else. Returns the first's result."""
     while loop.step < plan.total_steps:
         if ranks.agree(False):
@@ -159,12 +159,12 @@ def _check_same_step(steps: list[int]) -> None:
         raise OSError(errno.ESTALE, f"The ranks found states of different steps: {steps}")
 
 
-def _stopped(loop: TrainingLoop, plan: BatchPlan) -> StoppedError:
+def _stopped(loop: TrainingLoop, plan: TrainingPlan) -> StoppedError:
     return StoppedError(f"Stopped at step {loop.step} of {plan.total_steps}; the state is saved.")
 
 
 def encode(
-    spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, base: LoadableModel, family: Family
+    spec: TrainingSpec, plan: TrainingPlan, context: RunContext, *, base: LoadableModel, family: Family
 ) -> TrainingData:
     """The dataset through the encoders, which are freed again."""
     cache = TensorCache(context.cache_dir, max_bytes=context.cache_max_bytes)
@@ -192,7 +192,7 @@ def encode(
 
 def build(
     spec: TrainingSpec,
-    plan: BatchPlan,
+    plan: TrainingPlan,
     *,
     base: LoadableModel,
     family: Family,

@@ -12,7 +12,7 @@ from influencerai.train.backend import RunContext
 from influencerai.train.data.encoding import load_pixels
 from influencerai.train.preparation import check_model
 from influencerai.train.runs.exporter import Exporter
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 NOTICE = "Dry run: nothing was trained, and the LoRA file changes nothing."
 
@@ -34,7 +34,7 @@ def _run_dry(spec: TrainingSpec, context: RunContext) -> TrainingResult:
     base = find_loadable_model(context.model_name or spec.model.name, models_dirs=context.models_dirs)
     check_model(spec, base)
     family = load_family(base.family)
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     for index, sample in enumerate(spec.samples):
         context.emit(StageEvent(stage="checking", done=index, total=len(spec.samples)))
         crop = plan.crop(index)

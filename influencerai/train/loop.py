@@ -29,8 +29,8 @@ from influencerai.train.optimizer import (
     place_schedule,
 )
 from influencerai.train.ranks import Ranks
-from influencerai.train.runs.training_state import Checkpoint
-from influencerai.training_plan import BatchPlan
+from influencerai.train.runs.training_state import TrainingState
+from influencerai.training_plan import TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TrainingLoop:
     def __init__(
         self,
         spec: TrainingSpec,
-        plan: BatchPlan,
+        plan: TrainingPlan,
         *,
         family: Family,
         denoiser: nn.Module,
@@ -128,7 +128,7 @@ class TrainingLoop:
         with self._adapter.swapped(tensors) if tensors else nullcontext():
             yield
 
-    def checkpoint(self, *, elapsed_seconds: float, epoch_loss: tuple[float, int]) -> Checkpoint:
+    def state(self, *, elapsed_seconds: float, epoch_loss: tuple[float, int]) -> TrainingState:
         """The state after the steps so far."""
         optimizer, optimizer_scalars = export_state(self._optimizer)
         scalars: dict[str, Any] = {
@@ -137,7 +137,7 @@ class TrainingLoop:
             "scaler": self._scaler.state_dict(),
             "ema_steps": self._ema.optimization_step if self._ema else None,
         }
-        return Checkpoint(
+        return TrainingState(
             spec_id=self._spec.id,
             step=self.step,
             epoch=self.step // self._plan.steps_per_epoch,
@@ -158,19 +158,19 @@ class TrainingLoop:
             self._ema.shadow_params = [parameter.detach().clone() for parameter in self._parameters]
         place_schedule(self._schedule, self._optimizer, step=step)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Continue from a state of this spec."""
-        self.step = checkpoint.step
-        self._adapter.load_tensors(checkpoint.adapter)
-        scalars = checkpoint.scalars
-        import_state(self._optimizer, checkpoint.optimizer, scalars["optimizer"])
+        self.step = state.step
+        self._adapter.load_tensors(state.adapter)
+        scalars = state.scalars
+        import_state(self._optimizer, state.optimizer, scalars["optimizer"])
         import_schedule(self._schedule, scalars["schedule"])
-        place_schedule(self._schedule, self._optimizer, step=checkpoint.step)
+        place_schedule(self._schedule, self._optimizer, step=state.step)
         if scalars["scaler"]:
             self._scaler.load_state_dict(scalars["scaler"])
         if self._ema:
             names = self._adapter.tensors().keys()
-            self._ema.shadow_params = [checkpoint.export[name].to(self._device) for name in names]
+            self._ema.shadow_params = [state.export[name].to(self._device) for name in names]
             self._ema.optimization_step = scalars["ema_steps"]
 
     @property

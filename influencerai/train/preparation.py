@@ -18,7 +18,7 @@ from influencerai.models.device import DeviceSetting, device_facts
 from influencerai.models.family import Family, load_family
 from influencerai.models.loadable_model import LoadableModel, find_loadable_model
 from influencerai.train.optimizer import usable_optimizer
-from influencerai.training_plan import BatchPlan, chosen_exposure, execution_plan, spec_warnings
+from influencerai.training_plan import TrainingPlan, chosen_exposure, execution_plan, spec_warnings
 from influencerai.training_plan.cpu_time import cpu_time_warnings
 
 
@@ -112,7 +112,7 @@ def resolve(
         output_name=output_name(config),
         created_at=_now(),
     )
-    batches = BatchPlan(spec)
+    batches = TrainingPlan(spec)
     warnings = (
         *base.warnings,
         *spec_warnings(spec, own_size=family.own_size(base)),

@@ -34,9 +34,9 @@ from influencerai.train.runs.place import new_place, place_of
 from influencerai.train.runs.resumption import Resumption, extend, find_resumption
 from influencerai.train.runs.run import Run
 from influencerai.train.runs.run_pictures import LOSS_PLOT, SAMPLES_SHEET, write_loss_plot, write_samples_sheet
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from influencerai.train.watch import Watch, watched
-from influencerai.training_plan import BatchPlan, exposure_text
+from influencerai.training_plan import TrainingPlan, exposure_text
 from influencerai.training_plan.execution import execution_warnings
 
 
@@ -188,7 +188,7 @@ class Trainer:
                 )
             for message in warnings:
                 watch.emit(WarningEvent(message=message))
-            watch.emit(StageEvent(stage="checking", detail=exposure_text(BatchPlan(spec))))
+            watch.emit(StageEvent(stage="checking", detail=exposure_text(TrainingPlan(spec))))
             context = RunContext(
                 dataset_dir=dataset_dir,
                 run_dir=folder.path,
@@ -206,7 +206,7 @@ class Trainer:
             result = result.model_copy(update={"warnings": (*warnings, *result.warnings)})
             self._draw_run(spec, context, lora=self.settings.root / result.lora_path)
             folder.write_result(result.to_wire())
-            for state in list_checkpoints(folder.path):
+            for state in list_states(folder.path):
                 with suppress(OSError):
                     state.unlink()
         return Run(spec=spec, result=result, output_dir=output_dir, run_dir=folder.path, settings=self.settings)

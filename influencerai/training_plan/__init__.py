@@ -1,6 +1,6 @@
 """Planning: what a spec costs and in which order it is trained. Pure functions of the spec, without torch."""
 
-from influencerai.training_plan.batches import Batch, BatchPlan, Outline, PlannedStep, SampleRef
+from influencerai.training_plan.batches import Batch, Outline, PlannedStep, SampleRef, TrainingPlan
 from influencerai.training_plan.buckets import Bucket, BucketPlan, Crop, resize_and_crop
 from influencerai.training_plan.execution import DeviceFacts, execution_plan
 from influencerai.training_plan.exposure import chosen_exposure, exposure_text
@@ -9,7 +9,6 @@ from influencerai.training_plan.resources import ResourceEstimate, estimate, est
 
 __all__ = [
     "Batch",
-    "BatchPlan",
     "Bucket",
     "BucketPlan",
     "Crop",
@@ -18,6 +17,7 @@ __all__ = [
     "PlannedStep",
     "ResourceEstimate",
     "SampleRef",
+    "TrainingPlan",
     "chosen_exposure",
     "estimate",
     "estimate_memory",

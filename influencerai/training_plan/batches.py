@@ -80,7 +80,7 @@ class Outline:
         )
 
 
-class BatchPlan:
+class TrainingPlan:
     """Which samples each step of a training sees, and after which epochs something happens."""
 
     def __init__(self, spec: TrainingSpec | Outline) -> None:

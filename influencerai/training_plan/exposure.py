@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from influencerai.domain import LoraConfig, SampleSpec, TrainingOptions
-from influencerai.training_plan.batches import BatchPlan, Outline
+from influencerai.training_plan.batches import Outline, TrainingPlan
 
 _MOST_REPEATS = 1000
 
@@ -22,7 +22,7 @@ def chosen_exposure(
     if aim is None:
         return config, options
     once = options.model_copy(update={"repeats": 1})
-    per_epoch = BatchPlan(Outline(config=config, options=once, samples=samples)).images_per_epoch
+    per_epoch = TrainingPlan(Outline(config=config, options=once, samples=samples)).images_per_epoch
     epochs = config.epochs
     if "epochs" not in config.model_fields_set and per_epoch * epochs > aim:
         epochs = max(1, round(aim / per_epoch))
@@ -31,7 +31,7 @@ def chosen_exposure(
     return config, options.model_copy(update={"repeats": repeats})
 
 
-def exposure_text(plan: BatchPlan) -> str:
+def exposure_text(plan: TrainingPlan) -> str:
     """What a training shows, in a sentence."""
     repeats = {plan.repeats(index) for index in plan.training}
     times = f" x {_plural(repeats.pop(), 'repeat')}" if len(repeats) == 1 else ", repeated by their folders,"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from influencerai.domain import TrainingSpec
 from influencerai.domain.training_options import Optimizer, TargetModules
-from influencerai.training_plan.batches import BatchPlan
+from influencerai.training_plan.batches import TrainingPlan
 
 GB = 1e9
 RUNTIME_GB = 0.8
@@ -84,7 +84,7 @@ def usual_parameters(family: str) -> int | None:
 
 def estimate(spec: TrainingSpec, *, denoiser_parameters: int | None = None) -> ResourceEstimate:
     """The cost of a spec; `denoiser_parameters` where the model is not of its family's usual size."""
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     parts = estimate_memory(
         family=spec.model.family,
         resolution=plan.buckets.side,

@@ -13,7 +13,7 @@ from influencerai.domain import SampleSpec, TrainingSpec
 from influencerai.errors import DatasetError, StoppedError
 from influencerai.files import atomic_file
 from influencerai.train.backend import load_backend
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -169,7 +169,7 @@ def test_states_are_discarded_and_the_history_stays(tmp_path: Path) -> None:
     place = RunPlace(tmp_path, dataset=dataset)
     with pytest.raises(StoppedError):
         load_backend("diffusers").train(spec, place.context(should_stop=stop_after(1)))
-    assert list_checkpoints(place.run_dir)
+    assert list_states(place.run_dir)
     for folder in (place.run_dir, place.output):
         (folder / ".influencerai-0123456789abcdef.tmp").write_bytes(b"interrupted")
     discard_states(place.run_dir, place.output)

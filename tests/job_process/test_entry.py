@@ -37,7 +37,7 @@ from influencerai.job_process.messages import (
     to_line,
 )
 from influencerai.train.causes import is_infrastructure
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from tests.attempts import DATASET, JOB, OUTPUT, lora_files, make_order, undisturbed, write_pictures
 from tests.training_runs import make_config, make_settings, make_spec
 
@@ -152,7 +152,7 @@ def test_it_reports_what_happens_and_keeps_the_states(root: Path) -> None:
     assert [event.step for event in supervisor.events(StepEvent)] == [1, 2, 3, 4]
     paths = [event.path for event in supervisor.events(CheckpointEvent)]
     assert paths == [f"{OUTPUT}/test-run-epoch-1.safetensors", f"{OUTPUT}/test-run-final.safetensors"]
-    assert list_checkpoints(order.run_dir), "the worker discards them when the result is safe"
+    assert list_states(order.run_dir), "the worker discards them when the result is safe"
 
 
 def test_an_order_survives_the_wire(root: Path) -> None:
@@ -342,14 +342,14 @@ def test_a_full_disk_is_tried_again_and_the_run_goes_on(root: Path) -> None:
     first.run(make_order(root))
     spec = first.prepared.spec
     order = make_order(root, spec=spec)
-    before = [path.name for path in list_checkpoints(order.run_dir)]
+    before = [path.name for path in list_states(order.run_dir)]
     with largest_file(100_000):
         outcome, _ = run(order)
     assert isinstance(outcome, Failed)
     assert outcome.retryable
     assert "cannot be written: File too large" in outcome.message
     assert outcome.failure.epoch == 2
-    assert [path.name for path in list_checkpoints(order.run_dir)] == before
+    assert [path.name for path in list_states(order.run_dir)] == before
     again, supervisor = run(order)
     assert isinstance(again, Completed)
     assert [event.step for event in supervisor.events(StepEvent)] == [3, 4]

@@ -31,7 +31,7 @@ from influencerai.lora.file import Weights, verify_lora, write_lora
 from influencerai.models.families.sd15 import StableDiffusion15
 from influencerai.models.families.sdxl import StableDiffusionXL
 from influencerai.models.family import Family
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from tests.small_models import small_sd15, small_sdxl
 
 RANK, ALPHA = 4, 2.5
@@ -74,7 +74,7 @@ def spec(family: str = "sd15", *, prediction_type: PredictionType = "epsilon") -
 
 def write(path: Path, weights: Weights, *, family: Family, layout: Layout = "kohya", **changes: Any) -> str:
     run = spec(family.name, **changes)
-    return write_lora(path, weights, spec=run, plan=BatchPlan(run), family=family, step=12, epoch=3, layout=layout)
+    return write_lora(path, weights, spec=run, plan=TrainingPlan(run), family=family, step=12, epoch=3, layout=layout)
 
 
 def adapt(pipeline: Any, family: Family, targets: TargetModules) -> Adapter:
@@ -325,7 +325,7 @@ class TestMetadata:
         run = spec()
         run = run.model_copy(update={"model": run.model.model_copy(update={"name": "org/name"})})
         path = tmp_path / "me.safetensors"
-        plan = BatchPlan(run)
+        plan = TrainingPlan(run)
         write_lora(path, trained["sd15"], spec=run, plan=plan, family=FAMILIES["sd15"], step=1, epoch=1)
         assert safetensors_file.read_safetensors_header(path)[0]["ss_sd_model_name"] == "org/name"
 

@@ -20,8 +20,8 @@ from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.backend import load_backend
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.ranks import Ranks
-from influencerai.train.runs.training_state import Checkpoint
-from influencerai.training_plan import BatchPlan
+from influencerai.train.runs.training_state import TrainingState
+from influencerai.training_plan import TrainingPlan
 from tests.training_runs import RunPlace, stop_after
 
 
@@ -33,7 +33,7 @@ class Trained:
     grad_norms: list[float]
     images: list[int]
     validation: float | None
-    state: Checkpoint
+    state: TrainingState
 
 
 def train_steps(
@@ -41,11 +41,11 @@ def train_steps(
 ) -> Trained:
     """The loop of `spec` over its first steps; at fp16, from another scale of the loss than the usual one."""
     base = find_loadable_model(spec.model.name, models_dirs=())
-    family, plan = load_family(base.family), BatchPlan(spec)
+    family, plan = load_family(base.family), TrainingPlan(spec)
     data = encode(spec, plan, place.context(), base=base, family=family)
     loop = build(spec, plan, base=base, family=family, data=data, ranks=ranks)[0]
     if loss_scale:
-        state = loop.checkpoint(elapsed_seconds=0, epoch_loss=(0, 0))
+        state = loop.state(elapsed_seconds=0, epoch_loss=(0, 0))
         state.scalars["scaler"]["scale"] = loss_scale
         loop.restore(state)
     outcomes = [loop.run_step() for _ in range(steps)]
@@ -54,7 +54,7 @@ def train_steps(
         grad_norms=[float(outcome.grad_norm) for outcome in outcomes],
         images=[outcome.images for outcome in outcomes],
         validation=loop.validation_loss() if plan.validation else None,
-        state=loop.checkpoint(elapsed_seconds=0, epoch_loss=(0, 0)),
+        state=loop.state(elapsed_seconds=0, epoch_loss=(0, 0)),
     )
 
 

@@ -13,7 +13,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import CheckpointError, StoppedError
 from influencerai.files import safetensors_file
-from influencerai.train.runs.training_state import Checkpoint, list_checkpoints, load_newest
+from influencerai.train.runs.training_state import TrainingState, list_states, load_newest
 from tests.small_models import small_sd15, small_sdxl
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, stop_after, write_dataset
 
@@ -126,7 +126,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(dataset: Path, sd15: 
     for steps in (2, 1):
         with pytest.raises(StoppedError):
             place.train(spec, should_stop=stop_after(steps))
-    newest = list_checkpoints(place.run_dir)[-1]
+    newest = list_states(place.run_dir)[-1]
     whole = newest.read_bytes()
     data = bytearray(whole)
     data[-100] ^= 0xFF
@@ -136,7 +136,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(dataset: Path, sd15: 
     assert restored.step == 2
     newest.write_bytes(whole.replace(b"epoch_loss", b"epoch_lost"))
     with pytest.raises(CheckpointError, match="damaged"):
-        Checkpoint.load(newest)
+        TrainingState.load(newest)
     place.train(spec)
     assert place.final(spec) == straight
 
@@ -165,4 +165,4 @@ def test_a_state_with_another_document_is_no_state(document: str, tmp_path: Path
     path = tmp_path / "state-00000001.safetensors"
     path.write_bytes(safetensors_file.canonical_safetensors(body, {"state": document, "sha256": digest}))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        Checkpoint.load(path)
+        TrainingState.load(path)

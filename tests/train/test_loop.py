@@ -15,7 +15,7 @@ from influencerai.models.family import load_family
 from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.loop import TrainingLoop
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, write_dataset
 
@@ -44,7 +44,7 @@ def spec_of(config: LoraConfig, place: RunPlace) -> TrainingSpec:
 
 def make_loop(spec: TrainingSpec, place: RunPlace) -> TrainingLoop:
     base = find_loadable_model(spec.model.name, models_dirs=())
-    family, plan = load_family(base.family), BatchPlan(spec)
+    family, plan = load_family(base.family), TrainingPlan(spec)
     data = encode(spec, plan, place.context(), base=base, family=family)
     return build(spec, plan, base=base, family=family, data=data)[0]
 
@@ -59,7 +59,7 @@ def test_one_step_is_the_textbooks(sd15: Path, place: RunPlace, prediction_type:
     spec = spec_of(config(sd15, predictionType=prediction_type, maxGradNorm=0.001), place)
     loop = make_loop(spec, place)
     before = weights(loop)
-    batch = loop._data.training_batch(0, BatchPlan(spec).step(0).batches[0])
+    batch = loop._data.training_batch(0, TrainingPlan(spec).step(0).batches[0])
     assert batch.conditioning is not None
 
     scheduler: Any = DDPMScheduler.from_pretrained(sd15, subfolder="scheduler", prediction_type=prediction_type)

@@ -15,7 +15,7 @@ from influencerai.domain import StepEvent, TrainingSpec
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.files import safetensors_file
 from influencerai.job_process.messages import AttemptOrder, Completed, Failed, Prepared, Progress, Stopped
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from tests.attempts import DATASET, OUTPUT, lora_files, make_order, write_pictures
 from tests.train.rank_processes import Ending, run_ranks, values
 from tests.train.rank_work import carry_out, train_run
@@ -209,7 +209,7 @@ def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: AttemptOrde
     check_endings(endings)
     assert isinstance(again[-1], Completed)
     assert steps(again) == [3, 4], "from the state of the first epoch"
-    assert list_checkpoints(order.run_dir)
+    assert list_states(order.run_dir)
 
 
 def test_a_run_of_two_ranks_goes_on_with_one_where_there_is_no_other(order: AttemptOrder) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from influencerai.domain import ExecutionPlan, LoraConfig, ModelSpec, SampleSpec, TrainingOptions, TrainingSpec
 from influencerai.errors import ValidationError
-from influencerai.training_plan import BatchPlan, Outline, PlannedStep, SampleRef, estimate
+from influencerai.training_plan import Outline, PlannedStep, SampleRef, TrainingPlan, estimate
 
 
 def sample(index: int, *, width: int = 512, height: int = 512, repeats: int = 1, content: str = "") -> SampleSpec:
@@ -21,9 +21,9 @@ def sample(index: int, *, width: int = 512, height: int = 512, repeats: int = 1,
     return SampleSpec(path=f"{index:03}.png", sha256=sha256, width=width, height=height, caption="", repeats=repeats)
 
 
-def make_plan(samples: list[SampleSpec], *, epochs: int = 4, batch_size: int = 2, **options: Any) -> BatchPlan:
+def make_plan(samples: list[SampleSpec], *, epochs: int = 4, batch_size: int = 2, **options: Any) -> TrainingPlan:
     config = LoraConfig(name="me", model_name="sd15", epochs=epochs, batch_size=batch_size, resolution=512)
-    return BatchPlan(Outline(config=config, options=TrainingOptions(**options), samples=samples))
+    return TrainingPlan(Outline(config=config, options=TrainingOptions(**options), samples=samples))
 
 
 def make_spec(*, family: str = "sd15") -> TrainingSpec:
@@ -49,7 +49,7 @@ def make_spec(*, family: str = "sd15") -> TrainingSpec:
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> BatchPlan:
+def plans(draw: st.DrawFn) -> TrainingPlan:
     count = draw(st.integers(1, 12))
     shapes = st.sampled_from([(512, 512), (400, 900), (900, 400), (512, 640)])
     samples = []
@@ -69,7 +69,7 @@ def plans(draw: st.DrawFn) -> BatchPlan:
 
 @given(plan=plans())
 @settings(max_examples=60, deadline=None)
-def test_an_epoch_shows_every_training_sample_exactly_as_often_as_it_repeats(plan: BatchPlan) -> None:
+def test_an_epoch_shows_every_training_sample_exactly_as_often_as_it_repeats(plan: TrainingPlan) -> None:
     for epoch in range(1, plan.epochs + 1):
         refs = [ref for batch in plan.epoch_batches(epoch) for ref in batch]
         expected = {SampleRef(index, repeat) for index in plan.training for repeat in range(plan.repeats(index))}
@@ -79,7 +79,7 @@ def test_an_epoch_shows_every_training_sample_exactly_as_often_as_it_repeats(pla
 
 @given(plan=plans())
 @settings(max_examples=60, deadline=None)
-def test_a_batch_has_one_size_and_at_most_batch_size_images(plan: BatchPlan) -> None:
+def test_a_batch_has_one_size_and_at_most_batch_size_images(plan: TrainingPlan) -> None:
     batches = plan.epoch_batches(1)
     assert len(batches) == plan.batches_per_epoch
     for batch in batches:
@@ -93,7 +93,7 @@ def test_a_batch_has_one_size_and_at_most_batch_size_images(plan: BatchPlan) -> 
 
 @given(plan=plans())
 @settings(max_examples=60, deadline=None)
-def test_the_steps_are_the_epochs_batches_one_after_the_other(plan: BatchPlan) -> None:
+def test_the_steps_are_the_epochs_batches_one_after_the_other(plan: TrainingPlan) -> None:
     steps = [plan.step(index) for index in range(plan.total_steps)]
     assert len(steps) == plan.steps_per_epoch * plan.epochs
     for epoch in range(1, plan.epochs + 1):
@@ -108,7 +108,7 @@ def test_the_steps_are_the_epochs_batches_one_after_the_other(plan: BatchPlan) -
 
 @given(plan=plans())
 @settings(max_examples=60, deadline=None)
-def test_validation_and_training_share_out_the_samples(plan: BatchPlan) -> None:
+def test_validation_and_training_share_out_the_samples(plan: TrainingPlan) -> None:
     assert sorted((*plan.validation, *plan.training)) == list(range(len(plan.validation) + len(plan.training)))
     assert plan.training
 
@@ -238,17 +238,17 @@ def test_a_step_outside_the_training_is_our_own_mistake() -> None:
 
 def test_a_spec_gives_the_plan_of_its_parts() -> None:
     spec = make_spec()
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     assert plan.buckets.side == 480
     assert plan.warnings[0] == "resolution 500 is no multiple of the bucket step 48: 480 is used."
     outline = Outline(config=spec.config, options=spec.options, samples=spec.samples, side_multiple=16)
     assert [plan.step(step) for step in range(plan.total_steps)] == [
-        BatchPlan(outline).step(step) for step in range(plan.total_steps)
+        TrainingPlan(outline).step(step) for step in range(plan.total_steps)
     ]
 
 
 def test_the_cost_of_a_spec_has_its_counts() -> None:
-    spec, plan = make_spec(), BatchPlan(make_spec())
+    spec, plan = make_spec(), TrainingPlan(make_spec())
     cost = estimate(spec)
     assert (cost.images_per_epoch, cost.total_images) == (plan.images_per_epoch, plan.total_images) == (5, 50)
     assert (cost.steps_per_epoch, cost.total_steps) == (plan.steps_per_epoch, plan.total_steps)
@@ -271,14 +271,14 @@ def test_contradictory_buckets_are_refused_before_anything_is_loaded() -> None:
 
 def test_what_cropping_takes_is_said_for_images_that_lose_a_third() -> None:
     sizes = {"tall.png": (256, 563), "near.png": (256, 320), "wide.png": (2048, 128)}
-    square = BatchPlan(outline(sizes, {"aspectRatioBuckets": False}))
+    square = TrainingPlan(outline(sizes, {"aspectRatioBuckets": False}))
     assert square.cropped == pytest.approx({"wide.png": 128 / 2048, "tall.png": 256 / 563}, abs=0.01)
     (size,) = square.sizes
     assert (size.width, size.images) == (256, 3)
     assert (size.least_kept, size.mean_kept) == pytest.approx((0.0625, 0.44), abs=0.01)
     (warning,) = (text for text in square.warnings if "cropping" in text)
     assert "2 images lose a third or more to cropping: wide.png (6% is kept), tall.png (45% is kept)." in warning
-    buckets = BatchPlan(outline(sizes, {}))
+    buckets = TrainingPlan(outline(sizes, {}))
     assert list(buckets.cropped) == ["wide.png"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from influencerai.domain import LoraConfig, SampleSpec
 from influencerai.domain.presets import PRESETS, PresetName
-from influencerai.training_plan import BatchPlan, Outline, chosen_exposure, exposure_text
+from influencerai.training_plan import Outline, TrainingPlan, chosen_exposure, exposure_text
 
 
 def images(count: int, *, repeats: int = 1) -> list[SampleSpec]:
@@ -18,9 +18,9 @@ def images(count: int, *, repeats: int = 1) -> list[SampleSpec]:
     ]
 
 
-def planned(config: LoraConfig, samples: list[SampleSpec]) -> BatchPlan:
+def planned(config: LoraConfig, samples: list[SampleSpec]) -> TrainingPlan:
     config, options = chosen_exposure(config, config.options, samples)
-    return BatchPlan(Outline(config=config, options=options, samples=samples))
+    return TrainingPlan(Outline(config=config, options=options, samples=samples))
 
 
 def warnings(count: int = 20, **fields: Any) -> list[str]:

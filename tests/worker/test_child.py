@@ -20,7 +20,7 @@ import pytest
 from influencerai.domain import StepEvent, TrainingSpec
 from influencerai.job_process.messages import AttemptOrder, ChildMessage, Completed, Failed, Prepared, Progress, Stopped
 from influencerai.job_process.supervisor import LOG_BYTES, LOG_FILE, PRELOADED, ForkServer, TrainingChild
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from tests.attempts import DATASET, OUTPUT, lora_files, make_order, undisturbed, write_pictures
 from tests.small_models import small_sdxl
 
@@ -160,7 +160,7 @@ def test_a_stopped_attempt_saves_its_state_and_is_gone_on_with(root: Path, cache
     first, code = run(order, server, react=at_step(2, TrainingChild.stop))
     assert isinstance(first[-1], Stopped)
     assert code == 0
-    assert list_checkpoints(order.run_dir)
+    assert list_states(order.run_dir)
     spec = spec_of(first)
     second, _ = run(order.model_copy(update={"spec": spec}), server)
     assert isinstance(second[-1], Completed)

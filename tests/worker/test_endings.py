@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from influencerai.errors import ConflictError
-from influencerai.train.runs.training_state import list_checkpoints
+from influencerai.train.runs.training_state import list_states
 from tests.worker.workplace import (
     TENANT,
     Workplace,
@@ -44,7 +44,7 @@ def test_a_cancelled_training_saves_its_state_and_a_retry_goes_on(place: Workpla
     assert published[-2:] == [job.result["epoch"] - 2, job.result["epoch"] - 1], "the last two complete epochs"
     place.until(lambda: not is_alive(child), seconds=5)
     stopped_at = place.steps(id)
-    assert list_checkpoints(place.run_dir(id))[-1].name == f"state-{stopped_at:08}.safetensors"
+    assert list_states(place.run_dir(id))[-1].name == f"state-{stopped_at:08}.safetensors"
     assert place.cancel(id).result == job.result
 
     again = place.retry(id)

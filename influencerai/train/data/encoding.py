@@ -21,7 +21,7 @@ from influencerai.models.family import Conditioning, Family, Geometry, ImageEnco
 from influencerai.models.loadable_model import LoadableModel
 from influencerai.models.precision import dtype_of
 from influencerai.train.data.cache import TensorCache
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 Emit = Callable[[Event], None]
 PREPROCESSING = "lanczos-1"
@@ -36,7 +36,7 @@ class Latents:
     std: Tensor
 
 
-def needed_variants(spec: TrainingSpec, plan: BatchPlan) -> tuple[set[tuple[int, bool]], set[str]]:
+def needed_variants(spec: TrainingSpec, plan: TrainingPlan) -> tuple[set[tuple[int, bool]], set[str]]:
     """Every (sample, flipped) and every caption text that the run will meet, enumerated from its seed."""
     images = {(index, False) for index in plan.validation}
     captions = {spec.samples[index].caption for index in plan.validation}
@@ -53,7 +53,7 @@ def encode_images(
     spec: TrainingSpec,
     variants: Iterable[tuple[int, bool]],
     *,
-    plan: BatchPlan,
+    plan: TrainingPlan,
     dataset_dir: Path,
     base: LoadableModel,
     family: Family,
@@ -166,7 +166,7 @@ def load_pixels(
     return flat.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def geometry(spec: TrainingSpec, plan: BatchPlan, indices: Iterable[int]) -> Geometry:
+def geometry(spec: TrainingSpec, plan: TrainingPlan, indices: Iterable[int]) -> Geometry:
     """Sizes of the samples, as the denoiser's size conditioning wants them."""
     rows = [(spec.samples[index], plan.crop(index)) for index in indices]
     return Geometry(

@@ -12,7 +12,7 @@ from influencerai.domain import TrainingSpec
 from influencerai.models.draws import SampleDraws, normal, uniform
 from influencerai.models.family import Conditioning, Geometry
 from influencerai.train.data.encoding import Latents, geometry
-from influencerai.training_plan import BatchPlan, SampleRef
+from influencerai.training_plan import SampleRef, TrainingPlan
 
 VALIDATION_LEVELS = 4
 """Noise levels per validation image, one in each quarter of the schedule."""
@@ -44,7 +44,7 @@ class TrainingData:
     def __init__(
         self,
         spec: TrainingSpec,
-        plan: BatchPlan,
+        plan: TrainingPlan,
         *,
         latents: Mapping[tuple[int, bool], Latents],
         conditioning: Mapping[str, Conditioning] | None,

@@ -13,7 +13,7 @@ from influencerai.errors import InfluencerAIError, StoppedError
 from influencerai.lora.file import Weights, verify_lora, write_lora
 from influencerai.models.family import Family
 from influencerai.train.backend import RunContext
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 """The second file's name where both layouts are asked for; diffusers looks for it by itself."""
@@ -25,7 +25,7 @@ REMEMBERED_EPOCHS = 2
 class Exporter:
     """Writes `<name>-epoch-N.safetensors` and `<name>-final.safetensors` into the run's output folder."""
 
-    def __init__(self, spec: TrainingSpec, plan: BatchPlan, context: RunContext, *, family: Family) -> None:
+    def __init__(self, spec: TrainingSpec, plan: TrainingPlan, context: RunContext, *, family: Family) -> None:
         self._spec = spec
         self._plan = plan
         self._context = context

@@ -16,8 +16,8 @@ from influencerai.train.backend import RunContext
 from influencerai.train.loop import StepOutcome, TrainingLoop
 from influencerai.train.pace import Pace
 from influencerai.train.runs.history import HISTORY_FILE, History
-from influencerai.train.runs.training_state import Checkpoint, list_checkpoints
-from influencerai.training_plan import BatchPlan
+from influencerai.train.runs.training_state import TrainingState, list_states
+from influencerai.training_plan import TrainingPlan
 
 CUDA_STEPS_PER_READ = 10
 """Reading a loss waits for the device, so on a GPU losses are read in groups."""
@@ -31,7 +31,7 @@ STATE_SHARE = 0.05
 class Recorder:
     """Reads losses, watches for NaN, reports progress and decides when a state is due."""
 
-    def __init__(self, spec: TrainingSpec, plan: BatchPlan, context: RunContext) -> None:
+    def __init__(self, spec: TrainingSpec, plan: TrainingPlan, context: RunContext) -> None:
         self._spec = spec
         self._plan = plan
         self._context = context
@@ -46,16 +46,16 @@ class Recorder:
         self._pace = Pace(threads=spec.plan.threads, cores=usable_cores()) if spec.plan.device == "cpu" else None
 
     @contextmanager
-    def recording(self, checkpoint: Checkpoint | None) -> Iterator[None]:
+    def recording(self, state: TrainingState | None) -> Iterator[None]:
         """Run the clock for a block, from the figures of the state that the run continues from."""
         self._started = self._last_save = self._last_read = time.monotonic()
         origin = self._spec.origin
-        self._first_step = checkpoint.step if checkpoint else origin.step if origin else 0
-        if checkpoint:
-            self._elapsed_before = checkpoint.elapsed_seconds
-            self._epoch_loss = checkpoint.epoch_loss
-            self._last_epoch_loss = checkpoint.scalars.get("last_epoch_loss", math.nan)
-            self._validation_loss = checkpoint.scalars.get("validation_loss")
+        self._first_step = state.step if state else origin.step if origin else 0
+        if state:
+            self._elapsed_before = state.elapsed_seconds
+            self._epoch_loss = state.epoch_loss
+            self._last_epoch_loss = state.scalars.get("last_epoch_loss", math.nan)
+            self._validation_loss = state.scalars.get("validation_loss")
         self._history = History(self._context.run_dir / HISTORY_FILE, after_step=self._first_step)
         try:
             yield
@@ -119,10 +119,10 @@ class Recorder:
         """Save a state now; never one that has diverged."""
         self.flush()
         begun = time.monotonic()
-        checkpoint = loop.checkpoint(elapsed_seconds=self._elapsed(begun), epoch_loss=self._epoch_loss)
-        checkpoint.scalars["last_epoch_loss"] = self._last_epoch_loss
-        checkpoint.scalars["validation_loss"] = self._validation_loss
-        checkpoint.save(self._context.run_dir)
+        state = loop.state(elapsed_seconds=self._elapsed(begun), epoch_loss=self._epoch_loss)
+        state.scalars["last_epoch_loss"] = self._last_epoch_loss
+        state.scalars["validation_loss"] = self._validation_loss
+        state.save(self._context.run_dir)
         self._last_save = time.monotonic()
         self._save_seconds = self._last_save - begun
 
@@ -142,7 +142,7 @@ class Recorder:
         allowed = FP16_INFINITE_NORMS if self._spec.plan.precision == "fp16" else 0
         if math.isfinite(loss) and self._infinite_norms <= allowed:
             return
-        states = list_checkpoints(self._context.run_dir)
+        states = list_states(self._context.run_dir)
         last = f"The last good state is {states[-1]}." if states else "No state was saved before."
         what = "loss" if not math.isfinite(loss) else "gradient"
         raise DivergedError(

@@ -15,8 +15,8 @@ from influencerai.files import atomic_file, output_folder
 from influencerai.lora.first_weights import FIRST_WEIGHTS_FILE
 from influencerai.train.runs.folder import RunFolder
 from influencerai.train.runs.history import HISTORY_FILE
-from influencerai.train.runs.training_state import Checkpoint, load_newest
-from influencerai.training_plan import BatchPlan
+from influencerai.train.runs.training_state import TrainingState, load_newest
+from influencerai.training_plan import TrainingPlan
 
 _EPOCHS = "config.epochs"
 
@@ -94,7 +94,7 @@ def extend(
         old = folder.spec
         state = None if folder.is_finished else load_newest(folder.path, spec_id=old.id)
         file = _final_file(folder, root)
-        plan = BatchPlan(old)
+        plan = TrainingPlan(old)
         done = plan.total_steps if folder.is_finished else state.step if state else 0
         if epochs * plan.steps_per_epoch < done or (folder.is_finished and epochs <= old.config.epochs):
             raise CheckpointError(
@@ -160,7 +160,7 @@ def _refusal(folder: RunFolder, changed: dict[str, str]) -> CheckpointError:
     )
 
 
-def _origin(old: TrainingSpec, *, state: Checkpoint | None, file: Path | None, step: int) -> Origin | None:
+def _origin(old: TrainingSpec, *, state: TrainingState | None, file: Path | None, step: int) -> Origin | None:
     if state is not None:
         return Origin(sha256=state.digest, file=f"state of step {step}", run=old.id, step=step, keeps_optimizer=True)
     if step == 0:

@@ -1,4 +1,4 @@
-"""Checkpoint: the resumable state of a run, safetensors with one JSON document in its header, never pickle."""
+"""TrainingState: what a run resumes from, a safetensors file with one JSON document in its header, never pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class TrainingState:
     """Everything that continuing after `step` optimizer steps needs; the random draws need nothing.
 
     `export` holds the weights that a LoRA file of this moment would hold, where they differ from `adapter`
@@ -50,13 +50,13 @@ class Checkpoint:
         state = json.dumps({name: getattr(self, name) for name in _Document.model_fields})
         path = folder / f"state-{self.step:08d}.safetensors"
         write_tensors(path, tensors, document=state)
-        for old in list_checkpoints(folder)[:-KEPT]:
+        for old in list_states(folder)[:-KEPT]:
             with suppress(OSError):
                 old.unlink()
         return path
 
     @classmethod
-    def load(cls, path: Path) -> Checkpoint:
+    def load(cls, path: Path) -> TrainingState:
         """Read a state back.
 
         Raises:
@@ -91,36 +91,36 @@ class _Document(pydantic.BaseModel):
     scalars: dict[str, Any]
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
+def list_states(folder: Path) -> list[Path]:
     """State files in `folder`, oldest first."""
     return sorted(folder.glob("state-*.safetensors"))
 
 
-def epoch_ends(folder: Path, *, spec_id: str) -> Iterator[Checkpoint]:
+def epoch_ends(folder: Path, *, spec_id: str) -> Iterator[TrainingState]:
     """The readable states of the run that were saved at the end of an epoch, oldest first."""
-    for path in list_checkpoints(folder):
+    for path in list_states(folder):
         with suppress(CheckpointError):
-            checkpoint = Checkpoint.load(path)
-            if checkpoint.at_epoch_end and checkpoint.spec_id == spec_id and checkpoint.epoch:
-                yield checkpoint
+            state = TrainingState.load(path)
+            if state.at_epoch_end and state.spec_id == spec_id and state.epoch:
+                yield state
 
 
-def load_newest(folder: Path, *, spec_id: str) -> Checkpoint | None:
+def load_newest(folder: Path, *, spec_id: str) -> TrainingState | None:
     """The newest readable state of the run, or None; a damaged one is passed over for the one before.
 
     Raises:
         CheckpointError: a state belongs to another spec, or there are states and none can be read.
     """
     failures: list[str] = []
-    for path in reversed(list_checkpoints(folder)):
+    for path in reversed(list_states(folder)):
         try:
-            checkpoint = Checkpoint.load(path)
+            state = TrainingState.load(path)
         except CheckpointError as error:
             failures.append(error.message)
             continue
-        if checkpoint.spec_id != spec_id:
+        if state.spec_id != spec_id:
             raise CheckpointError(f"The state {path} belongs to another run.", remedy="Start a new run.")
-        return checkpoint
+        return state
     if failures:
         raise CheckpointError(" ".join(failures), remedy="Start a new run without resuming.")
     return None

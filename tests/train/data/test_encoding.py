@@ -15,7 +15,7 @@ from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.data.cache import TensorCache
 from influencerai.train.data.encoding import encode_captions, encode_images, load_pixels, needed_variants
 from influencerai.train.data.training_data import TrainingData
-from influencerai.training_plan import BatchPlan
+from influencerai.training_plan import TrainingPlan
 from tests.small_models import small_sd15
 from tests.training_runs import make_config, make_settings, make_spec, write_dataset
 
@@ -40,7 +40,7 @@ class Encoding:
         before = self.entries()
         base = find_loadable_model(spec.model.name, models_dirs=())
         family = load_family(base.family)
-        plan = BatchPlan(spec)
+        plan = TrainingPlan(spec)
         images, captions = needed_variants(spec, plan)
         latents = encode_images(
             spec,
@@ -123,7 +123,7 @@ def test_every_variant_that_a_step_asks_for_was_enumerated(encoding: Encoding) -
     spec = encoding.spec(epochs=3, meta=meta)
     made, data = encoding.run(spec)
     assert made > 10
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     for step in range(plan.total_steps):
         for refs in plan.step(step).batches:
             batch = data.training_batch(step, refs)
@@ -135,7 +135,7 @@ def test_every_variant_that_a_step_asks_for_was_enumerated(encoding: Encoding) -
 def test_flipped_samples_train_on_the_flipped_picture(encoding: Encoding) -> None:
     spec = encoding.spec(meta={"flip": True})
     _, data = encoding.run(spec)
-    plan = BatchPlan(spec)
+    plan = TrainingPlan(spec)
     base = find_loadable_model(spec.model.name, models_dirs=())
     encoder = load_family("sd15").load_image_encoder(base, device=torch.device("cpu"))
     flips = 0
@@ -181,7 +181,7 @@ def test_pixels_are_the_cropped_middle(tmp_path: Path, sd15: Path) -> None:
     image.save(dataset / "a.png")
     config = make_config(sd15, meta={"aspectRatioBuckets": False})
     spec = make_spec(config, dataset, settings=make_settings(tmp_path))
-    crop = BatchPlan(spec).crop(0)
+    crop = TrainingPlan(spec).crop(0)
     pixels = load_pixels(dataset, spec.samples[0], crop.resized, crop.box, max_pixels=10**8)
     assert pixels.shape == (3, 128, 128)
     assert torch.allclose(pixels[:, 64, 64], torch.tensor([-1.0, -1.0, 1.0]))
