@@ -23,9 +23,9 @@ from safetensors.torch import load
 
 from benchmarks.report import write_report
 from influencerai.job_process.entry import follow_attempt, run_attempt
-from influencerai.job_process.messages import ChildMessage, Completed, Go, Prepared
+from influencerai.job_process.messages import Completed, Go, Prepared, ProcessMessage
 from influencerai.train.ranks import Ranks, joined_ranks
-from tests.attempts import OUTPUT, lora_files, make_order, write_pictures
+from tests.attempts import OUTPUT, lora_files, make_request, write_pictures
 
 WORKERS = 2
 TARGET = 1e-3
@@ -60,11 +60,11 @@ def main() -> None:
 
 def train(place: Path, ranks: Ranks) -> None:
     """Six steps of two images, as the rank that this process is."""
-    order = make_order(place, config={"batchSize": 2, "epochs": 3})
+    order = make_request(place, config={"batchSize": 2, "epochs": 3})
     if not ranks.is_first:
         follow_attempt(order, ranks=ranks)
         return
-    said: list[ChildMessage] = []
+    said: list[ProcessMessage] = []
 
     def agree() -> Go:
         [prepared] = [message for message in said if isinstance(message, Prepared)]

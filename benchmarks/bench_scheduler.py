@@ -20,9 +20,9 @@ from sqlalchemy import insert
 from benchmarks.cluster_job import PARTS, first_steps, overhead
 from benchmarks.report import write_report
 from influencerai.cluster.decisions import Decisions, View
-from influencerai.scheduling.fair_share import DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.scheduling.placement import Capacity, Device, Holding, Needs, Node
-from influencerai.scheduling.resource_options import Way
+from influencerai.scheduling.fair_share import FairShareRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Allocation, Capacity, Device, Node, ResourceRequest
+from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.schema import attempts
@@ -36,10 +36,10 @@ TARGETS = {
     "watching over training, CPU-seconds": "<= 0.02",
 }
 KINDS = (
-    Needs(cpus=2, memory_gb=16, devices=1, device_gb=20),
-    Needs(cpus=2, memory_gb=16, devices=1, device_gb=60),
-    Needs(cpus=4, memory_gb=32, devices=2, device_gb=60),
-    Needs(cpus=8, memory_gb=64, devices=4, device_gb=60),
+    ResourceRequest(cpus=2, memory_gb=16, devices=1, device_gb=20),
+    ResourceRequest(cpus=2, memory_gb=16, devices=1, device_gb=60),
+    ResourceRequest(cpus=4, memory_gb=32, devices=2, device_gb=60),
+    ResourceRequest(cpus=8, memory_gb=64, devices=4, device_gb=60),
 )
 WEIGHTS = (8, 8, 2, 1)
 DAY = 86_400
@@ -113,16 +113,16 @@ async def time_decisions(url: str, *, pending: int, tenants: int, nodes: int, ro
 
 async def fill(store: Store, *, pending: int, tenants: int, busy: Sequence[str]) -> None:
     """Pending jobs of many tenants, each with a priority, an age and needs of its own; and nodes that are taken."""
-    ways = [Way(needs=needs, micro_batch=1, gradient_checkpointing=False) for needs in KINDS]
-    kinds = [json.dumps({"cuda": [way.to_document()]}) for way in ways]
-    needs = " ".join(f"WHEN {number} THEN '{kind}'" for number, kind in enumerate(kinds))
+    options = [ResourceOption(request=request, micro_batch=1, gradient_checkpointing=False) for request in KINDS]
+    kinds = [json.dumps({"cuda": [option.to_document()]}) for option in options]
+    request = " ".join(f"WHEN {number} THEN '{kind}'" for number, kind in enumerate(kinds))
     columns = """id, tenant_id, type, status, cancelled, payload, snapshot, output_dir, priority, not_before,
         fence, lost_attempts, broken_attempts, last_seq, created_at, updated_at"""
     snapshot = json.dumps({"config": {"epochs": 1}})
     jobs = f"""
         INSERT INTO jobs ({columns}, needs)
         SELECT 'j' || n, 't' || n % {tenants}, 'lora-training', 'pending', false, '{{}}', '{snapshot}', 'x', 1 + n % 10,
-            0, 0, 0, 0, 0, 1700000000000 + n, 1700000000000 + n, (CASE n / 100 % {len(kinds)} {needs} END)
+            0, 0, 0, 0, 0, 1700000000000 + n, 1700000000000 + n, (CASE n / 100 % {len(kinds)} {request} END)
         FROM generate_series(1, {pending}) n
     """
     running = f"""
@@ -148,7 +148,7 @@ async def fill(store: Store, *, pending: int, tenants: int, busy: Sequence[str])
                 "devices": 1.0,
                 "charged": 600_000,
                 "tok_per_second": 0.0,
-                "held": Holding(node=node, cpus=2, memory_gb=16, devices={0: 1.0}).to_json(),
+                "held": Allocation(node=node, cpus=2, memory_gb=16, devices={0: 1.0}).to_json(),
                 "started_at": 1_700_000_000_000,
             }
             for number, node in enumerate(busy, start=1)
@@ -161,18 +161,18 @@ async def fill(store: Store, *, pending: int, tenants: int, busy: Sequence[str])
 class Simulation:
     """Jobs that take as long as they say, on a clock of its own; usage is charged as the store does."""
 
-    def __init__(self, nodes: list[Node], *, rules: DispatchRules) -> None:
+    def __init__(self, nodes: list[Node], *, rules: FairShareRules) -> None:
         self.now = 0.0
         self.used: dict[str, float] = defaultdict(float)
         self.queues: dict[str, deque[tuple[WaitingJob, float, float]]] = defaultdict(deque)
         self._nodes, self._rules = nodes, rules
         self._charged: dict[str, float] = defaultdict(float)
-        self._running: list[tuple[float, int, str, Holding, float]] = []
+        self._running: list[tuple[float, int, str, Allocation, float]] = []
         self._number = 0
 
-    def submit(self, tenant: str, needs: Needs, seconds: float) -> None:
+    def submit(self, tenant: str, request: ResourceRequest, seconds: float) -> None:
         self._number += 1
-        job = WaitingJob(id=str(self._number), tenant=tenant, options=(needs,))
+        job = WaitingJob(id=str(self._number), tenant=tenant, options=(request,))
         self.queues[tenant].append((job, seconds, self.now))
 
     def start(self) -> None:
@@ -191,20 +191,20 @@ class Simulation:
         shares = {
             tenant: TenantShare(virtual_time=self._charged[tenant], running=running[tenant]) for tenant in self.queues
         }
-        capacity = Capacity(self._nodes, [holding for _, _, _, holding, _ in self._running])
+        capacity = Capacity(self._nodes, [allocation for _, _, _, allocation, _ in self._running])
         for start in decide(waiting, shares, capacity, rules=self._rules).starts:
             tenant = start.job.tenant
             item = next(item for item in self.queues[tenant] if item[0].id == start.job.id)
             self.queues[tenant].remove(item)
-            charged = start.job.expected_seconds * start.holding.device_count
+            charged = start.job.expected_seconds * start.allocation.device_count
             self._charged[tenant] += charged
             self._number += 1
             ends = self.now + item[1]
             heapq.heappush(
                 self._running,
-                (ends, self._number, tenant, start.holding, charged - item[1] * start.holding.device_count),
+                (ends, self._number, tenant, start.allocation, charged - item[1] * start.allocation.device_count),
             )
-            self.used[tenant] += item[1] * start.holding.device_count
+            self.used[tenant] += item[1] * start.allocation.device_count
 
     def end_next(self) -> bool:
         """Let the clock go to the next end; whether there was one."""
@@ -217,20 +217,20 @@ class Simulation:
     def unfinished(self) -> dict[str, float]:
         """Device-seconds after now of what runs, by tenant."""
         found: dict[str, float] = defaultdict(float)
-        for ends, _, tenant, holding, _ in self._running:
-            found[tenant] += (ends - self.now) * holding.device_count
+        for ends, _, tenant, allocation, _ in self._running:
+            found[tenant] += (ends - self.now) * allocation.device_count
         return found
 
 
 def simulate_day(draw: random.Random, *, tenants: int = 20) -> dict[str, Any]:
     """Tenants who always have jobs waiting, each of its own length and mix, on 64 GPUs."""
-    simulation = Simulation(cluster(8), rules=DispatchRules(running_per_tenant=64))
+    simulation = Simulation(cluster(8), rules=FairShareRules(running_per_tenant=64))
     usual = {f"t{number:02}": draw.uniform(300, 7200) for number in range(tenants)}
     while simulation.now < DAY:
         for tenant, seconds in usual.items():
             while len(simulation.queues[tenant]) < 5:
-                [needs] = draw.choices(KINDS, WEIGHTS)
-                simulation.submit(tenant, needs, seconds * draw.lognormvariate(0, 0.5))
+                [request] = draw.choices(KINDS, WEIGHTS)
+                simulation.submit(tenant, request, seconds * draw.lognormvariate(0, 0.5))
         simulation.start()
         simulation.end_next()
     rest = simulation.unfinished()
@@ -244,13 +244,13 @@ def simulate_day(draw: random.Random, *, tenants: int = 20) -> dict[str, Any]:
 
 def drain_backlog(draw: random.Random, *, jobs: int = 1000) -> dict[str, Any]:
     """All jobs there at once, to the end; the bound is their device-seconds over the GPUs, or the longest job."""
-    simulation = Simulation(cluster(8), rules=DispatchRules(running_per_tenant=64))
+    simulation = Simulation(cluster(8), rules=FairShareRules(running_per_tenant=64))
     seconds_in_all, longest = 0.0, 0.0
     for number in range(jobs):
-        [needs] = draw.choices(KINDS, WEIGHTS)
+        [request] = draw.choices(KINDS, WEIGHTS)
         seconds = draw.lognormvariate(7, 0.7)
-        simulation.submit(f"t{number % 20:02}", needs, seconds)
-        seconds_in_all += seconds * needs.devices
+        simulation.submit(f"t{number % 20:02}", request, seconds)
+        seconds_in_all += seconds * request.devices
         longest = max(longest, seconds)
     simulation.start()
     while simulation.end_next():

@@ -9,7 +9,7 @@ from typing import Any
 
 from influencerai.demo.characters import MODEL_ID, write_character
 from influencerai.domain import TrainingSpec
-from influencerai.job_process.messages import AttemptOrder
+from influencerai.job_process.messages import TrainingRequest
 from influencerai.train.backend import load_backend
 from tests.training_runs import RunPlace, make_config, make_settings
 
@@ -30,7 +30,7 @@ def write_pictures(root: Path, *, count: int = 2) -> Path:
     return folder
 
 
-def make_order(place: Path, *, job: str = JOB, spec: TrainingSpec | None = None, **changes: Any) -> AttemptOrder:
+def make_request(place: Path, *, job: str = JOB, spec: TrainingSpec | None = None, **changes: Any) -> TrainingRequest:
     """Two epochs of two steps; `changes` replace fields of the order, `config` ones of the configuration."""
     root = changes.pop("root", place)
     settings = make_settings(root)
@@ -49,10 +49,10 @@ def make_order(place: Path, *, job: str = JOB, spec: TrainingSpec | None = None,
         "device": "cpu",
         "threads": 1,
     }
-    return AttemptOrder(**fields | changes)
+    return TrainingRequest(**fields | changes)
 
 
-def undisturbed(spec: TrainingSpec, order: AttemptOrder, place: Path) -> dict[str, bytes]:
+def undisturbed(spec: TrainingSpec, order: TrainingRequest, place: Path) -> dict[str, bytes]:
     """The LoRA files of a run of `spec` in this process, by name."""
     run = RunPlace(place, dataset=order.run_dir / "dataset")
     load_backend("diffusers").train(

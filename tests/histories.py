@@ -13,7 +13,7 @@ from typing import Any
 
 from influencerai.domain.job import TERMINAL, TRANSITIONS, Job
 from influencerai.files.atomic_file import sha256_file
-from influencerai.scheduling.placement import Capacity, Holding, Node
+from influencerai.scheduling.placement import Allocation, Capacity, Node
 from influencerai.store import Store
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
@@ -75,7 +75,7 @@ def overcommitted(attempts: Iterable[Mapping[str, Any]], nodes: Iterable[Node]) 
 
     What a claim has placed is held from then on; the GPUs are those that the node has really given when it began.
     """
-    held = [(row, Holding.from_json(row["held"])) for row in attempts if row["held"] is not None]
+    held = [(row, Allocation.from_json(row["held"])) for row in attempts if row["held"] is not None]
     moments = sorted({moment for row, _ in held for moment in (row["started_at"], _began(row)) if moment < _NEVER})
     machines = {node.id: node for node in nodes}
     found = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from influencerai.domain.job import Job
-from influencerai.scheduling.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Allocation, Device, Node
 from influencerai.store.events import StoredEvent
 from influencerai.store.jobs import StoredArtifact
 from tests.histories import History, faults, overcommitted, temporary_files
@@ -38,7 +38,7 @@ def event(seq: int, type: str, **data: Any) -> StoredEvent:
 
 def attempt(fence: int, node: str, start: int, end: int, outcome: str, error: str | None = None) -> dict[str, Any]:
     times = {"started_at": milliseconds(start), "begun_at": milliseconds(start), "ended_at": milliseconds(end)}
-    held = Holding(node=node, cpus=1, memory_gb=2).to_json()
+    held = Allocation(node=node, cpus=1, memory_gb=2).to_json()
     return {"job_id": "job", "fence": fence, "node": node, "held": held, **times, "outcome": outcome, "error": error}
 
 
@@ -227,7 +227,7 @@ def holding(start: int, end: int | None, *, begun: int | None = None, **held: An
     """The row of an attempt that held something of `BOX`, by default a core."""
     fields = {"node": "b", "cpus": 1, "memory_gb": 0, **held}
     times = {"started_at": start, "begun_at": start if begun is None else begun, "ended_at": end}
-    return {"job_id": f"job {start}", "fence": 1, "held": Holding(**fields).to_json(), **times}
+    return {"job_id": f"job {start}", "fence": 1, "held": Allocation(**fields).to_json(), **times}
 
 
 def test_a_node_that_is_full_is_not_overcommitted() -> None:

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from influencerai.domain import LoraConfig, TrainingOptions
 from influencerai.domain.presets import PRESETS
 from influencerai.errors import InfluencerAIError
-from influencerai.scheduling.resource_options import ways_to_train
+from influencerai.scheduling.resource_options import resource_options
 from influencerai.serve.app import create_app
 from influencerai.serve.errors import STATUS
 from influencerai.serve.examples import ANSWERS, REQUESTS
@@ -119,7 +119,7 @@ def device_gb(family: str, resolution: int, *, batch_size: int, saves: bool) -> 
     config = LoraConfig(
         name="memory", model_name=family, resolution=resolution, batch_size=batch_size, network_dim=16, meta=meta
     )
-    return ways_to_train(config, family=family, kind="cuda", threads=1)[0].needs.device_gb
+    return resource_options(config, family=family, kind="cuda", threads=1)[0].request.device_gb
 
 
 def fields(model: type[BaseModel]) -> str:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from influencerai.preflight.needs import ways_on
-from influencerai.scheduling.fair_share import EXPECTED_SECONDS, DispatchRules, Start, WaitingJob, decide
-from influencerai.scheduling.placement import Capacity, Holding, Node
-from influencerai.scheduling.resource_options import Way
-from influencerai.scheduling.start_estimate import Forecast, RunningJob, forecast
+from influencerai.preflight.job_resources import options_on
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS, FairShareRules, Start, WaitingJob, decide
+from influencerai.scheduling.placement import Allocation, Capacity, Node
+from influencerai.scheduling.resource_options import ResourceOption
+from influencerai.scheduling.start_estimate import RunningJob, StartEstimate, estimate_starts
 from influencerai.settings import Settings
 from influencerai.store import Transaction
+from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease
-from influencerai.store.turns import ClaimRules
 
 _LOOKED_AT_PER_TENANT = 3
 _EXPLAINED_PER_TENANT = 20
@@ -25,8 +25,8 @@ class Started:
     """A job that was claimed for a node."""
 
     lease: Lease
-    held: Holding
-    way: Way
+    allocation: Allocation
+    option: ResourceOption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Look:
     number: int
     """Attempts that had ever been started then."""
     starts: Sequence[Start] = ()
-    ways: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
+    options: Mapping[str, tuple[ResourceOption, ...]] = field(default_factory=dict)
     """The ways to train those jobs, by id."""
 
 
@@ -56,7 +56,7 @@ class View:
         return (*self.ready.values(), *self.expected.values())
 
     @property
-    def closed(self) -> Collection[str]:
+    def cordoned(self) -> Collection[str]:
         return self.expected.keys()
 
 
@@ -65,30 +65,30 @@ class Decisions:
 
     def __init__(self, settings: Settings) -> None:
         self._claims = ClaimRules.of(settings)
-        self._rules = DispatchRules(running_per_tenant=settings.running_jobs_per_tenant)
+        self._rules = FairShareRules(running_per_tenant=settings.running_jobs_per_tenant)
         self._begin_seconds = max(settings.start_seconds, settings.lease_seconds)
         self._expected_seconds = EXPECTED_SECONDS
-        """How long a job is likely to take, by those that have ended lately; renewed by `forecast`."""
+        """How long a job is likely to take, by those that have ended lately; renewed by `estimate_starts`."""
 
     async def look(self, transaction: Transaction, view: View) -> Look:
         """Who would start now; locks nothing."""
         number = await transaction.attempts.started()
         if not view.ready:
             return Look(number=number)
-        waiting, ways = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)
+        waiting, options = await self._waiting(transaction, view, per_tenant=_LOOKED_AT_PER_TENANT)
         if not any(waiting.values()):
             return Look(number=number)
-        shares = await transaction.turns.shares(waiting)
-        capacity = Capacity(view.nodes, await transaction.attempts.holdings(), closed=view.closed)
+        shares = await transaction.pending_jobs.shares(waiting)
+        capacity = Capacity(view.nodes, await transaction.attempts.allocations(), cordoned=view.cordoned)
         starts = decide(waiting, shares, capacity, rules=self._rules).starts
-        return Look(number=number, starts=starts, ways={start.job.id: ways[start.job.id] for start in starts})
+        return Look(number=number, starts=starts, options={start.job.id: options[start.job.id] for start in starts})
 
     async def start(self, transaction: Transaction, view: View, looked: Look) -> list[Started]:
         """Claim what starts now; nobody else decides meanwhile.
 
         What was seen before is still right when nobody has started anything since: else it is looked at again.
         """
-        await transaction.turns.begin_decision()
+        await transaction.pending_jobs.begin_decision()
         if looked.number != await transaction.attempts.started():
             looked = await self.look(transaction, view)
         found = []
@@ -96,17 +96,17 @@ class Decisions:
             taken = await transaction.queue.take(
                 start.job.tenant,
                 start.job.id,
-                node=view.ready[start.holding.node].name,
-                held=start.holding,
+                node=view.ready[start.allocation.node].name,
+                allocation=start.allocation,
                 seconds=self._begin_seconds,
                 rules=self._claims,
             )
             if taken is not None:
-                way = looked.ways[start.job.id][start.option]
-                found.append(Started(lease=taken[0], held=start.holding, way=way))
+                option = looked.options[start.job.id][start.option]
+                found.append(Started(lease=taken[0], allocation=start.allocation, option=option))
         return found
 
-    async def forecast(self, transaction: Transaction, view: View) -> Callable[[], dict[str, Forecast]]:
+    async def estimate_starts(self, transaction: Transaction, view: View) -> Callable[[], dict[str, StartEstimate]]:
         """What those are told who wait, to be worked out by whoever has the time.
 
         A dispatcher without a node to give says nothing: another one may have some.
@@ -117,37 +117,37 @@ class Decisions:
         waiting, _ = await self._waiting(transaction, view, per_tenant=_EXPLAINED_PER_TENANT)
         if not any(waiting.values()):
             return dict
-        shares = await transaction.turns.shares(waiting)
+        shares = await transaction.pending_jobs.shares(waiting)
         running = [
             RunningJob(
                 tenant=item.tenant_id,
-                holding=item.held,
+                allocation=item.allocation,
                 seconds_left=self._expected_seconds if item.seconds_left is None else item.seconds_left,
             )
             for item in await transaction.attempts.active()
         ]
-        return partial(forecast, waiting, shares, view.nodes, running, rules=self._rules, closed=view.closed)
+        return partial(estimate_starts, waiting, shares, view.nodes, running, rules=self._rules, cordoned=view.cordoned)
 
     async def _waiting(
         self, transaction: Transaction, view: View, *, per_tenant: int
-    ) -> tuple[dict[str, list[WaitingJob]], dict[str, tuple[Way, ...]]]:
+    ) -> tuple[dict[str, list[WaitingJob]], dict[str, tuple[ResourceOption, ...]]]:
         """Each tenant's first planned jobs, and the ways to train them by id."""
-        queued = await transaction.turns.waiting(self._claims, per_tenant=per_tenant, without=view.aside)
+        queued = await transaction.pending_jobs.waiting(self._claims, per_tenant=per_tenant, without=view.aside)
         has_gpus = any(node.devices for node in view.nodes)
         found: dict[str, list[WaitingJob]] = {}
-        ways: dict[str, tuple[Way, ...]] = {}
+        options: dict[str, tuple[ResourceOption, ...]] = {}
         for tenant, jobs in queued.items():
             found[tenant] = []
             for job in jobs:
-                if job.needs is None:
+                if job.options is None:
                     continue
-                ways[job.id] = ways_on(job.needs, has_gpus=has_gpus)
+                options[job.id] = options_on(job.options, has_gpus=has_gpus)
                 waiting = WaitingJob(
                     id=job.id,
                     tenant=tenant,
-                    options=tuple([way.needs for way in ways[job.id]]),
+                    options=tuple([option.request for option in options[job.id]]),
                     waited_seconds=job.waited_seconds,
                     expected_seconds=self._expected_seconds,
                 )
                 found[tenant].append(waiting)
-        return found, ways
+        return found, options

@@ -25,15 +25,15 @@ from influencerai.cluster.nodes import ClusterNodes, within_seconds
 from influencerai.domain import LoraConfig
 from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, SchemaError
-from influencerai.preflight.needs import UNPLANNABLE, plan_needs
-from influencerai.scheduling.placement import Holding
-from influencerai.scheduling.resource_options import Way
+from influencerai.preflight.job_resources import UNPLANNABLE, plan_resources
+from influencerai.scheduling.placement import Allocation
+from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
 from influencerai.store import Store
+from influencerai.store.pending_jobs import PendingJob
 from influencerai.store.queue import Lease
-from influencerai.store.returns import RetryRules
-from influencerai.store.turns import PendingJob
-from influencerai.worker.cleanup import Remains
+from influencerai.store.requeue import RetryRules
+from influencerai.worker.cleanup import RunCleanup
 from influencerai.worker.lease import RENEWALS_PER_LEASE
 
 _PLANNED_AT_ONCE = 100
@@ -69,7 +69,7 @@ class Dispatcher:
         self._store = Store(settings.database_url)
         self._nodes = ClusterNodes(settings, self._store)
         self._decisions = Decisions(settings)
-        self._remains = Remains(self._store, settings)
+        self._run_cleanup = RunCleanup(self._store, settings)
         self._launched: dict[tuple[str, int], _Launched] = {}
         self._aside: dict[str, float] = {}
         self._refreshed = self._explained = -_EXPLAIN_SECONDS
@@ -111,7 +111,7 @@ class Dispatcher:
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
             await _guarded(self._refresh)
-        for work in (self._reap, self._plan, self._start, self._follow, self._remains.remove):
+        for work in (self._rescue, self._plan, self._start, self._follow, self._run_cleanup.remove):
             await _guarded(work)
         if now - self._explained >= _EXPLAIN_SECONDS:
             self._explained = now
@@ -129,30 +129,30 @@ class Dispatcher:
         self._aside = {id: until for id, until in self._aside.items() if until > now}
         return View(ready=self._nodes.ready, expected=self._nodes.expected, aside=self._aside.keys())
 
-    async def _reap(self) -> None:
+    async def _rescue(self) -> None:
         """Take back jobs whose attempts were lost."""
         async with self._store.read() as transaction:
-            if not await transaction.turns.has_lost():
+            if not await transaction.pending_jobs.has_lost():
                 return
         async with self._store.write() as transaction:
-            await transaction.queue.reap(retries=RetryRules.of(self._settings))
+            await transaction.queue.rescue(retries=RetryRules.of(self._settings))
 
     async def _plan(self) -> None:
         """Say of new jobs what they need."""
         async with self._store.read() as transaction:
-            unplanned = await transaction.turns.unplanned(limit=_PLANNED_AT_ONCE)
+            unplanned = await transaction.pending_jobs.unplanned(limit=_PLANNED_AT_ONCE)
         if not unplanned:
             return
         found = {}
         for job in unplanned:
             try:
-                found[job.id] = await asyncio.to_thread(_needs_of, job, self._settings)
+                found[job.id] = await asyncio.to_thread(_options_of, job, self._settings)
             except Exception:  # such as a plan of another version's: the others are planned
                 _log.exception("The job cannot be planned.", extra={"job_id": job.id})
                 found[job.id] = UNPLANNABLE
         async with self._store.write() as transaction:
-            for id, needs in sorted(found.items()):
-                await transaction.turns.set_needs(id, needs)
+            for id, options in sorted(found.items()):
+                await transaction.pending_jobs.set_resource_options(id, options)
 
     async def _start(self) -> None:
         """Decide, claim, launch. The usual answer, that nothing starts, locks nothing."""
@@ -165,27 +165,27 @@ class Dispatcher:
             started = await self._decisions.start(transaction, view, looked)
         for start in started:
             try:
-                self._launch(start.lease, start.held, start.way)
+                self._launch(start.lease, start.allocation, start.option)
             except Exception as error:  # of Ray's, of many kinds: the others are claimed too
                 _log.exception("Ray does not take attempt %s.", start.lease.fence, extra={"job_id": start.lease.job_id})
                 await self._give_back(start.lease, f"Ray does not take it ({type(error).__name__}).")
 
-    def _launch(self, lease: Lease, held: Holding, way: Way) -> None:
+    def _launch(self, lease: Lease, allocation: Allocation, option: ResourceOption) -> None:
         pinned = _train.options(
             name=f"train {lease.job_id}",
-            num_cpus=held.cpus,
-            num_gpus=sum(held.devices.values()),
-            memory=int(held.memory_gb * 1e9),
-            label_selector=self._nodes.labels(held.node) if held.devices else {},
-            scheduling_strategy=NodeAffinitySchedulingStrategy(held.node, soft=False),
+            num_cpus=allocation.cpus,
+            num_gpus=sum(allocation.devices.values()),
+            memory=int(allocation.memory_gb * 1e9),
+            label_selector=self._nodes.labels(allocation.node) if allocation.devices else {},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(allocation.node, soft=False),
         )
-        node = self._nodes.ready[held.node]
-        is_pretended = held.node in self._nodes.pretended
+        node = self._nodes.ready[allocation.node]
+        is_pretended = allocation.node in self._nodes.pretended
         document = self._settings.worker_document()
-        reference = pinned.remote(document, lease, held, way, node, is_pretended)
+        reference = pinned.remote(document, lease, allocation, option, node, is_pretended)
         now = time.monotonic()
         self._launched[lease.job_id, lease.fence] = _Launched(
-            lease=lease, node=held.node, reference=reference, at=now, active_at=now
+            lease=lease, node=allocation.node, reference=reference, at=now, active_at=now
         )
         _log.info("Attempt %s starts on %s.", lease.fence, node.name, extra={"job_id": lease.job_id})
 
@@ -205,12 +205,12 @@ class Dispatcher:
             if launched.reference in done:
                 del self._launched[key]
                 if reason := await _failure(launched.reference):
-                    self._nodes.doubt(launched.node)
+                    self._nodes.suspect(launched.node)
                 if active.get(key) is False:
                     await self._give_back(launched.lease, reason or "It ended before it had begun.")
             elif not launched.has_begun and now - launched.at > self._settings.start_seconds / 2:
                 del self._launched[key]
-                self._nodes.doubt(launched.node)
+                self._nodes.suspect(launched.node)
                 await self._give_back(launched.lease, "The node did not begin with it in time.")
                 await self._cancel(launched)
             elif now - launched.active_at > self._settings.start_seconds:
@@ -226,7 +226,7 @@ class Dispatcher:
         problem = Problem(reason, "unbegun", "It is tried again on another node, or later on this one.")
         try:
             async with self._store.write() as transaction:
-                await transaction.queue.return_unbegun(lease, problem=problem, pause_seconds=_UNBEGUN_SECONDS)
+                await transaction.queue.requeue_unbegun(lease, problem=problem, pause_seconds=_UNBEGUN_SECONDS)
         except FencedOffError:
             pass
         except InfluencerAIError as error:
@@ -238,17 +238,17 @@ class Dispatcher:
             return
         async with self._store.read() as transaction:
             found = await transaction.attempts.active()
-        leaving = [(item.job_id, item.fence) for item in found if item.held.node in self._nodes.draining]
+        leaving = [(item.job_id, item.fence) for item in found if item.allocation.node in self._nodes.draining]
         if leaving:
             async with self._store.write() as transaction:
-                await transaction.queue.recall(leaving)
+                await transaction.queue.preempt(leaving)
 
     async def _end_all(self) -> None:
         """Have what this dispatcher has launched save its state, and wait for it: with this process it would die."""
         deadline = time.monotonic() + end_seconds(self._settings)
         with suppress(InfluencerAIError):
             async with self._store.write() as transaction:
-                await transaction.queue.recall([*self._launched])
+                await transaction.queue.preempt([*self._launched])
         while self._launched and time.monotonic() < deadline:
             await asyncio.sleep(self._settings.poll_seconds)
             with suppress(InfluencerAIError, OSError):
@@ -257,10 +257,10 @@ class Dispatcher:
     async def _explain(self) -> None:
         """Write why jobs wait, their places and when they are likely to start."""
         async with self._store.read() as transaction:
-            work_out = await self._decisions.forecast(transaction, self._view())
+            work_out = await self._decisions.estimate_starts(transaction, self._view())
         if found := await asyncio.to_thread(work_out):
             async with self._store.write() as transaction:
-                await transaction.turns.explain(found)
+                await transaction.pending_jobs.explain(found)
             until = time.monotonic() + _ASIDE_SECONDS
             impossible = {id: until for id, said in found.items() if said.is_impossible}
             self._aside = dict(list((self._aside | impossible).items())[-_MOST_ASIDE:])
@@ -281,8 +281,8 @@ async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
         _log.exception("The dispatcher failed and goes on.")
 
 
-def _needs_of(job: PendingJob, settings: Settings) -> str:
-    return plan_needs(LoraConfig.restore(job.snapshot["config"]), settings, plan=job.plan)
+def _options_of(job: PendingJob, settings: Settings) -> str:
+    return plan_resources(LoraConfig.restore(job.snapshot["config"]), settings, plan=job.plan)
 
 
 async def _failure(reference: Any) -> str | None:

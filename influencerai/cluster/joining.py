@@ -15,7 +15,7 @@ from pathlib import Path
 
 from influencerai.cluster.probe import list_gpus
 from influencerai.errors import ValidationError
-from influencerai.scheduling.placement import Device, Needs, Node
+from influencerai.scheduling.placement import Device, Node, ResourceRequest
 from influencerai.scheduling.shortfall import LEAST_MEMORY_GB, LEAST_ON_GPU, shortfall
 
 NAME_LABEL = "influencerai/name"
@@ -60,7 +60,7 @@ def lack_of(offer: NodeOffer) -> str | None:
         memory_gb=_memory_gb() if offer.memory_gb is None else offer.memory_gb,
         devices=(Device(name="", memory_gb=offer.gpu_memory_gb or math.inf),) * gpus,
     )
-    return shortfall(node, LEAST_ON_GPU if gpus else Needs(cpus=1, memory_gb=LEAST_MEMORY_GB))
+    return shortfall(node, LEAST_ON_GPU if gpus else ResourceRequest(cpus=1, memory_gb=LEAST_MEMORY_GB))
 
 
 def _memory_gb() -> float:

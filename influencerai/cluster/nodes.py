@@ -35,7 +35,7 @@ _WRITTEN_PER_LEASE = 4
 _RAY_SECONDS = 15.0
 _LEFTOVER_SECONDS = 3600.0
 _BEING_LOOKED_AT = "It has just joined and is being looked at."
-_DOUBTED = "It did not answer a moment ago and is being looked at again."
+_SUSPECT = "It did not answer a moment ago and is being looked at again."
 _probe: Any = ray.remote(max_retries=0, num_cpus=0)(task.probe)
 _warm: Any = ray.remote(max_retries=0, num_cpus=0, max_calls=0)(task.warm)
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class ClusterNodes:
         problems = {id: self._problem(id, node) for id, node in nodes.items()}
         stays = {id: node for id, node in nodes.items() if id not in draining}
         self.ready = {id: node for id, node in stays.items() if problems[id] is None}
-        self.expected = {id: node for id, node in stays.items() if problems[id] in (_BEING_LOOKED_AT, _DOUBTED)}
+        self.expected = {id: node for id, node in stays.items() if problems[id] in (_BEING_LOOKED_AT, _SUSPECT)}
         for id, node in self.ready.items():
             self._warm(id, node)
         await self._write_down(
@@ -107,14 +107,14 @@ class ClusterNodes:
         accelerator = self._labels.get(id, {}).get(_ACCELERATOR_LABEL)
         return {_ACCELERATOR_LABEL: accelerator} if accelerator else {}
 
-    def doubt(self, id: str) -> None:
+    def suspect(self, id: str) -> None:
         """Give the node nothing more until it has answered again: Ray takes a while to notice that one is dead."""
         if (node := self.ready.pop(id, None)) is not None:
             self.expected[id] = node
         if (known := self._known.get(id)) is not None:
             if known.probe is not None:  # it may have answered before that
                 known.probe.cancel()
-            known.probe, known.problem, known.looked_at = None, _DOUBTED, -_LOOK_AGAIN_SECONDS
+            known.probe, known.problem, known.looked_at = None, _SUSPECT, -_LOOK_AGAIN_SECONDS
 
     async def close(self) -> None:
         """Take back what is in the root, and what killed dispatchers have left there."""

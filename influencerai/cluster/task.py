@@ -19,8 +19,8 @@ from influencerai.cluster.probe import Facts, look
 from influencerai.errors import FencedOffError, InfluencerAIError
 from influencerai.job_process.supervisor import ForkServer
 from influencerai.logs import configure_logs
-from influencerai.scheduling.placement import Holding, Node
-from influencerai.scheduling.resource_options import Way
+from influencerai.scheduling.placement import Allocation, Node
+from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import Lease
@@ -55,8 +55,8 @@ def warm() -> None:
 def train(
     document: dict[str, Any],
     lease: Lease,
-    held: Holding,
-    way: Way,
+    allocation: Allocation,
+    option: ResourceOption,
     node: Node,
     is_pretended: bool,
 ) -> None:
@@ -73,24 +73,26 @@ def train(
     settings = Settings(**document)
     settings.apply_files_mask()
     configure_logs(settings)
-    asyncio.run(_train(settings, lease, held, way, node, is_pretended))
+    asyncio.run(_train(settings, lease, allocation, option, node, is_pretended))
 
 
-async def _train(settings: Settings, lease: Lease, held: Holding, way: Way, node: Node, is_pretended: bool) -> None:
+async def _train(
+    settings: Settings, lease: Lease, allocation: Allocation, option: ResourceOption, node: Node, is_pretended: bool
+) -> None:
     given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
-    held = _as_given(held, given, of=len(node.devices))
+    allocation = _as_given(allocation, given, of=len(node.devices))
     placement = Placement(
-        held=held,
-        way=way,
-        device="cuda" if held.devices and not is_pretended else "cpu",
-        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES") if held.devices else None,
-        accelerator=node.devices[min(held.devices)].name if held.devices else None,
+        allocation=allocation,
+        option=option,
+        device="cuda" if allocation.devices and not is_pretended else "cpu",
+        visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES") if allocation.devices else None,
+        accelerator=node.devices[min(allocation.devices)].name if allocation.devices else None,
     )
     store = Store(settings.database_url)
     try:
         held_since = time.monotonic()
         async with store.write() as transaction:
-            job = await transaction.queue.begin(lease, held=held, seconds=settings.lease_seconds)
+            job = await transaction.queue.begin(lease, allocation=allocation, seconds=settings.lease_seconds)
         _log.info("Attempt %s begins.", lease.fence, extra={"job_id": lease.job_id, "tenant": lease.tenant_id})
         attempt = JobAttempt(
             lease,
@@ -125,9 +127,9 @@ async def _settle() -> None:
         await asyncio.wait(others, timeout=_SETTLE_SECONDS)
 
 
-def _as_given(held: Holding, ids: list[str], *, of: int) -> Holding:
+def _as_given(allocation: Allocation, ids: list[str], *, of: int) -> Allocation:
     """The GPUs that Ray has really given, which may be others of the node's `of`; it calls them by its own numbers."""
-    if len(ids) != len(held.devices) or not all(id.isdigit() and int(id) < of for id in ids):
-        return held
-    shares = [held.devices[index] for index in sorted(held.devices)]
-    return replace(held, devices=dict(zip(sorted(int(id) for id in ids), shares, strict=True)))
+    if len(ids) != len(allocation.devices) or not all(id.isdigit() and int(id) < of for id in ids):
+        return allocation
+    shares = [allocation.devices[index] for index in sorted(allocation.devices)]
+    return replace(allocation, devices=dict(zip(sorted(int(id) for id in ids), shares, strict=True)))

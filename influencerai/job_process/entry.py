@@ -27,21 +27,21 @@ from influencerai.errors import DatasetError, ExportError, InfluencerAIError, St
 from influencerai.files import atomic_file, output_folder
 from influencerai.files.beneath import pinned
 from influencerai.job_process.messages import (
-    AttemptOrder,
-    ChildMessage,
     Completed,
     Failed,
     Prepared,
+    ProcessMessage,
     Progress,
     Stop,
     Stopped,
+    TrainingRequest,
     WorkerMessage,
 )
 from influencerai.job_process.secret_values import without_secrets
 from influencerai.models.device import check_device, device_facts
 from influencerai.models.loadable_model import find_loadable_model
 from influencerai.models.quiet import quiet_libraries
-from influencerai.scheduling.resource_options import describe_way
+from influencerai.scheduling.resource_options import describe_option
 from influencerai.settings import usable_cores
 from influencerai.train.backend import RunContext, load_backend
 from influencerai.train.causes import is_infrastructure
@@ -55,19 +55,19 @@ from influencerai.training_plan.execution import execution_warnings
 
 
 def take_part(
-    order: AttemptOrder,
+    order: TrainingRequest,
     *,
-    send: Callable[[ChildMessage], None],
+    send: Callable[[ProcessMessage], None],
     receive: Callable[[], WorkerMessage],
     stop_requested: Callable[[], bool],
-    is_cancelled: Callable[[], bool] = lambda: False,
+    cancel_requested: Callable[[], bool] = lambda: False,
 ) -> None:
     """Carry out `order` in the place that it gives this process among those that train together; see `run_attempt`.
 
     Of several, each has the surroundings that `joined_ranks` reads; all but the first say nothing.
     """
     if order.world_size == 1:
-        run_attempt(order, send=send, receive=receive, stop_requested=stop_requested, is_cancelled=is_cancelled)
+        run_attempt(order, send=send, receive=receive, stop_requested=stop_requested, cancel_requested=cancel_requested)
         return
     with joined_ranks(order.device) as ranks:
         if ranks.is_first:
@@ -76,7 +76,7 @@ def take_part(
                 send=send,
                 receive=receive,
                 stop_requested=stop_requested,
-                is_cancelled=is_cancelled,
+                cancel_requested=cancel_requested,
                 ranks=ranks,
             )
         else:
@@ -84,12 +84,12 @@ def take_part(
 
 
 def run_attempt(
-    order: AttemptOrder,
+    order: TrainingRequest,
     *,
-    send: Callable[[ChildMessage], None],
+    send: Callable[[ProcessMessage], None],
     receive: Callable[[], WorkerMessage],
     stop_requested: Callable[[], bool],
-    is_cancelled: Callable[[], bool] = lambda: False,
+    cancel_requested: Callable[[], bool] = lambda: False,
     ranks: Ranks | None = None,
 ) -> None:
     """Carry out `order`. The last message that is sent is Completed, Stopped or Failed; nothing is raised.
@@ -100,17 +100,17 @@ def run_attempt(
         send: takes a message to the worker.
         receive: blocks until the worker says something; asked once, after Prepared.
         stop_requested: whether the worker has said Stop; asked at every step and between images.
-        is_cancelled: whether that Stop cancels the job.
+        cancel_requested: whether that Stop cancels the job.
         ranks: this process as the first of those that train together; the others call `follow_attempt`.
     """
     quiet_libraries()
     ranks = ranks or Ranks()
     attempt = _Attempt(
-        order, send=send, receive=receive, stop_requested=stop_requested, is_cancelled=is_cancelled, ranks=ranks
+        order, send=send, receive=receive, stop_requested=stop_requested, cancel_requested=cancel_requested, ranks=ranks
     )
     try:
         with ranks.one_fate():
-            outcome: ChildMessage = attempt.run()
+            outcome: ProcessMessage = attempt.run()
     except StoppedError as error:
         outcome = Stopped(failure=attempt.describe(error))
     except Exception as error:
@@ -118,7 +118,7 @@ def run_attempt(
     send(outcome)
 
 
-def follow_attempt(order: AttemptOrder, *, ranks: Ranks) -> None:
+def follow_attempt(order: TrainingRequest, *, ranks: Ranks) -> None:
     """Train along in a rank that is not the first, which says what is trained and how it ends; nothing is raised.
 
     Of the order it needs what is this machine's: root, folders and limits, whether models may be downloaded.
@@ -137,19 +137,19 @@ def follow_attempt(order: AttemptOrder, *, ranks: Ranks) -> None:
 class _Attempt:
     def __init__(
         self,
-        order: AttemptOrder,
+        order: TrainingRequest,
         *,
-        send: Callable[[ChildMessage], None],
+        send: Callable[[ProcessMessage], None],
         receive: Callable[[], WorkerMessage],
         stop_requested: Callable[[], bool],
         ranks: Ranks,
-        is_cancelled: Callable[[], bool] = lambda: False,
+        cancel_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self._order = order
         self._send = send
         self._receive = receive
         self._stop_requested = stop_requested
-        self._is_cancelled = is_cancelled
+        self._is_cancelled = cancel_requested
         self._ranks = ranks
         self._run: tuple[TrainingSpec, RunContext] | None = None
 
@@ -254,7 +254,7 @@ class _Attempt:
         order, plan = self._order, preparation.spec.plan
         if order.micro_batch is None or order.gradient_checkpointing is None:
             return preparation
-        said = describe_way(
+        said = describe_option(
             order.config, micro_batch=order.micro_batch, gradient_checkpointing=order.gradient_checkpointing
         )
         placed = {"micro_batch": order.micro_batch, "gradient_checkpointing": order.gradient_checkpointing}
@@ -336,7 +336,7 @@ class _Attempt:
             max_image_pixels=order.max_image_pixels,
             emit=self._emit,
             should_stop=self._stop_requested,
-            is_cancelled=self._is_cancelled,
+            cancel_requested=self._is_cancelled,
             ranks=self._ranks,
         )
 

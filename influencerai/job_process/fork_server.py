@@ -24,10 +24,10 @@ from queue import SimpleQueue
 from influencerai.domain import TrainingFailure
 from influencerai.job_process.messages import (
     WORKER_MESSAGE,
-    AttemptOrder,
-    ChildMessage,
     Failed,
+    ProcessMessage,
     Stop,
+    TrainingRequest,
     WorkerMessage,
     to_line,
 )
@@ -182,7 +182,7 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
     first = lines.readline()
     if not first.endswith(b"\n"):
         os._exit(WORKER_IS_GONE)
-    order = AttemptOrder.model_validate_json(first)
+    order = TrainingRequest.model_validate_json(first)
     os.environ.update(_surroundings(order))
     inbox: SimpleQueue[WorkerMessage] = SimpleQueue()
     stopping, cancelled = threading.Event(), threading.Event()
@@ -199,7 +199,7 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
         finally:
             os._exit(WORKER_IS_GONE)
 
-    def send(message: ChildMessage) -> None:
+    def send(message: ProcessMessage) -> None:
         try:
             events.sendall(to_line(message))
         except OSError:
@@ -219,10 +219,10 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
             )
         )
         raise
-    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set, is_cancelled=cancelled.is_set)
+    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set, cancel_requested=cancelled.is_set)
 
 
-def _surroundings(order: AttemptOrder) -> dict[str, str]:
+def _surroundings(order: TrainingRequest) -> dict[str, str]:
     """Variables that are read when CUDA starts, and when the processes of an attempt look for each other."""
     found = {}
     if order.visible_devices is not None:

@@ -14,7 +14,7 @@ from influencerai.domain.training_spec import TrainingSpec
 from influencerai.domain.wire import WireModel
 
 
-class AttemptOrder(WireModel):
+class TrainingRequest(WireModel):
     """One attempt at one job: everything that the training process needs to know."""
 
     job_id: str = Field(min_length=1)
@@ -107,10 +107,10 @@ class Stop(WireModel):
     is_cancel: bool = Field(default=False, description="The job ends with it, so its last epochs are published.")
 
 
-ChildMessage = Annotated[Prepared | Progress | Completed | Stopped | Failed, Field(discriminator="type")]
+ProcessMessage = Annotated[Prepared | Progress | Completed | Stopped | Failed, Field(discriminator="type")]
 WorkerMessage = Annotated[Go | Stop, Field(discriminator="type")]
 
-CHILD_MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)
+PROCESS_MESSAGE: TypeAdapter[ProcessMessage] = TypeAdapter(ProcessMessage)
 WORKER_MESSAGE: TypeAdapter[WorkerMessage] = TypeAdapter(WorkerMessage)
 
 

@@ -1,4 +1,4 @@
-"""TrainingChild: one attempt in a process that can be killed for certain; and the fork server that starts it fast."""
+"""JobProcess: one attempt in a process that can be killed for certain; and the fork server that starts it fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Self
 from influencerai.domain import TrainingSpec
 from influencerai.domain.wire import WireModel
 from influencerai.errors import TrainingError
-from influencerai.job_process.messages import CHILD_MESSAGE, AttemptOrder, ChildMessage, Go, Stop, to_line
+from influencerai.job_process.messages import PROCESS_MESSAGE, Go, ProcessMessage, Stop, TrainingRequest, to_line
 from influencerai.settings import child_environment
 
 PRELOADED = (
@@ -116,7 +116,7 @@ class ForkServer:
         self._control = self._process = None
 
 
-class TrainingChild:
+class JobProcess:
     """A running attempt. Messages and the exit are awaited on the event loop that started it."""
 
     def __init__(self, *, pid: int, orders: _Connection, events: _Connection, status: _Connection) -> None:
@@ -126,7 +126,7 @@ class TrainingChild:
         self._exit = asyncio.create_task(self._watch(status))
 
     @classmethod
-    async def start(cls, order: AttemptOrder, *, fork_server: ForkServer) -> Self:
+    async def start(cls, order: TrainingRequest, *, fork_server: ForkServer) -> Self:
         """Fork a child and give it its order; returns when it runs.
 
         Its output goes to `attempt.log` in the order's run folder.
@@ -141,10 +141,10 @@ class TrainingChild:
                 break
         raise TrainingError("No training process can be started here.", remedy="See the worker's standard error.")
 
-    async def messages(self) -> AsyncIterator[ChildMessage]:
+    async def messages(self) -> AsyncIterator[ProcessMessage]:
         """What the child says, until its process is gone. To be iterated once, to the end."""
         while (line := await self._events.reader.readline()).endswith(b"\n"):
-            yield CHILD_MESSAGE.validate_json(line)
+            yield PROCESS_MESSAGE.validate_json(line)
         self._events.writer.close()
 
     async def go(self, spec: TrainingSpec) -> None:
@@ -169,7 +169,7 @@ class TrainingChild:
         return await asyncio.shield(self._exit)
 
     @classmethod
-    async def _start(cls, order: AttemptOrder, fork_server: ForkServer) -> Self | None:
+    async def _start(cls, order: TrainingRequest, fork_server: ForkServer) -> Self | None:
         """None where the server forks no more. Closing our ends, on any error, ends a child that has started."""
         log = await asyncio.to_thread(_open_log, order.run_dir)
         ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
@@ -211,10 +211,10 @@ class TrainingChild:
                 connection.writer.close()
 
 
-class TrainingTeam:
+class JobProcessGroup:
     """The processes of one attempt that train side by side: the first one speaks, and they end together."""
 
-    def __init__(self, first: TrainingChild, followers: Sequence[TrainingChild]) -> None:
+    def __init__(self, first: JobProcess, followers: Sequence[JobProcess]) -> None:
         self._first = first
         self._followers = followers
         self.pid = first.pid
@@ -224,18 +224,18 @@ class TrainingTeam:
         self._watch = asyncio.create_task(self._end_together())
 
     @classmethod
-    async def start(cls, order: AttemptOrder, *, fork_server: ForkServer) -> Self:
-        """Fork as many as the order says, each with its place; see `TrainingChild.start`.
+    async def start(cls, order: TrainingRequest, *, fork_server: ForkServer) -> Self:
+        """Fork as many as the order says, each with its place; see `JobProcess.start`.
 
         Raises:
             TrainingError, OSError: not all of them can be started on this machine, whatever the job.
         """
         shared = {"meeting_port": _free_port(), "threads": max(1, order.threads // order.world_size)}
-        children: list[TrainingChild] = []
+        children: list[JobProcess] = []
         try:
             for rank in range(order.world_size):
                 own = order.model_copy(update={**shared, "rank": rank})
-                children.append(await TrainingChild.start(own, fork_server=fork_server))
+                children.append(await JobProcess.start(own, fork_server=fork_server))
         except BaseException:
             for child in children:
                 child.kill()
@@ -265,13 +265,13 @@ class TrainingTeam:
                 self.kill()
 
 
-async def start_training(order: AttemptOrder, *, fork_server: ForkServer) -> TrainingChild | TrainingTeam:
+async def start_training(order: TrainingRequest, *, fork_server: ForkServer) -> JobProcess | JobProcessGroup:
     """The process, or the processes, that carry out the order.
 
     Raises:
         TrainingError, OSError: no process can be started on this machine, whatever the job.
     """
-    kind = TrainingChild if order.world_size == 1 else TrainingTeam
+    kind = JobProcess if order.world_size == 1 else JobProcessGroup
     return await kind.start(order, fork_server=fork_server)
 
 

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from influencerai.scheduling.placement import Capacity, Holding, Needs, best_place
+from influencerai.scheduling.placement import Allocation, Capacity, ResourceRequest, best_place
 from influencerai.scheduling.shortfall import describe, never_starts
 
 EXPECTED_SECONDS = 600.0
@@ -25,7 +25,7 @@ class WaitingJob:
 
     id: str
     tenant: str
-    options: tuple[Needs, ...]
+    options: tuple[ResourceRequest, ...]
     """Ways to train it, the one that was asked for first."""
     waited_seconds: float = 0
     expected_seconds: float = EXPECTED_SECONDS
@@ -42,7 +42,7 @@ class TenantShare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchRules:
+class FairShareRules:
     """What a decision obeys."""
 
     running_per_tenant: int = 5
@@ -60,7 +60,7 @@ class Start:
 
     job: WaitingJob
     option: int
-    holding: Holding
+    allocation: Allocation
 
 
 @dataclass(kw_only=True)
@@ -79,7 +79,7 @@ def decide(
     shares: Mapping[str, TenantShare],
     capacity: Capacity,
     *,
-    rules: DispatchRules,
+    rules: FairShareRules,
 ) -> Decision:
     """Who starts where; `jobs` are each tenant's, in the order in which it wants them."""
     decision = Decision()
@@ -102,16 +102,16 @@ def decide(
             _refuse(decision, job, capacity, rules, keeping)
             heapq.heappush(heap, (begins, tenant))
             continue
-        option, holding = placed
-        decision.starts.append(Start(job=job, option=option, holding=holding))
+        option, allocation = placed
+        decision.starts.append(Start(job=job, option=option, allocation=allocation))
         running[tenant] += 1
-        heapq.heappush(heap, (begins + job.expected_seconds * holding.device_count, tenant))
+        heapq.heappush(heap, (begins + job.expected_seconds * allocation.device_count, tenant))
     return decision
 
 
-def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: DispatchRules, keeping: set[str]) -> None:
+def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: FairShareRules, keeping: set[str]) -> None:
     """Say why a job does not start; one of each tenant that has waited for long has a node kept free."""
-    possible = next((needs for needs in job.options if capacity.could_ever(needs)), None)
+    possible = next((request for request in job.options if capacity.could_ever(request)), None)
     if possible is None:
         decision.impossible.add(job.id)
         wanted = never_starts(capacity.nodes, job.options) if job.options else None

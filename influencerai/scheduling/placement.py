@@ -34,7 +34,7 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class ResourceRequest:
     """What one attempt holds while it runs."""
 
     cpus: float = 1
@@ -62,7 +62,7 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class Allocation:
     """What an attempt has got."""
 
     node: str
@@ -92,52 +92,52 @@ class Capacity:
     """What is free on each node; shrinks as it is taken."""
 
     def __init__(
-        self, nodes: Iterable[Node], holdings: Iterable[Holding] = (), *, closed: Collection[str] = ()
+        self, nodes: Iterable[Node], allocations: Iterable[Allocation] = (), *, cordoned: Collection[str] = ()
     ) -> None:
         """`closed` are ids of nodes that get nothing now, and count as what there will be."""
         self._nodes = {node.id: node for node in nodes}
         self._cpus = {node.id: node.cpus for node in self._nodes.values()}
         self._memory = {node.id: node.memory_gb for node in self._nodes.values()}
         self._devices = {node.id: [1.0] * len(node.devices) for node in self._nodes.values()}
-        self._closed = frozenset(closed)
+        self._closed = frozenset(cordoned)
         self._reserved: set[str] = set()
         # Capacity only shrinks, so what was once answered with no stays so.
-        self._hopeless: set[Needs] = set()
-        self._able: dict[Needs, list[Node]] = {}
+        self._hopeless: set[ResourceRequest] = set()
+        self._able: dict[ResourceRequest, list[Node]] = {}
         self._alike: dict[tuple[Any, ...], list[Node]] = {}
         for node in self._nodes.values():
             self._alike.setdefault((node.cpus, node.memory_gb, node.devices), []).append(node)
-        for holding in holdings:
-            if holding.node in self._nodes:
-                self._take(holding)
+        for allocation in allocations:
+            if allocation.node in self._nodes:
+                self._take(allocation)
         self._with_free_device = {id: None for id, free in self._devices.items() if any(part > 0 for part in free)}
 
-    def place(self, needs: Needs) -> Holding | None:
+    def place(self, request: ResourceRequest) -> Allocation | None:
         """Take what an attempt needs from the node that it leaves the least free on; None where none has it now."""
-        if needs in self._hopeless or any(_wants_more(needs, less) for less in self._hopeless):
+        if request in self._hopeless or any(_wants_more(request, less) for less in self._hopeless):
             return None
-        best: tuple[tuple[float, float, float, str], Holding] | None = None
-        for id in tuple(self._with_free_device if needs.devices else self._nodes):
+        best: tuple[tuple[float, float, float, str], Allocation] | None = None
+        for id in tuple(self._with_free_device if request.devices else self._nodes):
             node = self._nodes[id]
-            if id in self._reserved or id in self._closed or not self._has_room(id, needs):
+            if id in self._reserved or id in self._closed or not self._has_room(id, request):
                 continue
-            holding = self._fit(node, needs)
-            if holding is None:
+            allocation = self._fit(node, request)
+            if allocation is None:
                 continue
-            waste = self._waste(node, needs, holding)
+            waste = self._waste(node, request, allocation)
             if best is None or waste < best[0]:
-                best = (waste, holding)
+                best = (waste, allocation)
         if best is None:
-            self._hopeless.add(needs)
+            self._hopeless.add(request)
             return None
         self._take(best[1])
         if not any(part > 0 for part in self._devices[best[1].node]):
             self._with_free_device.pop(best[1].node, None)
         return best[1]
 
-    def could_ever(self, needs: Needs) -> bool:
+    def could_ever(self, request: ResourceRequest) -> bool:
         """Whether some node, were it idle, has what is needed."""
-        return bool(self._able_nodes(needs))
+        return bool(self._able_nodes(request))
 
     @property
     def nodes(self) -> Collection[Node]:
@@ -149,18 +149,18 @@ class Capacity:
         """How many nodes are kept free."""
         return len(self._reserved)
 
-    def reserve(self, needs: Needs) -> str | None:
+    def reserve(self, request: ResourceRequest) -> str | None:
         """Keep others off the node that is nearest to being free for these needs; its id.
 
         None where there is none, or half of those that could do are kept free already.
         """
-        able = [node for node in self._able_nodes(needs) if node.id not in self._closed]
+        able = [node for node in self._able_nodes(request) if node.id not in self._closed]
         free = [node for node in able if node.id not in self._reserved]
         if not free or (len(able) > 1 and len(able) - len(free) >= len(able) // 2):
             return None
         # Of nodes without a free GPU one is as good as another.
-        near = [node for node in free if not needs.devices or node.id in self._with_free_device] or free[:1]
-        chosen = max(near, key=lambda node: (self._free(node, needs), -len(node.devices), -node.cpus, node.id)).id
+        near = [node for node in free if not request.devices or node.id in self._with_free_device] or free[:1]
+        chosen = max(near, key=lambda node: (self._free(node, request), -len(node.devices), -node.cpus, node.id)).id
         self._reserved.add(chosen)
         return chosen
 
@@ -174,85 +174,87 @@ class Capacity:
         ]
         return any(value < -_EPSILON for value in free)
 
-    def _able_nodes(self, needs: Needs) -> list[Node]:
+    def _able_nodes(self, request: ResourceRequest) -> list[Node]:
         """Nodes that have what is needed when they are idle; one of each kind is looked at."""
-        if needs not in self._able:
-            self._able[needs] = [node for alike in self._alike.values() if _is_able(alike[0], needs) for node in alike]
-        return self._able[needs]
+        if request not in self._able:
+            self._able[request] = [
+                node for alike in self._alike.values() if _is_able(alike[0], request) for node in alike
+            ]
+        return self._able[request]
 
-    def _has_room(self, id: str, needs: Needs) -> bool:
-        return self._cpus[id] + _EPSILON >= needs.cpus and self._memory[id] + _EPSILON >= needs.memory_gb
+    def _has_room(self, id: str, request: ResourceRequest) -> bool:
+        return self._cpus[id] + _EPSILON >= request.cpus and self._memory[id] + _EPSILON >= request.memory_gb
 
-    def _fit(self, node: Node, needs: Needs) -> Holding | None:
+    def _fit(self, node: Node, request: ResourceRequest) -> Allocation | None:
         free = self._devices[node.id]
         wanted: list[tuple[float, float, int, float]] = []
-        for index, device in enumerate(node.devices if needs.devices else ()):
-            share = needs.share_of(device)
-            if needs.suits(device) and free[index] + _EPSILON >= share:
+        for index, device in enumerate(node.devices if request.devices else ()):
+            share = request.share_of(device)
+            if request.suits(device) and free[index] + _EPSILON >= share:
                 wanted.append((free[index] - share, device.memory_gb, index, share))
-        if len(wanted) < needs.devices:
+        if len(wanted) < request.devices:
             return None
-        chosen = {index: share for _, _, index, share in sorted(wanted)[: needs.devices]}
-        return Holding(node=node.id, cpus=needs.cpus, memory_gb=needs.memory_gb, devices=chosen)
+        chosen = {index: share for _, _, index, share in sorted(wanted)[: request.devices]}
+        return Allocation(node=node.id, cpus=request.cpus, memory_gb=request.memory_gb, devices=chosen)
 
-    def _waste(self, node: Node, needs: Needs, holding: Holding) -> tuple[float, float, float, str]:
+    def _waste(self, node: Node, request: ResourceRequest, allocation: Allocation) -> tuple[float, float, float, str]:
         """Free GPU memory that could not be used by another then, free GPUs, free cores: the least is the best."""
         free = self._devices[node.id]
         unused = sum(
-            node.devices[index].memory_gb * share - needs.device_gb for index, share in holding.devices.items()
+            node.devices[index].memory_gb * share - request.device_gb for index, share in allocation.devices.items()
         )
-        return unused, sum(free) - sum(holding.devices.values()), self._cpus[node.id] - holding.cpus, node.id
+        return unused, sum(free) - sum(allocation.devices.values()), self._cpus[node.id] - allocation.cpus, node.id
 
-    def _free(self, node: Node, needs: Needs) -> float:
+    def _free(self, node: Node, request: ResourceRequest) -> float:
         """How much of what is needed is free, from 0 to 1."""
         least = 1.0
-        if needs.devices:
+        if request.devices:
             devices = self._devices[node.id]
-            least = sum(sorted(devices)[-needs.devices :]) / needs.devices if len(devices) > 1 else devices[0]
-        if needs.cpus and self._cpus[node.id] < least * needs.cpus:
-            least = self._cpus[node.id] / needs.cpus
-        if needs.memory_gb and self._memory[node.id] < least * needs.memory_gb:
-            least = self._memory[node.id] / needs.memory_gb
+            least = sum(sorted(devices)[-request.devices :]) / request.devices if len(devices) > 1 else devices[0]
+        if request.cpus and self._cpus[node.id] < least * request.cpus:
+            least = self._cpus[node.id] / request.cpus
+        if request.memory_gb and self._memory[node.id] < least * request.memory_gb:
+            least = self._memory[node.id] / request.memory_gb
         return least
 
-    def _take(self, holding: Holding) -> None:
-        self._cpus[holding.node] -= holding.cpus
-        self._memory[holding.node] -= holding.memory_gb
-        devices = self._devices[holding.node]
-        for index, share in holding.devices.items():
+    def _take(self, allocation: Allocation) -> None:
+        self._cpus[allocation.node] -= allocation.cpus
+        self._memory[allocation.node] -= allocation.memory_gb
+        devices = self._devices[allocation.node]
+        for index, share in allocation.devices.items():
             if index < len(devices):
                 devices[index] -= share
 
 
-def _wants_more(needs: Needs, less: Needs) -> bool:
+def _wants_more(request: ResourceRequest, less: ResourceRequest) -> bool:
     """Whether a place for `needs` would be one for `less` too."""
     return (
-        needs.cpus >= less.cpus
-        and needs.memory_gb >= less.memory_gb
-        and needs.devices >= less.devices
-        and needs.device_gb >= less.device_gb
-        and needs.is_shared == less.is_shared
-        and less.accelerator in (None, needs.accelerator)
+        request.cpus >= less.cpus
+        and request.memory_gb >= less.memory_gb
+        and request.devices >= less.devices
+        and request.device_gb >= less.device_gb
+        and request.is_shared == less.is_shared
+        and less.accelerator in (None, request.accelerator)
     )
 
 
-def _is_able(node: Node, needs: Needs) -> bool:
-    suitable = sum(needs.suits(device) for device in node.devices) if needs.devices else 0
+def _is_able(node: Node, request: ResourceRequest) -> bool:
+    suitable = sum(request.suits(device) for device in node.devices) if request.devices else 0
     return (
-        node.cpus + _EPSILON >= needs.cpus
-        and node.memory_gb + _EPSILON >= needs.memory_gb
-        and suitable >= needs.devices
+        node.cpus + _EPSILON >= request.cpus
+        and node.memory_gb + _EPSILON >= request.memory_gb
+        and suitable >= request.devices
     )
 
 
-def best_place(capacity: Capacity, options: Sequence[Needs]) -> tuple[int, Holding] | None:
+def best_place(capacity: Capacity, options: Sequence[ResourceRequest]) -> tuple[int, Allocation] | None:
     """The first of the options, best first, that can be placed now, by its index.
 
     A later option, which trains slower, is taken only where no node could ever have an earlier one.
     """
-    for index, needs in enumerate(options):
-        if not capacity.could_ever(needs):
+    for index, request in enumerate(options):
+        if not capacity.could_ever(request):
             continue
-        holding = capacity.place(needs)
-        return None if holding is None else (index, holding)
+        allocation = capacity.place(request)
+        return None if allocation is None else (index, allocation)
     return None

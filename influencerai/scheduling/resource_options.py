@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from influencerai.domain import LoraConfig
-from influencerai.scheduling.placement import Needs
+from influencerai.scheduling.placement import ResourceRequest
 from influencerai.training_plan.execution import DeviceKind
 from influencerai.training_plan.resources import estimate_memory
 
@@ -26,24 +26,32 @@ _GPU_CPUS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class ResourceOption:
     """One way to train a configuration."""
 
-    needs: Needs
+    request: ResourceRequest
     micro_batch: int
     gradient_checkpointing: bool
 
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        return {
+            "needs": asdict(self.request),
+            "micro_batch": self.micro_batch,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """What `to_document` has made."""
-        return cls(**{**document, "needs": Needs(**document["needs"])})
+        """The inverse of `to_document`."""
+        return cls(
+            request=ResourceRequest(**document["needs"]),
+            micro_batch=document["micro_batch"],
+            gradient_checkpointing=document["gradient_checkpointing"],
+        )
 
 
-def describe_way(config: LoraConfig, *, micro_batch: int, gradient_checkpointing: bool) -> str | None:
+def describe_option(config: LoraConfig, *, micro_batch: int, gradient_checkpointing: bool) -> str | None:
     """What a way to train changes of what was asked for, for people; None where nothing."""
     changes = []
     if gradient_checkpointing and not config.options.gradient_checkpointing:
@@ -53,7 +61,7 @@ def describe_way(config: LoraConfig, *, micro_batch: int, gradient_checkpointing
     return f"To fit into memory it trains {' and '.join(changes)}." if changes else None
 
 
-def ways_to_train(
+def resource_options(
     config: LoraConfig,
     *,
     family: str,
@@ -64,14 +72,14 @@ def ways_to_train(
     is_shared: bool = False,
     gpus: int | None = None,
     fixed: tuple[int, bool] | None = None,
-) -> tuple[Way, ...]:
+) -> tuple[ResourceOption, ...]:
     """What was asked for first, then ways that need less memory, each less than the one before.
 
     `precision` is that of the device; `is_shared` lets others have the rest of a GPU; on the CPU the job holds
     `threads` cores and its memory is the node's. `gpus` share the images of each step; as configured by default.
     `fixed`, a micro-batch and whether checkpointing is used, is the one way that is left where a run has begun.
     """
-    found: list[Way] = []
+    found: list[ResourceOption] = []
     gpus = gpus or config.options.gpus if kind == "cuda" else 1
     share = math.ceil(config.batch_size * config.options.gradient_accumulation / gpus)
     for micro_batch, checkpointing in _variants(config) if fixed is None else [fixed]:
@@ -91,17 +99,17 @@ def ways_to_train(
         training_gb = _rounded_up(sum(parts.values()) * _MARGIN) if parts else _UNKNOWN_GB
         weights_gb = parts.get("base model", _UNKNOWN_GB)
         if kind == "cpu":
-            needs = Needs(cpus=threads, memory_gb=_rounded_up(_PROCESS_GB + training_gb))
+            request = ResourceRequest(cpus=threads, memory_gb=_rounded_up(_PROCESS_GB + training_gb))
         else:
-            needs = Needs(
+            request = ResourceRequest(
                 cpus=_GPU_CPUS * gpus,
                 memory_gb=_rounded_up((_PROCESS_GB + weights_gb) * gpus),
                 devices=gpus,
                 device_gb=training_gb,
                 is_shared=is_shared and gpus == 1,
             )
-        if not found or _memory(needs) < _memory(found[-1].needs):
-            found.append(Way(needs=needs, micro_batch=micro_batch, gradient_checkpointing=checkpointing))
+        if not found or _memory(request) < _memory(found[-1].request):
+            found.append(ResourceOption(request=request, micro_batch=micro_batch, gradient_checkpointing=checkpointing))
     return tuple(found)
 
 
@@ -121,5 +129,5 @@ def _variants(config: LoraConfig) -> Iterator[tuple[int, bool]]:
         micro_batch = (micro_batch + 1) // 2
 
 
-def _memory(needs: Needs) -> float:
-    return needs.device_gb if needs.devices else needs.memory_gb
+def _memory(request: ResourceRequest) -> float:
+    return request.device_gb if request.devices else request.memory_gb

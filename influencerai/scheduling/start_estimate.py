@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from influencerai.scheduling.fair_share import EXPECTED_SECONDS, DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.scheduling.placement import Capacity, Holding, Node
+from influencerai.scheduling.fair_share import EXPECTED_SECONDS, FairShareRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Allocation, Capacity, Node
 
 _WAITS_ITS_TURN = "It waits its turn: others come before it."
 _LOOKAHEAD = 50
@@ -16,7 +16,7 @@ _LOOKAHEAD = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class StartEstimate:
     """What is known of a waiting job."""
 
     position: int
@@ -34,20 +34,20 @@ class RunningJob:
     """What an attempt holds, and for how long it is likely to."""
 
     tenant: str
-    holding: Holding
+    allocation: Allocation
     seconds_left: float = EXPECTED_SECONDS
 
 
-def forecast(
+def estimate_starts(
     jobs: Mapping[str, Sequence[WaitingJob]],
     shares: Mapping[str, TenantShare],
     nodes: Iterable[Node],
     running: Iterable[RunningJob],
     *,
-    rules: DispatchRules,
-    closed: Collection[str] = (),
+    rules: FairShareRules,
+    cordoned: Collection[str] = (),
     seconds: float = 1.0,
-) -> dict[str, Forecast]:
+) -> dict[str, StartEstimate]:
     """By id, what is known of each job; `jobs` are each tenant's that do not start now, in its order.
 
     It looks ahead for so many `seconds` of this process at most; `closed` as for `Capacity`.
@@ -56,7 +56,7 @@ def forecast(
     nodes = tuple(nodes)
     ends = [(max(0.0, job.seconds_left), number, job) for number, job in enumerate(running)]
     heapq.heapify(ends)
-    held = {number: job.holding for _, number, job in ends}
+    held = {number: job.allocation for _, number, job in ends}
     queues = {tenant: list(waiting) for tenant, waiting in jobs.items()}
     counts = {tenant: shares.get(tenant, TenantShare()) for tenant in {*jobs, *(job.tenant for _, _, job in ends)}}
     number, clock = len(held), 0.0
@@ -64,7 +64,7 @@ def forecast(
     starts: dict[str, float] = {}
     impossible: set[str] = set()
     for look in range(_LOOKAHEAD):
-        decision = decide(queues, counts, Capacity(nodes, held.values(), closed=closed), rules=rules)
+        decision = decide(queues, counts, Capacity(nodes, held.values(), cordoned=cordoned), rules=rules)
         if not look:
             reasons, impossible = dict(decision.waiting), decision.impossible
         for start in decision.starts:
@@ -72,11 +72,11 @@ def forecast(
             starts[job.id] = clock
             queues[tenant].remove(job)
             share = counts[tenant]
-            paid = share.virtual_time + job.expected_seconds * start.holding.device_count
+            paid = share.virtual_time + job.expected_seconds * start.allocation.device_count
             counts[tenant] = replace(share, virtual_time=paid, running=share.running + 1)
             number += 1
-            held[number] = start.holding
-            runs = RunningJob(tenant=tenant, holding=start.holding)
+            held[number] = start.allocation
+            runs = RunningJob(tenant=tenant, allocation=start.allocation)
             heapq.heappush(ends, (clock + job.expected_seconds, number, runs))
         if not ends or not any(queues.values()) or time.monotonic() > until:
             break
@@ -85,7 +85,7 @@ def forecast(
         share = counts[job_ended.tenant]
         counts[job_ended.tenant] = replace(share, running=max(0, share.running - 1))
     return {
-        job.id: Forecast(
+        job.id: StartEstimate(
             position=place,
             reason=reasons.get(job.id, _WAITS_ITS_TURN),
             seconds=starts.get(job.id),

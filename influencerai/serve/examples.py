@@ -15,7 +15,7 @@ from influencerai.errors import (
     ValidationError,
 )
 from influencerai.serve.errors import UNEXPECTED, error_body, plain_body
-from influencerai.store.returns import CANCELLATION
+from influencerai.store.requeue import CANCELLATION
 
 DATASET = "0198f3a1-5c00-7000-8000-00000000000a"
 CONFIG = "0198f3a1-5c00-7000-8000-00000000000b"

@@ -12,7 +12,7 @@ from influencerai.serve.errors import SENTENCES, error_response, plain_error
 from influencerai.serve.principal import Principal
 from influencerai.serve.rate_limits import RateLimits
 from influencerai.service import Service
-from influencerai.store.fair_turns import acting_for
+from influencerai.store.fair_slots import acting_for
 
 OPEN_PATHS = ("/healthz",)
 READY_PATH = "/readyz"
@@ -56,7 +56,7 @@ class Gate:
             return
         with acting_for(principal.tenant or principal.actor):
             try:
-                async with self._admission.turn():
+                async with self._admission.slot():
                     await self._pass(principal, scope, receive, send)
             except TooManyError as error:
                 await error_response(error)(scope, receive, send)

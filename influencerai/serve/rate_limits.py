@@ -12,7 +12,7 @@ from typing import Literal
 from influencerai.errors import StoreError, TooManyError
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.store.fair_turns import OURS, acting_for
+from influencerai.store.fair_slots import OURS, acting_for
 from influencerai.store.request_counts import WINDOW_MS
 
 Kind = Literal["reads", "writes", "uploads"]

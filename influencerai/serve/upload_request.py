@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException
 from influencerai.errors import TooManyError
 from influencerai.serve.bodies import StrictRequest
 from influencerai.serve.upload_parts import PartsParser, Spool
-from influencerai.store.fair_turns import FairTurns
+from influencerai.store.fair_slots import FairSlots
 
 BODIES_PER_TENANT, BODIES_AT_ONCE = 4, 64
 """Bodies that are received or worked on; each has a temporary file of its size."""
@@ -84,7 +84,7 @@ def upload_route(limit: Callable[[Request], Awaitable[int]]) -> type[APIRoute]:
 
     A tenant sends a few bodies at once; the others wait, unread, until one of these is answered.
     """
-    turns = FairTurns(turns=BODIES_AT_ONCE, each=BODIES_PER_TENANT, waiting=BODIES_WAITING)
+    slots = FairSlots(slots=BODIES_AT_ONCE, each=BODIES_PER_TENANT, waiting=BODIES_WAITING)
 
     class UploadRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -95,7 +95,7 @@ def upload_route(limit: Callable[[Request], Awaitable[int]]) -> type[APIRoute]:
                 async with AsyncExitStack() as stack:
                     try:
                         async with asyncio.timeout(WAITING_SECONDS):
-                            await stack.enter_async_context(turns.turn())
+                            await stack.enter_async_context(slots.slot())
                     except TimeoutError as error:
                         raise TooManyError(
                             f"Uploads of this tenant have waited for {WAITING_SECONDS:g} s while others came",

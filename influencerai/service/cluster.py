@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from influencerai.domain.cluster import Cluster, ClusterDevice, ClusterJob, ClusterNode
-from influencerai.scheduling.shortfall import least_needs, ready_for
+from influencerai.scheduling.shortfall import least_request, ready_for
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.attempts import ActiveAttempt
@@ -39,8 +39,8 @@ def shown_nodes(
     """
     here: dict[str, list[ActiveAttempt]] = {}
     for attempt in active:
-        here.setdefault(attempt.held.node, []).append(attempt)
-    least = least_needs((seen.node for seen in nodes), threads=threads)
+        here.setdefault(attempt.allocation.node, []).append(attempt)
+    least = least_request((seen.node for seen in nodes), threads=threads)
     return tuple(_shown(seen, here.get(seen.node.id, []), tenant, takes=ready_for(seen.node, least)) for seen in nodes)
 
 
@@ -54,14 +54,14 @@ def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None, *
         problem=seen.problem,
         ready_for=takes if seen.problem is None and not seen.is_draining else None,
         cpus=node.cpus,
-        cpus_held=sum(attempt.held.cpus for attempt in here),
+        cpus_held=sum(attempt.allocation.cpus for attempt in here),
         memory_gb=node.memory_gb,
-        memory_held_gb=round(sum(attempt.held.memory_gb for attempt in here), 1),
+        memory_held_gb=round(sum(attempt.allocation.memory_gb for attempt in here), 1),
         devices=tuple(
             ClusterDevice(
                 name=device.name,
                 memory_gb=device.memory_gb,
-                held=sum(attempt.held.devices.get(index, 0.0) for attempt in here),
+                held=sum(attempt.allocation.devices.get(index, 0.0) for attempt in here),
             )
             for index, device in enumerate(node.devices)
         ),
@@ -70,7 +70,7 @@ def _shown(seen: NodeState, here: Sequence[ActiveAttempt], tenant: str | None, *
                 id=attempt.job_id,
                 attempt=attempt.fence,
                 started_at=to_datetime(attempt.started_at),
-                devices=attempt.held.device_count,
+                devices=attempt.allocation.device_count,
             )
             for attempt in own
         ),

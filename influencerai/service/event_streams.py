@@ -15,7 +15,7 @@ from influencerai.errors import InfluencerAIError, TooManyError
 from influencerai.service.job_log import event_of
 from influencerai.service.jobs import not_found
 from influencerai.store import Store
-from influencerai.store.fair_turns import OURS, acting_for
+from influencerai.store.fair_slots import OURS, acting_for
 
 _PAGE = 500
 _LONGEST_QUEUE = 2000

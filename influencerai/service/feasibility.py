@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
-from influencerai.preflight.needs import plan_needs, ways_on
+from influencerai.preflight.job_resources import options_on, plan_resources
 from influencerai.scheduling.placement import Capacity
 from influencerai.scheduling.shortfall import never_starts
 from influencerai.settings import Settings
@@ -20,10 +20,10 @@ async def impossibility(config: LoraConfig, seen: Sequence[NodeState], settings:
     if not nodes:
         return None
     try:
-        needs = await asyncio.to_thread(plan_needs, config, settings)
+        resources = await asyncio.to_thread(plan_resources, config, settings)
     except (InfluencerAIError, OSError):  # of which the base model's own warning tells
         return None
-    options = [way.needs for way in ways_on(needs, has_gpus=any(node.devices for node in nodes))]
+    options = [option.request for option in options_on(resources, has_gpus=any(node.devices for node in nodes))]
     capacity = Capacity(nodes)
     if not options or any(capacity.could_ever(option) for option in options):
         return None

@@ -16,7 +16,7 @@ from pydantic import Field
 from influencerai.domain.cluster import ClusterNode
 from influencerai.domain.wire import WireModel
 from influencerai.errors import InfluencerAIError
-from influencerai.scheduling.shortfall import least_needs, ready_for, shortfall
+from influencerai.scheduling.shortfall import least_request, ready_for, shortfall
 from influencerai.service.cluster import shown_nodes
 from influencerai.service.disk import DiskSpace, disk_spaces
 from influencerai.settings import Settings
@@ -131,7 +131,7 @@ class HealthService:
             workers = await transaction.workers.seen(within_seconds=self._settings.lease_seconds)
             nodes = await transaction.nodes.seen(within_seconds=self._settings.lease_seconds)
         ready = [seen.node for seen in nodes if seen.problem is None and not seen.is_draining]
-        least = least_needs(ready, threads=self._settings.job_threads)
+        least = least_request(ready, threads=self._settings.job_threads)
         able = [node for node in ready if shortfall(node, least) is None]
         if able:
             return f"{len(able)} of {len(nodes)} nodes can train; the first one: {ready_for(able[0], least)}."

@@ -15,10 +15,10 @@ from influencerai.service.job_runs import JobRunService
 from influencerai.service.jobs import JobService
 from influencerai.service.keys import KeyService
 from influencerai.service.lora_configs import LoraConfigService
+from influencerai.service.maintenance import Maintenance
 from influencerai.service.picture_work import PictureWork
 from influencerai.service.pre_flights import PreFlightService
 from influencerai.service.quotas import QuotaService
-from influencerai.service.upkeep import Upkeep
 from influencerai.service.usage import UsageService
 from influencerai.settings import Settings
 from influencerai.store import Store
@@ -48,23 +48,23 @@ class Service:
         self.keys = KeyService(self.store)
         self.cleanup = CleanupService(self.store, settings, self.folders)
         self.cluster = ClusterService(self.store, settings)
-        self._upkeep = Upkeep(self.store, settings, self.datasets, keys=self.keys, cleanup=self.cleanup)
+        self._maintenance = Maintenance(self.store, settings, self.datasets, keys=self.keys, cleanup=self.cleanup)
         self.health = HealthService(self.store, settings, needs_worker=needs_worker)
 
     async def open(self) -> None:
-        """Check the database, and begin the upkeep.
+        """Check the database, and start the maintenance.
 
         Raises:
             SchemaError: its schema is not of this version.
             StoreError: it does not answer.
         """
         await self.store.database.check()
-        self._upkeep.start()
+        self._maintenance.start()
 
     async def close(self) -> None:
         """End event streams first, then let go of everything."""
         await self.event_streams.close()
-        await self._upkeep.stop()
+        await self._maintenance.stop()
         await self.datasets.close()
         await self.usage.close()
         await self._picture_work.close()

@@ -15,7 +15,7 @@ from influencerai.service.fair_threads import FairThreads
 from influencerai.service.quota_limits import QuotaLimits
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
-from influencerai.store.fair_turns import OURS
+from influencerai.store.fair_slots import OURS
 
 _GIB = 2**30
 _FRESH_SECONDS = 600.0

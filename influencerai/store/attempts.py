@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.problem import Problem
 from influencerai.scheduling.fair_share import EXPECTED_SECONDS
-from influencerai.scheduling.placement import Holding
+from influencerai.scheduling.placement import Allocation
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
@@ -42,7 +42,7 @@ class ActiveAttempt:
     job_id: str
     tenant_id: str
     fence: int
-    held: Holding
+    allocation: Allocation
     started_at: int
     has_begun: bool
     seconds_left: float | None
@@ -62,7 +62,7 @@ class Attempts:
         *,
         node: str,
         devices: float = 1,
-        held: Holding | None = None,
+        allocation: Allocation | None = None,
         tok_per_second: float = 0,
     ) -> None:
         """The attempt that holds `job` from now on, and the event of it.
@@ -70,12 +70,12 @@ class Attempts:
         Args:
             job: its row.
             node: where it is, for people.
-            devices: how many it holds, where `held` does not say it.
-            held: what it holds of a node of the cluster.
+            devices: how many it holds, where `allocation` is None.
+            allocation: what it holds of a node of the cluster.
             tok_per_second: what the job pays for a second of a device.
         """
-        if held is not None:
-            devices = held.device_count
+        if allocation is not None:
+            devices = allocation.device_count
         charged = round(EXPECTED_SECONDS * 1000 * devices)
         values = {
             "job_id": job.id,
@@ -83,7 +83,7 @@ class Attempts:
             "node": node,
             "devices": devices,
             "charged": charged,
-            "held": None if held is None else held.to_json(),
+            "held": None if allocation is None else allocation.to_json(),
             "tok_per_second": tok_per_second,
         }
         await self._connection.execute(insert(attempts).values(started_at=now(), **values))
@@ -116,10 +116,10 @@ class Attempts:
         """How many were ever started: while it is the same, nobody has taken anything."""
         return await self._counts.total(*_STARTED[:2])
 
-    async def holdings(self) -> list[Holding]:
+    async def allocations(self) -> list[Allocation]:
         """What attempts hold of the cluster's nodes."""
         statement = select(attempts.c.held).where(attempts.c.ended_at.is_(None), attempts.c.held.is_not(None))
-        return [Holding.from_json(text) for text in (await self._connection.execute(statement)).scalars()]
+        return [Allocation.from_json(text) for text in (await self._connection.execute(statement)).scalars()]
 
     async def active(self) -> list[ActiveAttempt]:
         """The attempts that hold something of the cluster's nodes."""
@@ -135,7 +135,7 @@ class Attempts:
                 job_id=row.job_id,
                 tenant_id=row.tenant_id,
                 fence=row.fence,
-                held=Holding.from_json(row.held),
+                allocation=Allocation.from_json(row.held),
                 started_at=row.started_at,
                 has_begun=row.begun_at is not None,
                 seconds_left=_seconds_left(row.result),

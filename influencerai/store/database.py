@@ -29,7 +29,7 @@ from influencerai.store.dialect import (
     take_turn,
     writing,
 )
-from influencerai.store.fair_turns import FairTurns
+from influencerai.store.fair_slots import FairSlots
 
 _READS_EACH = 2
 _WRITES_EACH = 2
@@ -48,9 +48,9 @@ class Database:
         self.is_sqlite = is_sqlite(url)
         self._file = sqlite_file(url)
         self._engine = make_engine(url)
-        self._reads = FairTurns(turns=POSTGRES_READERS, each=_READS_EACH)
+        self._reads = FairSlots(slots=POSTGRES_READERS, each=_READS_EACH)
         self._writes = (
-            FairTurns(turns=1, each=1) if self.is_sqlite else FairTurns(turns=POSTGRES_WRITERS, each=_WRITES_EACH)
+            FairSlots(slots=1, each=1) if self.is_sqlite else FairSlots(slots=POSTGRES_WRITERS, each=_WRITES_EACH)
         )
         """Who waits has no connection yet. SQLite's own waiting for its one writer is a poll, and unfair."""
 
@@ -61,7 +61,7 @@ class Database:
         Raises:
             StoreError: the database does not answer.
         """
-        async with self._reads.turn(), self._connected() as connection:
+        async with self._reads.slot(), self._connected() as connection:
             await connection.execution_options(**reading(connection))
             async with connection.begin() as transaction:
                 yield connection
@@ -74,7 +74,7 @@ class Database:
         Raises:
             StoreError: the database does not answer, or has no room.
         """
-        async with self._writes.turn(), self._connected() as connection:
+        async with self._writes.slot(), self._connected() as connection:
             await connection.execution_options(**writing(connection))
             async with connection.begin():
                 yield connection

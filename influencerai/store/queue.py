@@ -18,15 +18,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from influencerai.domain.job import TERMINAL, JobStatus, first_progress
 from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
-from influencerai.scheduling.placement import Holding
+from influencerai.scheduling.placement import Allocation
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.events import StepFigures, append_events, write_figures
 from influencerai.store.jobs import NOT_WAITING, StoredJob, stored_job, write_job
-from influencerai.store.returns import RetryRules, Return, Returns, ended
+from influencerai.store.pending_jobs import ClaimRules, PendingJobs
+from influencerai.store.requeue import Requeue, RequeueReason, RetryRules, ended
 from influencerai.store.schema import artifacts, attempts, jobs
-from influencerai.store.turns import ClaimRules, Turns
 
 _LOST = Problem("The worker was lost.", "lost", "See the log of its node; the job is tried again automatically.")
 Ending = Literal["completed", "failed", "cancelled"]
@@ -45,11 +45,11 @@ class Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AttemptRequests:
     """What an attempt is asked to do, as it hears with each of its writes."""
 
-    to_cancel: bool
-    to_give_back: bool
+    cancel_requested: bool
+    preempt_requested: bool
     """Its node is wanted for something else: the job goes on elsewhere from its last state."""
 
 
@@ -87,24 +87,28 @@ class Queue:
         self._connection = connection
         self._counts = counts
         self._attempts = Attempts(connection, counts)
-        self._returns = Returns(connection, counts)
+        self._requeue = Requeue(connection, counts)
 
     async def claim(self, *, node: str, rules: ClaimRules) -> tuple[Lease, StoredJob] | None:
         """Take the next pending job that may run, or None."""
-        row = await Turns(self._connection).next(rules)
+        row = await PendingJobs(self._connection).next(rules)
         return None if row is None else await self._take(row, node=node, seconds=rules.seconds, rules=rules)
 
     async def take(
-        self, tenant: str, id: str, *, node: str, held: Holding, seconds: float, rules: ClaimRules
+        self, tenant: str, id: str, *, node: str, allocation: Allocation, seconds: float, rules: ClaimRules
     ) -> tuple[Lease, StoredJob] | None:
         """Take this pending job for a node that has what it needs; None where somebody else was faster.
 
         The lease lasts `seconds`, in which the node has to begin with it.
         """
-        row = await Turns(self._connection).lock(tenant, id)
-        return None if row is None else await self._take(row, node=node, seconds=seconds, rules=rules, held=held)
+        row = await PendingJobs(self._connection).lock(tenant, id)
+        return (
+            None
+            if row is None
+            else await self._take(row, node=node, seconds=seconds, rules=rules, allocation=allocation)
+        )
 
-    async def begin(self, lease: Lease, *, held: Holding, seconds: float) -> StoredJob:
+    async def begin(self, lease: Lease, *, allocation: Allocation, seconds: float) -> StoredJob:
         """Say that the node has begun, and what it has really given the attempt.
 
         Raises:
@@ -112,19 +116,19 @@ class Queue:
         """
         row = await self._guarded(lease, {"lease_expires_at": now() + round(seconds * 1000)})
         mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
-        statement = update(attempts).where(mine).values(begun_at=now(), held=held.to_json())
+        statement = update(attempts).where(mine).values(begun_at=now(), held=allocation.to_json())
         if not (await self._connection.execute(statement)).rowcount:
             raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun elsewhere.")
         return stored_job(row)
 
-    async def recall(self, leases: Sequence[tuple[str, int]]) -> None:
-        """Ask attempts, by job and fence, to save their state and give their jobs back."""
+    async def preempt(self, leases: Sequence[tuple[str, int]]) -> None:
+        """Ask attempts, by job and fence, to save their state and go back to the queue."""
         for job_id, fence in sorted(leases):
             mine = and_(jobs.c.id == job_id, jobs.c.fence == fence, _RUNNING, jobs.c.recalled_at.is_(None))
             await self._connection.execute(update(jobs).where(mine).values(recalled_at=now()))
 
     async def _take(
-        self, row: Row[Any], *, node: str, seconds: float, rules: ClaimRules, held: Holding | None = None
+        self, row: Row[Any], *, node: str, seconds: float, rules: ClaimRules, allocation: Allocation | None = None
     ) -> tuple[Lease, StoredJob]:
         token = secrets.token_hex(16)
         values = {
@@ -138,7 +142,9 @@ class Queue:
             **NOT_WAITING,
         }
         claimed = await write_job(self._connection, self._counts, row, values)
-        await self._attempts.start(claimed, node=node, held=held, tok_per_second=rules.tok_per_device_second)
+        await self._attempts.start(
+            claimed, node=node, allocation=allocation, tok_per_second=rules.tok_per_device_second
+        )
         lease = Lease(job_id=row.id, tenant_id=row.tenant_id, fence=claimed.fence, token=token)
         return lease, stored_job(claimed)
 
@@ -152,8 +158,8 @@ class Queue:
         events: Sequence[tuple[str, Mapping[str, Any]]] = (),
         figures: Sequence[StepFigures] = (),
         files: Sequence[PublishedFile] = (),
-    ) -> Asked:
-        """Keep the lease for `seconds` from now, and write what has happened; what the attempt is asked to do.
+    ) -> AttemptRequests:
+        """Keep the lease for `seconds` from now, and write what has happened; returns the requests to the attempt.
 
         Raises:
             FencedOffError: the lease is another's.
@@ -170,7 +176,9 @@ class Queue:
             statement = insert_or_set(self._connection, artifacts, *(name for name in fields if name != "name"))
             await self._connection.execute(statement.values(job_id=lease.job_id, created_at=now(), **fields))
         await append_events(self._connection, lease.job_id, events)
-        return Asked(to_cancel=row.cancel_requested_at is not None, to_give_back=row.recalled_at is not None)
+        return AttemptRequests(
+            cancel_requested=row.cancel_requested_at is not None, preempt_requested=row.recalled_at is not None
+        )
 
     async def withdraw(self, lease: Lease, names: Sequence[str]) -> None:
         """Forget published files of the job, which are gone.
@@ -221,16 +229,16 @@ class Queue:
         await self._attempts.end(row, ending, problem)
         await append_events(self._connection, lease.job_id, [("status", ended(status, ending, problem))])
 
-    async def give_back(self, lease: Lease, how: Return, *, problem: Problem | None, retries: RetryRules) -> None:
+    async def requeue(self, lease: Lease, how: RequeueReason, *, problem: Problem | None, retries: RetryRules) -> None:
         """Return the job to the queue, or end it where the budget for this is spent or it is to be cancelled.
 
         Raises:
             FencedOffError: the lease is another's.
         """
         row = await self._guarded(lease, {})
-        await self._returns.give_back(row, how, problem=problem, retries=retries)
+        await self._requeue.requeue(row, how, problem=problem, retries=retries)
 
-    async def return_unbegun(self, lease: Lease, *, problem: Problem, pause_seconds: float) -> None:
+    async def requeue_unbegun(self, lease: Lease, *, problem: Problem, pause_seconds: float) -> None:
         """Return a job whose node has not begun with it; that is no failure of the job's, and is tried again later.
 
         Raises:
@@ -240,13 +248,13 @@ class Queue:
         mine = and_(attempts.c.job_id == lease.job_id, attempts.c.fence == lease.fence, attempts.c.begun_at.is_(None))
         if (await self._connection.execute(select(attempts.c.fence).where(mine))).one_or_none() is None:
             raise FencedOffError(f"Attempt {lease.fence} at job {lease.job_id} has begun.")
-        returned = await self._returns.give_back(row, "released", problem=problem, retries=RetryRules())
+        returned = await self._requeue.requeue(row, "released", problem=problem, retries=RetryRules())
         later = update(jobs).where(jobs.c.id == lease.job_id, jobs.c.status == "pending")
         if returned.status == "pending":
             await self._connection.execute(later.values(not_before=now() + round(1000 * pause_seconds)))
 
-    async def reap(self, *, retries: RetryRules, limit: int = 100) -> int:
-        """Take back jobs whose lease has expired. Returns how many."""
+    async def rescue(self, *, retries: RetryRules, limit: int = 100) -> int:
+        """Requeue jobs whose lease has expired. Returns how many."""
         statement = (
             select(jobs)
             .where(_RUNNING, jobs.c.lease_expires_at < now())
@@ -256,7 +264,7 @@ class Queue:
         )
         rows = (await self._connection.execute(statement)).all()
         for row in rows:
-            await self._returns.give_back(row, "lost", problem=_LOST, retries=retries)
+            await self._requeue.requeue(row, "lost", problem=_LOST, retries=retries)
         return len(rows)
 
     async def report(
@@ -284,7 +292,7 @@ class Queue:
         if not values:
             return stored_job(row)
         if row.status == "running" and said.status == "pending":
-            return stored_job(await self._returns.give_back(row, "released", problem=None, retries=RetryRules()))
+            return stored_job(await self._requeue.requeue(row, "released", problem=None, retries=RetryRules()))
         written = await write_job(self._connection, self._counts, row, values)
         if claims:
             await self._attempts.start(written, node="external", devices=0)
@@ -318,7 +326,7 @@ class Queue:
             asked = (await self._connection.execute(statement.returning(jobs))).one()
             await append_events(self._connection, id, [("cancel", {})])
             return stored_job(asked)
-        cancelled = await write_job(self._connection, self._counts, row, await self._returns.cancelled(row))
+        cancelled = await write_job(self._connection, self._counts, row, await self._requeue.cancelled(row))
         await self._attempts.end(row, "cancelled", None)
         await append_events(self._connection, id, [("status", ended("failed", "cancelled", None))])
         return stored_job(cancelled)

@@ -17,12 +17,12 @@ from influencerai.store.idempotency import IdempotencyKeys
 from influencerai.store.jobs import Jobs
 from influencerai.store.lora_configs import LoraConfigs
 from influencerai.store.nodes import Nodes
+from influencerai.store.pending_jobs import PendingJobs
 from influencerai.store.queue import Queue
 from influencerai.store.quotas import Quotas
 from influencerai.store.request_counts import RequestCounts
 from influencerai.store.reservations import Reservations
 from influencerai.store.tenants import lock_tenant
-from influencerai.store.turns import Turns
 from influencerai.store.usage import UsageRecords
 from influencerai.store.workers import Workers
 
@@ -38,7 +38,7 @@ class Transaction:
         self.jobs = Jobs(connection, self.counts)
         self.events = Events(connection)
         self.queue = Queue(connection, self.counts)
-        self.turns = Turns(connection)
+        self.pending_jobs = PendingJobs(connection)
         self.idempotency_keys = IdempotencyKeys(connection)
         self.api_keys = ApiKeys(connection)
         self.workers = Workers(connection)

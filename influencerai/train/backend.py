@@ -36,7 +36,7 @@ class RunContext:
     """Asked at every step boundary; True saves the state and ends the run."""
     model_name: str | None = None
     """Where the base model lies now, if not under the name of the spec; its fingerprint is checked as always."""
-    is_cancelled: Callable[[], bool] = lambda: False
+    cancel_requested: Callable[[], bool] = lambda: False
     """Whether nobody is to go on after this stop: the run publishes its last epochs, as a failed one does."""
     ranks: Ranks = field(default_factory=Ranks)
     """Who trains along; only the first rank asks `should_stop`, reports and writes into the run's folders."""

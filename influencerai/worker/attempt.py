@@ -15,26 +15,26 @@ from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.files.atomic_file import remove_leftovers
 from influencerai.files.tenant_folders import TenantFolders
 from influencerai.job_process.messages import (
-    ChildMessage,
     Completed,
     Failed,
     Prepared,
+    ProcessMessage,
     Progress,
     Stopped,
 )
-from influencerai.job_process.supervisor import ForkServer, TrainingChild, TrainingTeam, start_training
+from influencerai.job_process.supervisor import ForkServer, JobProcess, JobProcessGroup, start_training
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import StoredJob
 from influencerai.store.queue import Ending, Lease
-from influencerai.store.returns import CANCELLATION, RetryRules, Return
+from influencerai.store.requeue import CANCELLATION, RequeueReason, RetryRules
 from influencerai.worker.cleanup import discard_run
-from influencerai.worker.event_buffer import Journal
+from influencerai.worker.event_buffer import EventBuffer
 from influencerai.worker.lease import LeaseKeeper
-from influencerai.worker.training_request import Placement, make_order
+from influencerai.worker.training_request import Placement, make_request
 
 _TICK_SECONDS = 0.2
-Training = TrainingChild | TrainingTeam
+Training = JobProcess | JobProcessGroup
 _End = Callable[[], object]
 """Ends at once what is attended to."""
 
@@ -74,12 +74,12 @@ class JobAttempt:
         self._folders = folders
         self._root = folders.root(lease.tenant_id)
         self._run_dir = folders.run_dir(lease.tenant_id, lease.job_id)
-        self._journal = Journal(root=self._root)
+        self._buffer = EventBuffer(root=self._root)
         self._keeper = LeaseKeeper(
-            lease, store=store, journal=self._journal, seconds=settings.lease_seconds, since=held_since
+            lease, store=store, buffer=self._buffer, seconds=settings.lease_seconds, since=held_since
         )
         self._output_dir = job.output_dir
-        self._last_message: ChildMessage | None = None
+        self._last_message: ProcessMessage | None = None
         self._heard = time.monotonic()
         self._asked_at: float | None = None
         self._asked_to_cancel = False
@@ -111,7 +111,7 @@ class JobAttempt:
         files = await self._keeper.write(lambda transaction: transaction.jobs.artifacts(tenant, id))
         names = [file.name for file in files]
         try:
-            order = make_order(
+            order = make_request(
                 self._lease, self._job, published=names, settings=self._settings, placement=self._placement
             )
         except InfluencerAIError as error:
@@ -128,7 +128,7 @@ class JobAttempt:
             raise
         [started] = await asyncio.gather(starting, return_exceptions=True)
         match started:
-            case TrainingChild() | TrainingTeam():
+            case JobProcess() | JobProcessGroup():
                 return started
             case asyncio.CancelledError():
                 if self._asked_at is None:  # it hangs, or imports for longer than it may: it is not the job's fault
@@ -158,7 +158,7 @@ class JobAttempt:
         return code
 
     async def _attend(self, work: asyncio.Task[Any], *, end: _End, stop: _Stop | None = None) -> None:
-        """Until `work` is done, do what is due: news to the database, and what that or the clock says to the child.
+        """Until `work` is done, do what is due: events to the database, and what that or the clock says to the child.
 
         Raises:
             FencedOffError: the job is another's, or must be taken for that.
@@ -169,22 +169,22 @@ class JobAttempt:
             now = time.monotonic()
             if now - self._heard > self._settings.stall_seconds:
                 self._kill(end, f"The training was silent for {self._settings.stall_seconds:g} s.")
-            if (self._keeper.is_cancelled or self._is_to_stop) and self._killed_for is None:
+            if (self._keeper.cancel_requested or self._is_to_stop) and self._killed_for is None:
                 await self._ask_to_stop(end, stop, now)
 
     @property
     def _is_to_stop(self) -> bool:
         """Whether the job is to go on elsewhere."""
-        return self._stopping.is_set() or self._keeper.is_recalled
+        return self._stopping.is_set() or self._keeper.preempt_requested
 
     async def _ask_to_stop(self, end: _End, stop: _Stop | None, now: float) -> None:
         """A training saves its state at the next step; whatever else it does can be broken off at any moment."""
-        if self._asked_at is None or (self._keeper.is_cancelled and not self._asked_to_cancel):
+        if self._asked_at is None or (self._keeper.cancel_requested and not self._asked_to_cancel):
             self._asked_at = self._asked_at or now
-            self._asked_to_cancel = self._keeper.is_cancelled
+            self._asked_to_cancel = self._keeper.cancel_requested
             if stop is not None:
                 await stop(is_cancel=self._asked_to_cancel)
-        grace = self._settings.cancel_grace_seconds if self._journal.stage in ("training", "exporting") else 0
+        grace = self._settings.cancel_grace_seconds if self._buffer.stage in ("training", "exporting") else 0
         if now - self._asked_at >= grace:
             self._kill(end, "It was killed, having been asked to stop.")
 
@@ -200,7 +200,7 @@ class JobAttempt:
             if isinstance(message, Prepared):
                 await child.go(await self._freeze(message))
             elif isinstance(message, Progress):
-                self._journal.note(message.event)
+                self._buffer.note(message.event)
 
     async def _freeze(self, message: Prepared) -> TrainingSpec:
         """The spec to train: this one, or the one that an earlier attempt has frozen.
@@ -222,15 +222,15 @@ class JobAttempt:
         return TrainingSpec.restore(frozen["spec"])
 
     async def _end(self, code: int | None) -> None:
-        """Write how the attempt has ended, with the last news.
+        """Write how the attempt has ended, with the last events.
 
         Raises:
             FencedOffError: the job is another's.
         """
-        news = self._journal.take()
+        events = self._buffer.take()
 
         async def write(transaction: Transaction) -> str:
-            await self._keeper.record(transaction, news)
+            await self._keeper.record(transaction, events)
             return await self._conclude(transaction, code, await self._published(transaction))
 
         _log.info(await self._keeper.write(write), extra={"job_id": self._lease.job_id})
@@ -250,23 +250,23 @@ class JobAttempt:
         match self._last_message:
             case Completed(result=result):
                 return await self._finish(transaction, "completed", self._completed(result))
-            case _ if self._keeper.is_cancelled:
+            case _ if self._keeper.cancel_requested:
                 return await self._finish(transaction, "cancelled", self._cancelled(published), CANCELLATION)
             case Stopped():
-                return await self._give_back(transaction, "released", None)
+                return await self._requeue(transaction, "released", None)
             case Failed(retryable=True, failure=failure):
-                return await self._give_back(transaction, "broken", self._problem(failure))
+                return await self._requeue(transaction, "broken", self._problem(failure))
             case Failed(failure=failure):
                 problem = self._problem(failure)
                 return await self._finish(transaction, "failed", self._failed(failure, problem), problem)
             case _ if self._is_to_stop:
-                return await self._give_back(transaction, "released", None)
+                return await self._requeue(transaction, "released", None)
             case _:
                 reason = self._killed_for or f"The training process ended unexpectedly ({_ending(code)})."
                 problem = Problem(
                     self._shown(reason), "killed", "See the log of the worker, and the memory of its node."
                 )
-                return await self._give_back(transaction, "broken", problem)
+                return await self._requeue(transaction, "broken", problem)
 
     async def _finish(
         self, transaction: Transaction, ending: Ending, result: Mapping[str, Any], problem: Problem | None = None
@@ -274,9 +274,9 @@ class JobAttempt:
         await transaction.queue.finish(self._lease, ending=ending, result=result, problem=problem)
         return f"The job has ended: {ending}."
 
-    async def _give_back(self, transaction: Transaction, how: Return, problem: Problem | None) -> str:
+    async def _requeue(self, transaction: Transaction, how: RequeueReason, problem: Problem | None) -> str:
         retries = RetryRules.of(self._settings)
-        await transaction.queue.give_back(self._lease, how, problem=problem, retries=retries)
+        await transaction.queue.requeue(self._lease, how, problem=problem, retries=retries)
         return f"The job goes back to the queue: {problem.message if problem else how}"
 
     def _remove_leftovers(self) -> None:
@@ -308,7 +308,7 @@ class JobAttempt:
         return {**failure.to_wire(), **problem.to_wire()}
 
     def _cancelled(self, published: Sequence[str]) -> dict[str, Any]:
-        epoch = self._journal.epoch
+        epoch = self._buffer.epoch
         if isinstance(self._last_message, Stopped | Failed):
             epoch = self._last_message.failure.epoch
         return {**CANCELLATION.to_wire(), "cancelled": True, "epoch": epoch, "partialCheckpoints": list(published)}

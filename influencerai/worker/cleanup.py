@@ -1,4 +1,4 @@
-"""Remains: states and images of completed jobs, where the attempt was killed before it could remove them."""
+"""Cleanup of runs: states and images of completed jobs that killed attempts did not remove."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ASIDE = ".discarded-"
 _log = logging.getLogger(__name__)
 
 
-class Remains:
-    """What is left of all tenants' completed jobs; several processes may remove it side by side."""
+class RunCleanup:
+    """Removes what is left of completed jobs of all tenants; several processes may do so side by side."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store

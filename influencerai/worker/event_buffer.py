@@ -1,4 +1,4 @@
-"""Journal: what a training says, gathered until it is written to the database."""
+"""EventBuffer: events of an attempt that are not written to the database yet."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from influencerai.store.events import StepFigures
 from influencerai.store.queue import PublishedFile
 
 PROGRESS_SECONDS = 1.0
-"""A job shows progress at most so often."""
+"""Shortest interval between two writes of progress."""
 
 
-class Journal:
-    """News since the last time they were taken."""
+class EventBuffer:
+    """Gathers the events, figures and files of an attempt between two writes to the database."""
 
     def __init__(self, *, root: Path) -> None:
         self._root = root
         self.stage = ""
         self.epoch = 0
         self.progress: dict[str, Any] | None = None
-        """What the job is to show, where that has changed."""
+        """The progress to show, if it has changed since the last write."""
         self._events: list[tuple[str, Mapping[str, Any]]] = []
         self._figures: list[StepFigures] = []
         self._files: list[PublishedFile] = []
@@ -43,12 +43,12 @@ class Journal:
 
     @property
     def is_due(self) -> bool:
-        """Whether there is something that should be written now."""
-        has_news = bool(self._events or self._figures or self._files or self.progress or self._new_stage)
-        return self._is_urgent or (has_news and time.monotonic() - self._last >= PROGRESS_SECONDS)
+        """Whether the buffered events should be written now."""
+        has_events = bool(self._events or self._figures or self._files or self.progress or self._new_stage)
+        return self._is_urgent or (has_events and time.monotonic() - self._last >= PROGRESS_SECONDS)
 
     def note(self, event: Event) -> None:
-        """Take one event. Blocks on the disk where it names pictures."""
+        """Buffer one event. Hashes the pictures that it names, which blocks on the disk."""
         match event:
             case StageEvent():
                 self._note_stage(event)
@@ -70,10 +70,10 @@ class Journal:
                 self._events.append(("warning", _data(event)))
 
     def take(self) -> dict[str, Any]:
-        """What is to be written, as arguments of `Queue.record`; it is no news any more."""
+        """Empty the buffer; returns its content as arguments of `Queue.record`."""
         if self.progress is not None:
             self._events.append(("progress", self.progress))
-        news = {
+        taken = {
             "progress": self.progress,
             "stage": self._new_stage,
             "events": tuple(self._events),
@@ -82,18 +82,18 @@ class Journal:
         }
         self.progress, self._new_stage, self._events, self._figures, self._files = None, None, [], [], []
         self._is_urgent, self._last = False, time.monotonic()
-        return news
+        return taken
 
-    def put_back(self, news: dict[str, Any]) -> None:
-        """What could not be written is news again."""
-        self._events[:0] = [event for event in news["events"] if event[0] != "progress"]
-        self._figures[:0] = news["figures"]
-        self._files[:0] = news["files"]
-        self.progress = self.progress or news["progress"]
-        self._new_stage = self._new_stage or news["stage"]
+    def put_back(self, taken: dict[str, Any]) -> None:
+        """Buffer again what could not be written, before what has happened since."""
+        self._events[:0] = [event for event in taken["events"] if event[0] != "progress"]
+        self._figures[:0] = taken["figures"]
+        self._files[:0] = taken["files"]
+        self.progress = self.progress or taken["progress"]
+        self._new_stage = self._new_stage or taken["stage"]
 
     def _note_stage(self, event: StageEvent) -> None:
-        """Of the steps of one stage only the last is kept."""
+        """Keep only the last of consecutive events of one stage."""
         if self._events and self._events[-1][0] == "stage" and self._events[-1][1]["stage"] == event.stage:
             self._events.pop()
         self._events.append(("stage", _data(event)))
@@ -123,7 +123,7 @@ class Journal:
         }
 
     def _note_file(self, path: str, kind: Any, sha256: str | None, *, step: int, epoch: int) -> None:
-        """Nothing, where it is gone already: of the epochs' files perhaps only the last are kept."""
+        """Buffer a published file, unless it is gone already: a run may keep only the files of its last epochs."""
         file = self._root / path
         with suppress(FileNotFoundError):
             published = PublishedFile(

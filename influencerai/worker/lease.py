@@ -1,4 +1,4 @@
-"""LeaseKeeper: keeps an attempt's lease and writes its news, also to a database that is away for a while."""
+"""LeaseKeeper: renews an attempt's lease and writes its events, through outages of the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from influencerai.errors import FencedOffError, StoreError
 from influencerai.store import Store, Transaction
 from influencerai.store.queue import Lease
-from influencerai.worker.event_buffer import Journal
+from influencerai.worker.event_buffer import EventBuffer
 
 RENEWALS_PER_LEASE = 6
 """A lease is renewed so often before it expires, whatever happens."""
@@ -24,20 +24,20 @@ class LeaseKeeper:
     """Writes for one attempt, for as long as the lease lasts by this machine's clock."""
 
     def __init__(
-        self, lease: Lease, *, store: Store, journal: Journal, seconds: float, since: float | None = None
+        self, lease: Lease, *, store: Store, buffer: EventBuffer, seconds: float, since: float | None = None
     ) -> None:
         """`since`, on this machine's monotonic clock, is a moment before the lease was taken; now by default."""
         self._lease = lease
         self._store = store
-        self._journal = journal
+        self._buffer = buffer
         self._seconds = seconds
         self._tried = time.monotonic()
         self._renewed = self._tried if since is None else since
         self._recording: asyncio.Task[None] | None = None
-        self.is_cancelled = False
-        """Whether the job is to be cancelled, as far as the database has said."""
-        self.is_recalled = False
-        """Whether the job is to be given back, as far as the database has said."""
+        self.cancel_requested = False
+        """Whether the database has returned a request to cancel the job."""
+        self.preempt_requested = False
+        """Whether the database has returned a request to preempt the attempt."""
 
     def keep(self) -> None:
         """To be called again and again. Writes what is due on the side, so that a database that hangs holds nobody up.
@@ -52,8 +52,8 @@ class LeaseKeeper:
         if now - self._renewed > self._seconds:
             raise _unreached()
         is_time = now - self._tried > self._seconds / RENEWALS_PER_LEASE
-        if self._recording is None and (self._journal.is_due or is_time):
-            self._recording = asyncio.create_task(self._write_news())
+        if self._recording is None and (self._buffer.is_due or is_time):
+            self._recording = asyncio.create_task(self._write_events())
 
     async def settle(self) -> None:
         """Wait for what is being written on the side.
@@ -86,26 +86,26 @@ class LeaseKeeper:
                 _log.warning("The attempt waits for the database: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def record(self, transaction: Transaction, news: Mapping[str, Any]) -> None:
-        """Renew the lease, and write what has happened.
+    async def record(self, transaction: Transaction, events: Mapping[str, Any]) -> None:
+        """Renew the lease and write events; notes what is requested of the attempt.
 
         Raises:
             FencedOffError: the job is another's.
         """
-        asked = await transaction.queue.record(self._lease, seconds=self._seconds, **news)
-        self.is_cancelled = self.is_cancelled or asked.to_cancel
-        self.is_recalled = self.is_recalled or asked.to_give_back
+        requests = await transaction.queue.record(self._lease, seconds=self._seconds, **events)
+        self.cancel_requested = self.cancel_requested or requests.cancel_requested
+        self.preempt_requested = self.preempt_requested or requests.preempt_requested
 
-    async def _write_news(self) -> None:
-        news = self._journal.take()
+    async def _write_events(self) -> None:
+        events = self._buffer.take()
         self._tried = time.monotonic()
         try:
             async with self._store.write() as transaction:
                 begun = time.monotonic()
-                await self.record(transaction, news)
+                await self.record(transaction, events)
         except StoreError as error:
-            _log.warning("The news of the job wait: %s", error)
-            self._journal.put_back(news)
+            _log.warning("Events of the job wait for the database: %s", error)
+            self._buffer.put_back(events)
         else:
             self._renewed = begun
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.files.tenant_folders import TenantFolders
-from influencerai.job_process.messages import AttemptOrder
-from influencerai.scheduling.placement import Holding
-from influencerai.scheduling.resource_options import Way
+from influencerai.job_process.messages import TrainingRequest
+from influencerai.scheduling.placement import Allocation
+from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
 from influencerai.store.jobs import StoredJob
 from influencerai.store.queue import Lease
@@ -21,8 +21,8 @@ from influencerai.training_plan.execution import DeviceKind
 class Placement:
     """What an attempt has of a node of the cluster, and how it is to train there."""
 
-    held: Holding
-    way: Way
+    allocation: Allocation
+    option: ResourceOption
     device: Literal["cpu", "cuda"]
     visible_devices: str | None = None
     accelerator: str | None = None
@@ -31,17 +31,17 @@ class Placement:
     @property
     def kind(self) -> DeviceKind:
         """What it was placed for; pretended GPUs count as such, though a CPU does their work."""
-        return "cuda" if self.held.devices else "cpu"
+        return "cuda" if self.allocation.devices else "cpu"
 
 
-def make_order(
+def make_request(
     lease: Lease,
     job: StoredJob,
     *,
     published: Iterable[str],
     settings: Settings,
     placement: Placement | None = None,
-) -> AttemptOrder:
+) -> TrainingRequest:
     """The order for one attempt at `job`, with the names of its published files; makes the tenant's root.
 
     Raises:
@@ -52,13 +52,13 @@ def make_order(
     if placement is not None:
         placed = {
             "device": placement.device,
-            "threads": settings.threads or max(1, round(placement.held.cpus)),
+            "threads": settings.threads or max(1, round(placement.allocation.cpus)),
             "visible_devices": placement.visible_devices,
-            "world_size": max(1, len(placement.held.devices)),
-            "micro_batch": placement.way.micro_batch,
-            "gradient_checkpointing": placement.way.gradient_checkpointing,
+            "world_size": max(1, len(placement.allocation.devices)),
+            "micro_batch": placement.option.micro_batch,
+            "gradient_checkpointing": placement.option.gradient_checkpointing,
         }
-    return AttemptOrder(
+    return TrainingRequest(
         job_id=lease.job_id,
         root=folders.make(tenant),
         dataset=snapshot["dataset"]["path"],

@@ -16,9 +16,9 @@ from influencerai.job_process.supervisor import ForkServer
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.jobs import StoredJob
+from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease
-from influencerai.store.returns import RetryRules
-from influencerai.store.turns import ClaimRules
+from influencerai.store.requeue import RetryRules
 from influencerai.worker.attempt import JobAttempt
 
 _GREETINGS_PER_LEASE = 6
@@ -97,10 +97,10 @@ class Worker:
     async def _claim(self) -> tuple[Lease, StoredJob] | None:
         rules = ClaimRules.of(self._settings)
         async with self._store.read() as transaction:  # the usual answer costs no lock
-            if not await transaction.turns.has_work(rules):
+            if not await transaction.pending_jobs.has_work(rules):
                 return None
         async with self._store.write() as transaction:
-            await transaction.queue.reap(retries=RetryRules.of(self._settings))
+            await transaction.queue.rescue(retries=RetryRules.of(self._settings))
             return await transaction.queue.claim(node=self.node, rules=rules)
 
     async def _greet(self) -> None:
@@ -123,4 +123,4 @@ async def carry_out(attempt: JobAttempt, lease: Lease, *, store: Store, settings
         problem = Problem(text, "internal", "See the log of the worker.")
         with suppress(InfluencerAIError):
             async with store.write() as transaction:
-                await transaction.queue.give_back(lease, "broken", problem=problem, retries=RetryRules.of(settings))
+                await transaction.queue.requeue(lease, "broken", problem=problem, retries=RetryRules.of(settings))

@@ -13,8 +13,8 @@ from influencerai.client import InfluencerAIClient
 from influencerai.domain.job import Job
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
+from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import PublishedFile
-from influencerai.store.turns import ClaimRules
 from tests.serve.running import picture
 
 T = TypeVar("T")

@@ -9,15 +9,15 @@ import anyio
 import pytest
 
 from influencerai.cluster.decisions import Decisions, Look, Started, View
-from influencerai.scheduling.placement import Needs, Node
-from influencerai.scheduling.resource_options import Way
+from influencerai.scheduling.placement import Node, ResourceRequest
+from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
 from influencerai.store import Store
 from tests.store.rows import ANN, BOB, add_job, cancel, finish
 
 pytestmark = pytest.mark.anyio
 
-WAY = Way(needs=Needs(cpus=1), micro_batch=1, gradient_checkpointing=False)
+OPTION = ResourceOption(request=ResourceRequest(cpus=1), micro_batch=1, gradient_checkpointing=False)
 
 
 async def add_planned_jobs(store: Store, *tenants: str) -> list[str]:
@@ -25,7 +25,7 @@ async def add_planned_jobs(store: Store, *tenants: str) -> list[str]:
     for number, tenant in enumerate(tenants):
         job = await add_job(store, tenant, output_dir=str(number))
         async with store.write() as transaction:
-            await transaction.turns.set_needs(job.job.id, json.dumps({"cpu": [WAY.to_document()]}))
+            await transaction.pending_jobs.set_resource_options(job.job.id, json.dumps({"cpu": [OPTION.to_document()]}))
         ids.append(job.job.id)
     return ids
 
@@ -51,9 +51,9 @@ async def test_what_was_seen_is_claimed(store: Store) -> None:
     looked = await look(store, decisions, seen)
     assert [start.job.id for start in looked.starts] == ids[:2]
     started = await start(store, decisions, seen, looked)
-    assert [(item.lease.job_id, item.held.node, item.way) for item in started] == [
-        (ids[0], "n0", WAY),
-        (ids[1], "n1", WAY),
+    assert [(item.lease.job_id, item.allocation.node, item.option) for item in started] == [
+        (ids[0], "n0", OPTION),
+        (ids[1], "n1", OPTION),
     ]
     assert not (await look(store, decisions, seen)).starts
 

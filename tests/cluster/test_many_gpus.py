@@ -27,7 +27,7 @@ def test_two_gpus_train_what_one_does(alone: Site) -> None:
     id = alone.submit(epochs=40, batchSize=2, count=4, meta={"gpus": 2})
     alone.wait_for_step(id, 8)
     [attempt] = alone.active()
-    assert attempt.held.devices == {0: 1.0, 1: 1.0}
+    assert attempt.allocation.devices == {0: 1.0, 1: 1.0}
     processes = alone.trainings(id)
     assert len(processes) == 2
     strike(max(processes))  # the one that follows

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from influencerai.scheduling.placement import Holding
+from influencerai.scheduling.placement import Allocation
 from tests.cluster.site import Site, site
 from tests.databases import Databases
 
@@ -43,8 +43,8 @@ def test_jobs_go_to_the_gpus_that_they_need(alone: Site) -> None:
         assert all(other["begun_at"] is None for other in unbegun), "a busy machine begins too late"
         assert attempt["node"] == "large"
         assert attempt["devices"] == 1.0
-        assert Holding.from_json(attempt["held"]).memory_gb > 0
-    used = [Holding.from_json(alone.history(id).attempts[-1]["held"]).devices for id in jobs]
+        assert Allocation.from_json(attempt["held"]).memory_gb > 0
+    used = [Allocation.from_json(alone.history(id).attempts[-1]["held"]).devices for id in jobs]
     assert {index for devices in used for index in devices} == {0, 1}
     alone.check_undisturbed(waiting)
 
@@ -57,7 +57,7 @@ def test_jobs_share_a_gpu_where_that_is_allowed(databases: Databases, tmp_path_f
         place.wait_for_nodes("one")
         jobs = [place.submit(epochs=8) for _ in range(4)]
         place.until(lambda: len(place.active()) == 4)
-        held = [item.held.devices for item in place.active()]
+        held = [item.allocation.devices for item in place.active()]
         assert [list(devices.values()) for devices in held] == [[0.25]] * 4
         assert len({index for devices in held for index in devices}) == 1, "the first GPU is filled first"
         for id in jobs:

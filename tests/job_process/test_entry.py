@@ -22,23 +22,23 @@ from influencerai.errors import DatasetError, InfluencerAIError
 from influencerai.files import atomic_file, safetensors_file
 from influencerai.job_process.entry import run_attempt
 from influencerai.job_process.messages import (
-    CHILD_MESSAGE,
+    PROCESS_MESSAGE,
     WORKER_MESSAGE,
-    AttemptOrder,
-    ChildMessage,
     Completed,
     Failed,
     Go,
     Prepared,
+    ProcessMessage,
     Progress,
     Stop,
     Stopped,
+    TrainingRequest,
     WorkerMessage,
     to_line,
 )
 from influencerai.train.causes import is_infrastructure
 from influencerai.train.runs.training_state import list_states
-from tests.attempts import DATASET, JOB, OUTPUT, lora_files, make_order, undisturbed, write_pictures
+from tests.attempts import DATASET, JOB, OUTPUT, lora_files, make_request, undisturbed, write_pictures
 from tests.training_runs import make_config, make_settings, make_spec
 
 
@@ -49,22 +49,22 @@ class Supervisor:
         self,
         *,
         spec: TrainingSpec | None = None,
-        stop_at: Callable[[ChildMessage], bool] = lambda _: False,
+        stop_at: Callable[[ProcessMessage], bool] = lambda _: False,
         cancels: bool = False,
     ) -> None:
-        self.messages: list[ChildMessage] = []
+        self.messages: list[ProcessMessage] = []
         self._spec = spec
         self._stop_at = stop_at
         self._stopping = False
         self._cancels = cancels
 
-    def run(self, order: AttemptOrder) -> ChildMessage:
+    def run(self, order: TrainingRequest) -> ProcessMessage:
         run_attempt(
             order,
             send=self._take,
             receive=self._answer,
             stop_requested=lambda: self._stopping,
-            is_cancelled=lambda: self._cancels and self._stopping,
+            cancel_requested=lambda: self._cancels and self._stopping,
         )
         assert not any(isinstance(message, Completed | Stopped | Failed) for message in self.messages[:-1])
         return self.messages[-1]
@@ -78,8 +78,8 @@ class Supervisor:
         found = [message.event for message in self.messages if isinstance(message, Progress)]
         return [event for event in found if isinstance(event, kind)]
 
-    def _take(self, message: ChildMessage) -> None:
-        assert CHILD_MESSAGE.validate_json(to_line(message)) == message
+    def _take(self, message: ProcessMessage) -> None:
+        assert PROCESS_MESSAGE.validate_json(to_line(message)) == message
         self.messages.append(message)
         self._stopping = self._stopping or self._stop_at(message)
 
@@ -103,20 +103,20 @@ def root(tmp_path: Path, cache: Path) -> Path:
     return tmp_path
 
 
-def run(order: AttemptOrder) -> tuple[ChildMessage, Supervisor]:
+def run(order: TrainingRequest) -> tuple[ProcessMessage, Supervisor]:
     supervisor = Supervisor()
     return supervisor.run(order), supervisor
 
 
-def step(number: int) -> Callable[[ChildMessage], bool]:
-    def is_reached(message: ChildMessage) -> bool:
+def step(number: int) -> Callable[[ProcessMessage], bool]:
+    def is_reached(message: ProcessMessage) -> bool:
         return isinstance(message, Progress) and isinstance(message.event, StepEvent) and message.event.step == number
 
     return is_reached
 
 
-def stage(name: str) -> Callable[[ChildMessage], bool]:
-    def is_reached(message: ChildMessage) -> bool:
+def stage(name: str) -> Callable[[ProcessMessage], bool]:
+    def is_reached(message: ProcessMessage) -> bool:
         return isinstance(message, Progress) and isinstance(message.event, StageEvent) and message.event.stage == name
 
     return is_reached
@@ -124,7 +124,7 @@ def stage(name: str) -> Callable[[ChildMessage], bool]:
 
 def test_an_attempt_ends_with_the_bytes_of_the_trainer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    outcome, supervisor = run(make_order(root))
+    outcome, supervisor = run(make_request(root))
     assert isinstance(outcome, Completed)
     assert outcome.result.lora_path == f"{OUTPUT}/test-run-final.safetensors"
     other = root / "other"
@@ -140,7 +140,7 @@ def test_an_attempt_ends_with_the_bytes_of_the_trainer(root: Path, monkeypatch: 
 
 
 def test_it_reports_what_happens_and_keeps_the_states(root: Path) -> None:
-    order = make_order(root, config={"networkAlpha": 64})
+    order = make_request(root, config={"networkAlpha": 64})
     outcome, supervisor = run(order)
     assert isinstance(outcome, Completed)
     prepared = supervisor.prepared
@@ -156,12 +156,12 @@ def test_it_reports_what_happens_and_keeps_the_states(root: Path) -> None:
 
 
 def test_an_order_survives_the_wire(root: Path) -> None:
-    order = make_order(root, warnings=("one",), cache_max_bytes=10, as_path=True)
-    assert AttemptOrder.model_validate_json(to_line(order)) == order
+    order = make_request(root, warnings=("one",), cache_max_bytes=10, as_path=True)
+    assert TrainingRequest.model_validate_json(to_line(order)) == order
 
 
 def test_the_spec_in_go_is_the_truth(root: Path) -> None:
-    order = make_order(root)
+    order = make_request(root)
     spec = make_spec(order.config, root / DATASET, settings=make_settings(root))
     frozen = spec.model_copy(update={"options": spec.options.model_copy(update={"seed": 7})})
     assert isinstance(Supervisor(spec=frozen).run(order), Completed)
@@ -170,7 +170,7 @@ def test_the_spec_in_go_is_the_truth(root: Path) -> None:
 
 
 def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
-    order = make_order(root, config={"networkAlpha": 64})
+    order = make_request(root, config={"networkAlpha": 64})
     first = Supervisor(stop_at=step(3))
     outcome = first.run(order)
     assert isinstance(outcome, Stopped)
@@ -179,7 +179,7 @@ def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
     assert (outcome.failure.epoch, outcome.failure.partial_checkpoints) == (2, ("test-run-epoch-1.safetensors",))
     shutil.rmtree(root / DATASET)
     spec, warnings = first.prepared.spec, first.prepared.warnings
-    again, second = run(make_order(root, spec=spec, warnings=warnings))
+    again, second = run(make_request(root, spec=spec, warnings=warnings))
     assert isinstance(again, Completed)
     assert [event.step for event in second.events(StepEvent)] == [4]
     assert second.events(WarningEvent) == [], "they were reported before"
@@ -188,7 +188,7 @@ def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
 
 
 def test_a_later_attempt_that_fails_early_still_names_what_is_there(root: Path) -> None:
-    order = make_order(root)
+    order = make_request(root)
     first = Supervisor(stop_at=step(3))
     first.run(order)
     shutil.rmtree(order.run_dir / "dataset")
@@ -207,7 +207,7 @@ def test_a_later_attempt_that_fails_early_still_names_what_is_there(root: Path) 
 
 @pytest.mark.parametrize(("cancels", "epochs"), [(True, [1, 2]), (False, [])])
 def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs: list[int], root: Path) -> None:
-    order = make_order(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}})
+    order = make_request(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}})
     supervisor = Supervisor(stop_at=step(5), cancels=cancels)
     outcome = supervisor.run(order)
     assert isinstance(outcome, Stopped)
@@ -216,7 +216,7 @@ def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs
     assert [event.epoch for event in supervisor.events(CheckpointEvent)] == epochs
     if cancels:
         again, _ = run(
-            make_order(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}}, spec=supervisor.prepared.spec)
+            make_request(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}}, spec=supervisor.prepared.spec)
         )
         assert isinstance(again, Completed)
         assert again.result.checkpoints == ("test-run-final.safetensors",)
@@ -233,9 +233,9 @@ def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs
     ids=["checking", "waiting", "encoding", "loading"],
 )
 def test_stop_is_heard_before_the_first_step(
-    stop_at: Callable[[ChildMessage], bool], sentence: str, root: Path
+    stop_at: Callable[[ProcessMessage], bool], sentence: str, root: Path
 ) -> None:
-    outcome = Supervisor(stop_at=stop_at).run(make_order(root))
+    outcome = Supervisor(stop_at=stop_at).run(make_request(root))
     assert isinstance(outcome, Stopped)
     assert outcome.failure.error.startswith(sentence)
 
@@ -246,7 +246,7 @@ def test_a_taken_folder_is_left_alone(root: Path) -> None:
     (folder / "mine.safetensors").write_bytes(b"mine")
     spec = None
     for _ in range(2):
-        outcome, supervisor = run(make_order(root, spec=spec, backend="dry-run"))
+        outcome, supervisor = run(make_request(root, spec=spec, backend="dry-run"))
         spec = supervisor.prepared.spec
         assert isinstance(outcome, Completed)
         assert supervisor.prepared.output_dir == f"{OUTPUT}-{JOB}"
@@ -302,7 +302,7 @@ def name_a_backend(root: Path) -> dict[str, Any]:
 def test_what_a_user_must_mend_is_not_tried_again(
     arrange: Callable[[Path], dict[str, Any]], code: str, sentence: str, root: Path
 ) -> None:
-    outcome, _ = run(make_order(root, **arrange(root)))
+    outcome, _ = run(make_request(root, **arrange(root)))
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retryable) == (code, False)
     assert sentence in outcome.message
@@ -314,14 +314,14 @@ def test_what_a_user_must_mend_is_not_tried_again(
 
 
 def test_a_missing_model_is_wanted_in_the_models_folder(root: Path) -> None:
-    outcome, _ = run(make_order(root, **name_no_model(root)))
+    outcome, _ = run(make_request(root, **name_no_model(root)))
     assert isinstance(outcome, Failed)
     assert "Copy the model to models/acme/no-such-model" in (outcome.failure.remedy or "")
     assert "Copy the model to models/acme/no-such-model" in outcome.failure.error
 
 
 def test_a_path_is_taken_where_it_is_allowed(root: Path) -> None:
-    outcome, _ = run(make_order(root, as_path=True, backend="dry-run", **name_a_path(root)))
+    outcome, _ = run(make_request(root, as_path=True, backend="dry-run", **name_a_path(root)))
     assert isinstance(outcome, Completed)
 
 
@@ -339,9 +339,9 @@ def largest_file(size: int) -> Iterator[None]:
 @pytest.mark.slow
 def test_a_full_disk_is_tried_again_and_the_run_goes_on(root: Path) -> None:
     first = Supervisor(stop_at=step(2))
-    first.run(make_order(root))
+    first.run(make_request(root))
     spec = first.prepared.spec
-    order = make_order(root, spec=spec)
+    order = make_request(root, spec=spec)
     before = [path.name for path in list_states(order.run_dir)]
     with largest_file(100_000):
         outcome, _ = run(order)
@@ -361,13 +361,13 @@ def test_a_defect_is_tried_again_and_shows_no_secret(
     monkeypatch.setenv("ACME_API_TOKEN", "s3cr3t-value")
     supervisor = Supervisor()
 
-    def break_down(message: ChildMessage) -> None:
+    def break_down(message: ProcessMessage) -> None:
         if stage("loading")(message):
             raise KeyError(f"first line\ns3cr3t-value at postgres://me:hunter2@db/x below {root}/data")
         supervisor.messages.append(message)
 
     run_attempt(
-        make_order(root),
+        make_request(root),
         send=break_down,
         receive=lambda: Go(spec=supervisor.prepared.spec),
         stop_requested=lambda: False,
@@ -411,7 +411,7 @@ def test_a_machine_without_the_gpu_gives_the_job_back(root: Path) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    outcome, _ = run(make_order(root, device="cuda"))
+    outcome, _ = run(make_request(root, device="cuda"))
     assert isinstance(outcome, Failed)
     assert outcome.retryable
     assert "no CUDA device" in outcome.message
@@ -429,7 +429,7 @@ def test_what_fits_in_a_slower_way_only_is_trained_so_and_says_it(tmp_path: Path
         place = tmp_path / name
         write_pictures(place)
         supervisor = Supervisor()
-        last = supervisor.run(make_order(place, config={"batchSize": 2}, **placed))
+        last = supervisor.run(make_request(place, config={"batchSize": 2}, **placed))
         assert isinstance(last, Completed), last
         frozen = supervisor.prepared.spec.plan
         assert (frozen.micro_batch, frozen.gradient_checkpointing) == plan

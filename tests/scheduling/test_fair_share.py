@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from influencerai.scheduling.fair_share import DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.scheduling.placement import Capacity, Device, Holding, Needs, Node
+from influencerai.scheduling.fair_share import FairShareRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Allocation, Capacity, Device, Node, ResourceRequest
 
 GPU = Device(name="H100", memory_gb=80)
-ONE = Needs(cpus=1, devices=1, device_gb=40)
+ONE = ResourceRequest(cpus=1, devices=1, device_gb=40)
 
 
 def nodes(count: int, *, devices: int = 1) -> list[Node]:
     return [Node(id=f"n{i}", name=f"n{i}", cpus=64, memory_gb=512, devices=(GPU,) * devices) for i in range(count)]
 
 
-def jobs(tenant: str, count: int, *, options: tuple[Needs, ...] = (ONE,), **fields: Any) -> list[WaitingJob]:
+def jobs(tenant: str, count: int, *, options: tuple[ResourceRequest, ...] = (ONE,), **fields: Any) -> list[WaitingJob]:
     return [WaitingJob(id=f"{tenant}{number}", tenant=tenant, options=options, **fields) for number in range(count)]
 
 
@@ -27,7 +27,7 @@ def test_tenants_share_what_is_free_and_keep_their_own_order() -> None:
         {"ann": jobs("ann", 9), "bob": jobs("bob", 9), "cyd": jobs("cyd", 1)},
         {},
         Capacity(nodes(6)),
-        rules=DispatchRules(),
+        rules=FairShareRules(),
     )
     started = [start.job.id for start in found.starts]
     assert Counter(id[:3] for id in started) == {"ann": 3, "bob": 2, "cyd": 1}
@@ -37,17 +37,17 @@ def test_tenants_share_what_is_free_and_keep_their_own_order() -> None:
 
 def test_who_has_had_the_least_goes_first() -> None:
     shares = {"ann": TenantShare(virtual_time=5000), "bob": TenantShare(virtual_time=100)}
-    found = decide({"ann": jobs("ann", 3), "bob": jobs("bob", 3)}, shares, Capacity(nodes(3)), rules=DispatchRules())
+    found = decide({"ann": jobs("ann", 3), "bob": jobs("bob", 3)}, shares, Capacity(nodes(3)), rules=FairShareRules())
     assert [start.job.id for start in found.starts] == ["bob0", "bob1", "bob2"]
 
 
 def test_many_gpus_cost_as_many_times_as_much() -> None:
-    four = Needs(cpus=1, devices=4, device_gb=40)
+    four = ResourceRequest(cpus=1, devices=4, device_gb=40)
     found = decide(
         {"ann": jobs("ann", 2, options=(four,)), "bob": jobs("bob", 8)},
         {},
         Capacity(nodes(2, devices=4)),
-        rules=DispatchRules(),
+        rules=FairShareRules(),
     )
     assert Counter(start.job.tenant for start in found.starts) == {"ann": 1, "bob": 4}
 
@@ -57,7 +57,7 @@ def test_only_so_many_of_a_tenant_run_at_once() -> None:
         {"ann": jobs("ann", 5)},
         {"ann": TenantShare(running=1)},
         Capacity(nodes(9)),
-        rules=DispatchRules(running_per_tenant=3),
+        rules=FairShareRules(running_per_tenant=3),
     )
     assert [start.job.id for start in found.starts] == ["ann0", "ann1"]
     assert found.waiting == dict.fromkeys(
@@ -66,9 +66,9 @@ def test_only_so_many_of_a_tenant_run_at_once() -> None:
 
 
 def test_a_job_that_fits_nowhere_lets_others_pass() -> None:
-    large = Needs(cpus=1, devices=1, device_gb=140)
+    large = ResourceRequest(cpus=1, devices=1, device_gb=140)
     found = decide(
-        {"ann": [*jobs("big", 1, options=(large,)), *jobs("ann", 1)]}, {}, Capacity(nodes(1)), rules=DispatchRules()
+        {"ann": [*jobs("big", 1, options=(large,)), *jobs("ann", 1)]}, {}, Capacity(nodes(1)), rules=FairShareRules()
     )
     assert [start.job.id for start in found.starts] == ["ann0"]
     assert found.waiting == {
@@ -78,23 +78,23 @@ def test_a_job_that_fits_nowhere_lets_others_pass() -> None:
 
 
 def test_a_fallback_is_said() -> None:
-    wants = (Needs(cpus=1, devices=1, device_gb=100), Needs(cpus=1, devices=1, device_gb=60))
-    [start] = decide({"ann": jobs("ann", 1, options=wants)}, {}, Capacity(nodes(1)), rules=DispatchRules()).starts
+    wants = (ResourceRequest(cpus=1, devices=1, device_gb=100), ResourceRequest(cpus=1, devices=1, device_gb=60))
+    [start] = decide({"ann": jobs("ann", 1, options=wants)}, {}, Capacity(nodes(1)), rules=FairShareRules()).starts
     assert start.option == 1
 
 
 @pytest.mark.parametrize(("reserve_after", "starts"), [(20, True), (1e9, False)])
 def test_a_large_job_is_not_passed_over_for_ever(reserve_after: float, starts: bool) -> None:
     """Small jobs of another tenant keep coming, and never do both GPUs come free at once by themselves."""
-    large = Needs(cpus=1, devices=2, device_gb=40)
-    held = [(4 + 5 * index, Holding(node="n0", cpus=1, memory_gb=0, devices={index: 1.0})) for index in range(2)]
+    large = ResourceRequest(cpus=1, devices=2, device_gb=40)
+    held = [(4 + 5 * index, Allocation(node="n0", cpus=1, memory_gb=0, devices={index: 1.0})) for index in range(2)]
     for now in range(100):
-        held = [(ends, holding) for ends, holding in held if ends > now]
+        held = [(ends, allocation) for ends, allocation in held if ends > now]
         found = decide(
             {"ann": jobs("ann", 1, options=(large,), waited_seconds=now), "bob": jobs("bob", 2)},
             {"ann": TenantShare(virtual_time=0), "bob": TenantShare(virtual_time=now)},
-            Capacity(nodes(1, devices=2), [holding for _, holding in held]),
-            rules=DispatchRules(reserve_after_seconds=reserve_after),
+            Capacity(nodes(1, devices=2), [allocation for _, allocation in held]),
+            rules=FairShareRules(reserve_after_seconds=reserve_after),
         )
         if any(start.job.tenant == "ann" for start in found.starts):
             assert starts
@@ -105,14 +105,14 @@ def test_a_large_job_is_not_passed_over_for_ever(reserve_after: float, starts: b
             if now >= reserve_after
             else "No node has 2 GPUs with 40 GB, 1 core and 0 GB of memory free."
         )
-        held += [(now + 10, start.holding) for start in found.starts]
+        held += [(now + 10, start.allocation) for start in found.starts]
     assert not starts
 
 
 def test_few_nodes_are_kept_free_at_once() -> None:
     """A backlog of large jobs must not empty the cluster, nor may one tenant's."""
-    large = Needs(cpus=1, devices=2, device_gb=40)
-    taken = [Holding(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(10)]
+    large = ResourceRequest(cpus=1, devices=2, device_gb=40)
+    taken = [Allocation(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(10)]
     found = decide(
         {
             **{name: jobs(name, 9, options=(large,), waited_seconds=9999) for name in ("ann", "cyd", "dan", "eve")},
@@ -120,7 +120,7 @@ def test_few_nodes_are_kept_free_at_once() -> None:
         },
         {"bob": TenantShare(virtual_time=1)},
         Capacity(nodes(10, devices=2), taken),
-        rules=DispatchRules(reserved_nodes=3, running_per_tenant=100),
+        rules=FairShareRules(reserved_nodes=3, running_per_tenant=100),
     )
     kept = [id for id, reason in found.waiting.items() if reason.startswith("A node is kept free")]
     assert kept == ["ann0", "cyd0", "dan0"]
@@ -129,36 +129,36 @@ def test_few_nodes_are_kept_free_at_once() -> None:
 
 
 def test_half_of_the_nodes_stay_open() -> None:
-    large = Needs(cpus=1, devices=2, device_gb=40)
-    taken = [Holding(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(3)]
+    large = ResourceRequest(cpus=1, devices=2, device_gb=40)
+    taken = [Allocation(node=f"n{number}", cpus=1, memory_gb=0, devices={0: 1.0}) for number in range(3)]
     waiting = {name: jobs(name, 1, options=(large,), waited_seconds=9999) for name in ("ann", "cyd", "dan")}
     small = {"zoe": jobs("zoe", 3)}
-    rules = DispatchRules(reserved_nodes=3)
+    rules = FairShareRules(reserved_nodes=3)
     found = decide({**waiting, **small}, {}, Capacity(nodes(3, devices=2), taken), rules=rules)
     assert len(found.starts) == 2
 
 
 def test_nodes_that_are_away_for_a_moment_are_waited_for() -> None:
     """Neither a slower way nor the cores are chosen because of that."""
-    ways = (Needs(cpus=1, devices=1, device_gb=60), Needs(cpus=1, devices=1, device_gb=20))
+    ways = (ResourceRequest(cpus=1, devices=1, device_gb=60), ResourceRequest(cpus=1, devices=1, device_gb=20))
     small = Node(id="small", name="small", cpus=8, memory_gb=64, devices=(Device(name="T4", memory_gb=24),))
     away = nodes(1)
     found = decide(
-        {"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small, *away], closed={"n0"}), rules=DispatchRules()
+        {"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small, *away], cordoned={"n0"}), rules=FairShareRules()
     )
     assert found.starts == []
     assert found.impossible == set()
-    [start] = decide({"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small]), rules=DispatchRules()).starts
+    [start] = decide({"ann": jobs("ann", 1, options=ways)}, {}, Capacity([small]), rules=FairShareRules()).starts
     assert start.option == 1
 
 
 def test_a_job_that_cannot_be_planned_says_so() -> None:
-    found = decide({"ann": jobs("ann", 1, options=())}, {}, Capacity(nodes(1)), rules=DispatchRules())
+    found = decide({"ann": jobs("ann", 1, options=())}, {}, Capacity(nodes(1)), rules=FairShareRules())
     assert found.waiting == {"ann0": "What it needs cannot be planned; the server's log says why."}
     assert found.impossible == {"ann0"}
 
 
 def test_what_no_node_could_train_is_told_apart() -> None:
-    huge = Needs(cpus=1, devices=1, device_gb=140)
+    huge = ResourceRequest(cpus=1, devices=1, device_gb=140)
     waiting = {"ann": [*jobs("big", 1, options=(huge,)), *jobs("ann", 2)]}
-    assert decide(waiting, {}, Capacity(nodes(1)), rules=DispatchRules()).impossible == {"big0"}
+    assert decide(waiting, {}, Capacity(nodes(1)), rules=FairShareRules()).impossible == {"big0"}

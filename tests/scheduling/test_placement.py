@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influencerai.scheduling.placement import Capacity, Device, Holding, Needs, Node, best_place
+from influencerai.scheduling.placement import Allocation, Capacity, Device, Node, ResourceRequest, best_place
 
 SMALL, LARGE = Device(name="RTX 4090", memory_gb=24), Device(name="NVIDIA H100 80GB", memory_gb=80)
 
@@ -15,8 +15,8 @@ def node(id: str, *devices: Device, cpus: float = 16, memory_gb: float = 128) ->
     return Node(id=id, name=id, cpus=cpus, memory_gb=memory_gb, devices=devices)
 
 
-def gpu(gb: float, *, count: int = 1, **fields: object) -> Needs:
-    return Needs(**{"cpus": 2, "memory_gb": 8, "devices": count, "device_gb": gb, **fields})  # type: ignore[arg-type]
+def gpu(gb: float, *, count: int = 1, **fields: object) -> ResourceRequest:
+    return ResourceRequest(**{"cpus": 2, "memory_gb": 8, "devices": count, "device_gb": gb, **fields})  # type: ignore[arg-type]
 
 
 def test_a_job_goes_to_the_smallest_gpu_that_fits() -> None:
@@ -26,7 +26,7 @@ def test_a_job_goes_to_the_smallest_gpu_that_fits() -> None:
 
 def test_a_job_for_the_cpu_leaves_gpus_alone() -> None:
     capacity = Capacity([node("gpu", LARGE), node("cpu")])
-    placed = capacity.place(Needs(cpus=4, memory_gb=4))
+    placed = capacity.place(ResourceRequest(cpus=4, memory_gb=4))
     assert placed is not None
     assert (placed.node, dict(placed.devices)) == ("cpu", {})
 
@@ -59,15 +59,16 @@ def test_an_accelerator_that_is_asked_for_is_had_or_waited_for() -> None:
 
 
 def test_what_is_held_already_is_not_free() -> None:
-    held = [Holding(node="a", cpus=15, memory_gb=1), Holding(node="gone", cpus=1, memory_gb=1)]
+    held = [Allocation(node="a", cpus=15, memory_gb=1), Allocation(node="gone", cpus=1, memory_gb=1)]
     assert Capacity([node("a", LARGE)], held).place(gpu(10)) is None
     assert (
-        Capacity([node("a", LARGE)], [Holding(node="a", cpus=1, memory_gb=1, devices={0: 1.0})]).place(gpu(1)) is None
+        Capacity([node("a", LARGE)], [Allocation(node="a", cpus=1, memory_gb=1, devices={0: 1.0})]).place(gpu(1))
+        is None
     )
 
 
 def test_a_fallback_is_for_what_no_node_could_ever_train() -> None:
-    busy = Capacity([node("a", SMALL)], [Holding(node="a", cpus=1, memory_gb=1, devices={0: 1.0})])
+    busy = Capacity([node("a", SMALL)], [Allocation(node="a", cpus=1, memory_gb=1, devices={0: 1.0})])
     assert best_place(busy, [gpu(20), gpu(10)]) is None, "it waits for the way that was asked for"
     idle = Capacity([node("a", SMALL)])
     placed = best_place(idle, [gpu(40), gpu(20), gpu(10)])
@@ -80,8 +81,8 @@ def test_a_reserved_node_is_left_to_who_waits_for_it() -> None:
     capacity = Capacity(
         [node("a", LARGE, LARGE), node("b", LARGE, LARGE)],
         [
-            Holding(node="a", cpus=1, memory_gb=1, devices={0: 1.0, 1: 1.0}),
-            Holding(node="b", cpus=1, memory_gb=1, devices={0: 1.0}),
+            Allocation(node="a", cpus=1, memory_gb=1, devices={0: 1.0, 1: 1.0}),
+            Allocation(node="b", cpus=1, memory_gb=1, devices={0: 1.0}),
         ],
     )
     assert capacity.place(gpu(70, count=2)) is None
@@ -100,7 +101,7 @@ _NODES = st.lists(
     max_size=5,
 )
 _NEEDS = st.builds(
-    Needs,
+    ResourceRequest,
     cpus=st.integers(1, 8),
     memory_gb=st.floats(0, 64),
     devices=st.integers(0, 4),
@@ -111,26 +112,30 @@ _NEEDS = st.builds(
 
 @settings(deadline=None)
 @given(machines=_NODES, wanted=st.lists(_NEEDS, max_size=40))
-def test_nothing_is_ever_held_twice(machines: list[tuple[list[Device], int, int]], wanted: list[Needs]) -> None:
+def test_nothing_is_ever_held_twice(
+    machines: list[tuple[list[Device], int, int]], wanted: list[ResourceRequest]
+) -> None:
     nodes = [
         node(str(index), *devices, cpus=cpus, memory_gb=memory)
         for index, (devices, cpus, memory) in enumerate(machines)
     ]
     capacity = Capacity(nodes)
-    held: list[tuple[Needs, Holding]] = []
-    for needs in wanted:
-        placed = capacity.place(needs)
+    held: list[tuple[ResourceRequest, Allocation]] = []
+    for request in wanted:
+        placed = capacity.place(request)
         if placed is not None:
-            held.append((needs, placed))
-        assert placed is None or capacity.could_ever(needs)
+            held.append((request, placed))
+        assert placed is None or capacity.could_ever(request)
     for machine in nodes:
-        mine = [(needs, holding) for needs, holding in held if holding.node == machine.id]
-        assert sum(holding.cpus for _, holding in mine) <= machine.cpus + 1e-6
-        assert sum(holding.memory_gb for _, holding in mine) <= machine.memory_gb + 1e-6
+        mine = [(request, allocation) for request, allocation in held if allocation.node == machine.id]
+        assert sum(allocation.cpus for _, allocation in mine) <= machine.cpus + 1e-6
+        assert sum(allocation.memory_gb for _, allocation in mine) <= machine.memory_gb + 1e-6
         for index, device in enumerate(machine.devices):
-            shares = [(needs, holding.devices[index]) for needs, holding in mine if index in holding.devices]
+            shares = [
+                (request, allocation.devices[index]) for request, allocation in mine if index in allocation.devices
+            ]
             assert sum(share for _, share in shares) <= 1 + 1e-6
-            assert sum(needs.device_gb for needs, _ in shares) <= device.memory_gb + 1e-6
-        assert all(len(holding.devices) == needs.devices for needs, holding in mine)
+            assert sum(request.device_gb for request, _ in shares) <= device.memory_gb + 1e-6
+        assert all(len(allocation.devices) == request.devices for request, allocation in mine)
     assert not capacity.is_overcommitted
-    assert not Capacity(nodes, [holding for _, holding in held]).is_overcommitted
+    assert not Capacity(nodes, [allocation for _, allocation in held]).is_overcommitted

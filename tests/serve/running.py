@@ -21,9 +21,9 @@ from influencerai.serve.app import create_app
 from influencerai.service import Service
 from influencerai.settings import Settings
 from influencerai.store.jobs import StoredJob
+from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease
 from influencerai.store.schema import metadata
-from influencerai.store.turns import ClaimRules
 
 ANN, BOB = "ann", "bob"
 UNKNOWN_ID = "01a20000-0000-7000-8000-000000000000"
@@ -101,7 +101,7 @@ class Api:
         return claimed
 
     async def rows(self) -> dict[str, int]:
-        """How many rows each table has, but for what the upkeep writes."""
+        """How many rows each table has, but for what maintenance writes."""
         async with self.service.store.database.read() as connection:
             return {
                 table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()

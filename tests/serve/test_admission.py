@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from influencerai.serve.admission import Admission
-from influencerai.store.fair_turns import acting_for
+from influencerai.store.fair_slots import acting_for
 from influencerai.store.paging import converted
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ class Requests:
 
     async def send(self, who: str) -> None:
         with acting_for(who):
-            async with self._admission.turn():
+            async with self._admission.slot():
                 self.begun[who] += 1
                 await self.is_answered.wait()
 

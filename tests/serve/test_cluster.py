@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from influencerai.scheduling.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Allocation, Device, Node
 from influencerai.store.nodes import NodeState
-from influencerai.store.turns import ClaimRules
+from influencerai.store.pending_jobs import ClaimRules
 from tests.serve.running import ANN, BOB, Api
 
 pytestmark = pytest.mark.anyio
@@ -28,11 +28,11 @@ async def note(api: Api, node: Node, *, problem: str | None = None, is_draining:
         await transaction.nodes.note([NodeState(node=node, problem=problem, is_draining=is_draining)])
 
 
-async def place(api: Api, job: dict[str, Any], held: Holding) -> None:
+async def place(api: Api, job: dict[str, Any], held: Allocation) -> None:
     rules = ClaimRules(seconds=60, running_per_tenant=100, dataset_wait_seconds=0)
     async with api.service.store.write() as transaction:
         taken = await transaction.queue.take(
-            job["tenantId"], job["id"], node="gpu-box-1", held=held, seconds=60, rules=rules
+            job["tenantId"], job["id"], node="gpu-box-1", allocation=held, seconds=60, rules=rules
         )
     assert taken is not None
 
@@ -42,8 +42,8 @@ async def test_a_tenant_sees_all_machines_and_its_own_jobs(both_api: Api) -> Non
     await note(api, BOX)
     await note(api, LAPTOP, problem="torch is not installed.")
     ours, theirs = await api.job(), await api.job(tenant=BOB)
-    await place(api, ours, Holding(node=BOX.id, cpus=2, memory_gb=8, devices={0: 1.0}))
-    await place(api, theirs, Holding(node=BOX.id, cpus=2, memory_gb=8, devices={1: 0.25}))
+    await place(api, ours, Allocation(node=BOX.id, cpus=2, memory_gb=8, devices={0: 1.0}))
+    await place(api, theirs, Allocation(node=BOX.id, cpus=2, memory_gb=8, devices={1: 0.25}))
     for tenant, own in ((ANN, ours), (BOB, theirs)):
         answer = await api.get("/cluster", tenant=tenant)
         box, laptop = answer.json()["nodes"]
@@ -85,21 +85,21 @@ async def test_a_machine_that_ends_says_so_and_one_that_is_gone_is_not_there(api
 
 
 async def test_a_waiting_job_says_its_place_and_when_it_starts(api: Api) -> None:
-    from influencerai.scheduling.start_estimate import Forecast
+    from influencerai.scheduling.start_estimate import StartEstimate
 
     job = await api.job()
     async with api.service.store.write() as transaction:
-        said = Forecast(position=3, reason="No node has a GPU with 40 GB free.", seconds=90)
-        await transaction.turns.explain({job["id"]: said})
+        said = StartEstimate(position=3, reason="No node has a GPU with 40 GB free.", seconds=90)
+        await transaction.pending_jobs.explain({job["id"]: said})
     found = (await api.get(f"/jobs/{job['id']}")).json()
     assert (found["queuePosition"], found["waiting"]) == (3, "No node has a GPU with 40 GB free.")
     assert found["estimatedStart"] > found["createdAt"]
     async with api.service.store.write() as transaction:
-        never = Forecast(position=3, reason="No node has 40 GB.", seconds=None, is_impossible=True)
-        await transaction.turns.explain({job["id"]: never})
+        never = StartEstimate(position=3, reason="No node has 40 GB.", seconds=None, is_impossible=True)
+        await transaction.pending_jobs.explain({job["id"]: never})
     found = (await api.get(f"/jobs/{job['id']}")).json()
     assert (found["queuePosition"], found["waiting"], found["estimatedStart"]) == (None, "No node has 40 GB.", None)
-    await place(api, job, Holding(node=BOX.id, cpus=2, memory_gb=8))
+    await place(api, job, Allocation(node=BOX.id, cpus=2, memory_gb=8))
     found = (await api.get(f"/jobs/{job['id']}")).json()
     assert (found["queuePosition"], found["waiting"], found["estimatedStart"]) == (None, None, None)
 

@@ -76,7 +76,7 @@ async def test_a_pending_one_is_looked_at_again(any_api: Api) -> None:
     assert (await any_api.get("/datasets?status=ready")).headers["x-total-count"] == "2"
 
 
-async def test_the_upkeep_looks_past_one_that_cannot_be_looked_at(any_api: Api, tmp_path: Path) -> None:
+async def test_maintenance_looks_past_one_that_cannot_be_looked_at(any_api: Api, tmp_path: Path) -> None:
     """Else one tenant's bad folder would keep everybody's jobs waiting."""
     bad = await any_api.dataset(path="data/bad")
     good = await any_api.dataset(tenant="zoe", path="data/good")

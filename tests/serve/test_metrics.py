@@ -8,12 +8,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from influencerai.domain.problem import Problem
-from influencerai.scheduling.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Allocation, Device, Node
 from influencerai.settings import Settings
 from influencerai.store.events import StepFigures
 from influencerai.store.nodes import NodeState
-from influencerai.store.returns import RetryRules
-from influencerai.store.turns import ClaimRules
+from influencerai.store.pending_jobs import ClaimRules
+from influencerai.store.requeue import RetryRules
 from tests.serve.running import Api, running
 
 pytestmark = pytest.mark.anyio
@@ -76,7 +76,7 @@ async def test_a_job_that_is_taken_again_has_waited_once(api: Api) -> None:
     await api.job()
     lease, _ = await api.claim()
     async with api.service.store.write() as transaction:
-        await transaction.queue.give_back(lease, "released", problem=None, retries=RetryRules())
+        await transaction.queue.requeue(lease, "released", problem=None, retries=RetryRules())
     await api.claim()
     assert value(await scraped(api), "queue_wait_seconds_count") == 1
 
@@ -88,10 +88,10 @@ async def test_nodes_gpus_and_disks(api: Api) -> None:
     await api.job()
     job = (await api.get("/jobs")).json()["data"][0]
     rules = ClaimRules(seconds=60, running_per_tenant=9, dataset_wait_seconds=0)
-    held = Holding(node=node.id, cpus=4, memory_gb=8, devices={1: 0.5})
+    held = Allocation(node=node.id, cpus=4, memory_gb=8, devices={1: 0.5})
     async with api.service.store.write() as transaction:
         await transaction.nodes.note([NodeState(node=node), NodeState(node=other, problem="no models")])
-        await transaction.queue.take(job["tenantId"], job["id"], node="gpu-1", held=held, seconds=60, rules=rules)
+        await transaction.queue.take(job["tenantId"], job["id"], node="gpu-1", allocation=held, seconds=60, rules=rules)
     samples = await scraped(api)
     assert [value(samples, "nodes", state=state) for state in ("ready", "not ready", "draining")] == [1, 1, 0]
     assert value(samples, "gpu_memory_bytes", node="gpu-1", gpu="0") == 141e9

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from influencerai.settings import Settings
-from influencerai.store.turns import ClaimRules
+from influencerai.store.pending_jobs import ClaimRules
 from tests.serve.running import Api, checked_error, picture, running
 
 pytestmark = pytest.mark.anyio

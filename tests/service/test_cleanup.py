@@ -23,13 +23,13 @@ from influencerai.domain.job import Job
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.errors import InfluencerAIError
 from influencerai.files.tenant_folders import TenantFolders
-from influencerai.service import Service, upkeep
+from influencerai.service import Service, maintenance
 from influencerai.service import cleanup as cleanup_module
 from influencerai.service.cleanup import CleanupReport, CleanupRules, CleanupService
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import PublishedFile
-from influencerai.worker.cleanup import Remains, set_aside
+from influencerai.worker.cleanup import RunCleanup, set_aside
 from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish
 
 pytestmark = pytest.mark.anyio
@@ -262,7 +262,7 @@ async def test_links_in_place_of_the_servers_own_folders_lead_to_no_deletion(
             with suppress(InfluencerAIError):
                 await service.job_runs.delete(ANN, job.job.id)
         case _:
-            await Remains(store, service.settings).remove()
+            await RunCleanup(store, service.settings).remove()
     assert files_of(tmp_path / "foreign") == before
     await service.close()
 
@@ -409,7 +409,7 @@ async def test_lost_jobs_return_while_the_daily_cleanup_walks_the_disk(
         return []
 
     monkeypatch.setattr(cleanup_module, "runs_of", walk_a_slow_disk)
-    monkeypatch.setattr(upkeep, "_SECONDS", 0.05)
+    monkeypatch.setattr(maintenance, "_SECONDS", 0.05)
     service = Service(Settings(root=tmp_path, database_url=database_url, retention_days=30), needs_worker=False)
     await service.open()
     try:

@@ -14,10 +14,10 @@ from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.domain.problem import Problem
 from influencerai.store import Store, Transaction
 from influencerai.store.jobs import NewJob, StoredJob
+from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease, Report
-from influencerai.store.returns import RetryRules
+from influencerai.store.requeue import RetryRules
 from influencerai.store.schema import counts, datasets, jobs, lora_configs
-from influencerai.store.turns import ClaimRules
 
 ANN, BOB = "ann", "bob"
 RETRIES = RetryRules(lost=2, broken=1, seconds=1)
@@ -34,7 +34,7 @@ async def ids_waiting(
     transaction: Transaction, obeyed: ClaimRules | None = None, *, per_tenant: int, without: Collection[str] = ()
 ) -> dict[str, list[str]]:
     """Ids of each tenant's first pending jobs."""
-    found = await transaction.turns.waiting(obeyed or rules(), per_tenant=per_tenant, without=without)
+    found = await transaction.pending_jobs.waiting(obeyed or rules(), per_tenant=per_tenant, without=without)
     return {tenant: [job.id for job in jobs] for tenant, jobs in found.items()}
 
 
@@ -121,15 +121,15 @@ async def finish(store: Store, lease: Lease, ending: Any = "completed", **fields
         await transaction.queue.finish(lease, ending=ending, result={"loraPath": "x"}, **fields)
 
 
-async def give_back(store: Store, lease: Lease, how: Any, *, error: str | None = None) -> None:
+async def requeue(store: Store, lease: Lease, how: Any, *, error: str | None = None) -> None:
     async with store.write() as transaction:
         problem = None if error is None else Problem(error, "test")
-        await transaction.queue.give_back(lease, how, problem=problem, retries=RETRIES)
+        await transaction.queue.requeue(lease, how, problem=problem, retries=RETRIES)
 
 
-async def reap(store: Store) -> int:
+async def rescue(store: Store) -> int:
     async with store.write() as transaction:
-        return await transaction.queue.reap(retries=RETRIES)
+        return await transaction.queue.rescue(retries=RETRIES)
 
 
 async def events_of(store: Store, id: str) -> list[tuple[int, str, Mapping[str, Any]]]:

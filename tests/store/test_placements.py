@@ -10,22 +10,22 @@ from sqlalchemy import update
 
 from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError
-from influencerai.scheduling.placement import Device, Holding, Node
+from influencerai.scheduling.placement import Allocation, Device, Node
 from influencerai.store import Store
 from influencerai.store.nodes import NodeState
 from influencerai.store.queue import Lease
 from influencerai.store.schema import attempts
-from tests.store.rows import ANN, add_job, give_back, ids_waiting, reap, rules, stored
+from tests.store.rows import ANN, add_job, ids_waiting, requeue, rescue, rules, stored
 
 pytestmark = pytest.mark.anyio
 
-HELD = Holding(node="n1", cpus=2, memory_gb=8, devices={0: 0.5, 3: 0.5})
+HELD = Allocation(node="n1", cpus=2, memory_gb=8, devices={0: 0.5, 3: 0.5})
 
 
-async def take(store: Store, id: str, *, held: Holding = HELD, price: float = 0) -> Lease | None:
+async def take(store: Store, id: str, *, held: Allocation = HELD, price: float = 0) -> Lease | None:
     claims = replace(rules(), tok_per_device_second=price)
     async with store.write() as transaction:
-        found = await transaction.queue.take(ANN, id, node="box", held=held, seconds=60, rules=claims)
+        found = await transaction.queue.take(ANN, id, node="box", allocation=held, seconds=60, rules=claims)
     return None if found is None else found[0]
 
 
@@ -35,14 +35,14 @@ async def taken(store: Store, id: str, *, price: float = 0) -> Lease:
     return lease
 
 
-async def begin(store: Store, lease: Lease, held: Holding = HELD) -> None:
+async def begin(store: Store, lease: Lease, held: Allocation = HELD) -> None:
     async with store.write() as transaction:
-        await transaction.queue.begin(lease, held=held, seconds=60)
+        await transaction.queue.begin(lease, allocation=held, seconds=60)
 
 
-async def holdings(store: Store) -> list[tuple[str, Holding, bool]]:
+async def allocations(store: Store) -> list[tuple[str, Allocation, bool]]:
     async with store.read() as transaction:
-        return [(item.job_id, item.held, item.has_begun) for item in await transaction.attempts.active()]
+        return [(item.job_id, item.allocation, item.has_begun) for item in await transaction.attempts.active()]
 
 
 async def finish(store: Store, lease: Lease) -> None:
@@ -53,12 +53,12 @@ async def finish(store: Store, lease: Lease) -> None:
 async def test_what_an_attempt_holds_is_known_from_the_claim_to_the_end(store: Store) -> None:
     job = await add_job(store)
     lease = await taken(store, job.job.id)
-    assert await holdings(store) == [(job.job.id, HELD, False)]
-    given = Holding(node="n1", cpus=2, memory_gb=8, devices={1: 0.5, 2: 0.5})
+    assert await allocations(store) == [(job.job.id, HELD, False)]
+    given = Allocation(node="n1", cpus=2, memory_gb=8, devices={1: 0.5, 2: 0.5})
     await begin(store, lease, given)
-    assert await holdings(store) == [(job.job.id, given, True)]
+    assert await allocations(store) == [(job.job.id, given, True)]
     await finish(store, lease)
-    assert await holdings(store) == []
+    assert await allocations(store) == []
 
 
 async def test_two_dispatchers_take_a_job_once(store: Store, other: Store) -> None:
@@ -73,7 +73,7 @@ async def test_an_attempt_begins_once_and_only_while_it_holds_the_job(store: Sto
     await begin(store, lease)
     with pytest.raises(FencedOffError):
         await begin(store, lease)
-    await give_back(store, lease, "released")
+    await requeue(store, lease, "released")
     again = await taken(store, job.job.id)
     with pytest.raises(FencedOffError):
         await begin(store, lease)
@@ -84,22 +84,22 @@ async def test_a_recall_is_heard_by_the_attempt_that_it_is_for(store: Store) -> 
     job = await add_job(store)
     lease = await taken(store, job.job.id)
     async with store.write() as transaction:
-        await transaction.queue.recall([(job.job.id, lease.fence - 1), ("unknown", 1)])
-        assert not (await transaction.queue.record(lease, seconds=60)).to_give_back
-        await transaction.queue.recall([(job.job.id, lease.fence)])
-        assert (await transaction.queue.record(lease, seconds=60)).to_give_back
-    await give_back(store, lease, "released")
+        await transaction.queue.preempt([(job.job.id, lease.fence - 1), ("unknown", 1)])
+        assert not (await transaction.queue.record(lease, seconds=60)).preempt_requested
+        await transaction.queue.preempt([(job.job.id, lease.fence)])
+        assert (await transaction.queue.record(lease, seconds=60)).preempt_requested
+    await requeue(store, lease, "released")
     again = await taken(store, job.job.id)
     async with store.write() as transaction:
-        assert not (await transaction.queue.record(again, seconds=60)).to_give_back
+        assert not (await transaction.queue.record(again, seconds=60)).preempt_requested
 
 
 async def test_a_release_asks_no_budget(store: Store) -> None:
     job = await add_job(store)
     for how in ("lost", "lost"):
-        await give_back(store, await taken(store, job.job.id), how)
+        await requeue(store, await taken(store, job.job.id), how)
     for _ in range(10):
-        await give_back(store, await taken(store, job.job.id), "released")
+        await requeue(store, await taken(store, job.job.id), "released")
     assert (await stored(store, job.job.id)).job.status == "pending"
 
 
@@ -112,7 +112,7 @@ async def test_a_job_pays_for_what_is_its_users_doing(store: Store, outcome: str
     if outcome == "completed":
         await finish(store, lease)
     else:
-        await give_back(store, lease, outcome)
+        await requeue(store, lease, outcome)
     assert (await stored(store, job.job.id)).job.cost_tok == cost
 
 
@@ -123,7 +123,7 @@ async def test_every_attempt_adds_to_the_cost(store: Store) -> None:
         async with store.database.write() as connection:
             mine = attempts.c.fence == lease.fence
             await connection.execute(update(attempts).where(mine).values(started_at=attempts.c.started_at - 9_500))
-        await give_back(store, lease, "released")
+        await requeue(store, lease, "released")
     assert (await stored(store, job.job.id)).job.cost_tok == 30
 
 
@@ -131,27 +131,27 @@ async def test_a_lost_attempt_holds_nothing_any_more(store: Store) -> None:
     job = await add_job(store)
     claims = rules()
     async with store.write() as transaction:
-        await transaction.queue.take(ANN, job.job.id, node="box", held=HELD, seconds=0, rules=claims)
+        await transaction.queue.take(ANN, job.job.id, node="box", allocation=HELD, seconds=0, rules=claims)
     await asyncio.sleep(0.01)
-    assert await reap(store) == 1
-    assert await holdings(store) == []
+    assert await rescue(store) == 1
+    assert await allocations(store) == []
 
 
 async def test_a_plan_asks_for_needs_anew(store: Store) -> None:
     job = await add_job(store)
     async with store.read() as transaction:
-        assert [item.id for item in await transaction.turns.unplanned(limit=9)] == [job.job.id]
+        assert [item.id for item in await transaction.pending_jobs.unplanned(limit=9)] == [job.job.id]
     async with store.write() as transaction:
-        await transaction.turns.set_needs(job.job.id, "{}")
-        assert await transaction.turns.unplanned(limit=9) == []
-        [queued] = (await transaction.turns.waiting(rules(), per_tenant=1))[ANN]
-        assert queued.needs == "{}"
+        await transaction.pending_jobs.set_resource_options(job.job.id, "{}")
+        assert await transaction.pending_jobs.unplanned(limit=9) == []
+        [queued] = (await transaction.pending_jobs.waiting(rules(), per_tenant=1))[ANN]
+        assert queued.options == "{}"
     lease = await taken(store, job.job.id)
     async with store.write() as transaction:
         await transaction.queue.freeze(lease, plan={"spec": {}}, output_dir="data/loras/face")
-    await give_back(store, lease, "released")
+    await requeue(store, lease, "released")
     async with store.read() as transaction:
-        [found] = await transaction.turns.unplanned(limit=9)
+        [found] = await transaction.pending_jobs.unplanned(limit=9)
     assert found.plan == {"spec": {}}
 
 
@@ -199,11 +199,11 @@ async def test_only_what_has_not_begun_is_given_back_as_that(store: Store) -> No
     await begin(store, lease)
     with pytest.raises(FencedOffError):
         async with store.write() as transaction:
-            await transaction.queue.return_unbegun(lease, problem=Problem("It is late.", "unbegun"), pause_seconds=0)
-    await give_back(store, lease, "lost")
+            await transaction.queue.requeue_unbegun(lease, problem=Problem("It is late.", "unbegun"), pause_seconds=0)
+    await requeue(store, lease, "lost")
     again = await taken(store, job.job.id)
     async with store.write() as transaction:
-        await transaction.queue.return_unbegun(again, problem=Problem("It is late.", "unbegun"), pause_seconds=60)
+        await transaction.queue.requeue_unbegun(again, problem=Problem("It is late.", "unbegun"), pause_seconds=60)
         assert await ids_waiting(transaction, per_tenant=9) == {}
     found = (await stored(store, job.job.id)).job
     assert (found.status, found.waiting) == ("pending", "It is late.")

@@ -101,9 +101,9 @@ QUESTIONS: dict[str, Ask] = {
     "active": lambda transaction: transaction.jobs.active(ANN),
     "last completed": lambda transaction: transaction.jobs.last_completed(ANN),
     "claim": claim,
-    "reap": lambda transaction: transaction.queue.reap(retries=RETRIES),
-    "explain waiting": lambda transaction: transaction.turns.explain_waiting(dataset_wait_seconds=60),
-    "unplanned": lambda transaction: transaction.turns.unplanned(limit=100),
+    "rescue": lambda transaction: transaction.queue.rescue(retries=RETRIES),
+    "explain waiting": lambda transaction: transaction.pending_jobs.explain_waiting(dataset_wait_seconds=60),
+    "unplanned": lambda transaction: transaction.pending_jobs.unplanned(limit=100),
     "series of 30 days": lambda transaction: transaction.jobs.per_day(ANN, since=LAST_DAY - 30),
 }
 

@@ -14,11 +14,11 @@ from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.store import Store
 from influencerai.store.events import StepFigures
+from influencerai.store.pending_jobs import WAITING_FOR_WORKER
 from influencerai.store.queue import Lease, PublishedFile, Report
-from influencerai.store.returns import CANCELLATION, GIVEN_UP, RetryRules, Return
+from influencerai.store.requeue import CANCELLATION, GIVEN_UP, RequeueReason, RetryRules
 from influencerai.store.schema import jobs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_milliseconds
-from influencerai.store.turns import WAITING_FOR_WORKER
 from tests.store.rows import (
     ANN,
     BOB,
@@ -32,9 +32,9 @@ from tests.store.rows import (
     claimed,
     events_of,
     finish,
-    give_back,
-    reap,
     report,
+    requeue,
+    rescue,
     rules,
     stored,
 )
@@ -52,7 +52,7 @@ async def make_due(store: Store, id: str) -> None:
 
 async def record(store: Store, lease: Lease, **written: Any) -> bool:
     async with store.write() as transaction:
-        return (await transaction.queue.record(lease, seconds=60, **written)).to_cancel
+        return (await transaction.queue.record(lease, seconds=60, **written)).cancel_requested
 
 
 async def attempts_of(store: Store, id: str) -> list[tuple[int, str, str | None]]:
@@ -139,7 +139,7 @@ async def test_a_job_waits_for_its_dataset_and_says_so(store: Store) -> None:
 
     async def explain(seconds: float = 600) -> list[tuple[str, str]]:
         async with store.write() as transaction:
-            return await transaction.turns.explain_waiting(dataset_wait_seconds=seconds)
+            return await transaction.pending_jobs.explain_waiting(dataset_wait_seconds=seconds)
 
     async def set_status(status: str) -> None:
         async with store.write() as transaction:
@@ -175,15 +175,15 @@ async def test_a_dataset_that_is_decided_keeps_nobody_waiting(store: Store, stat
 async def test_a_lease_lasts_on_the_databases_clock_and_is_renewed_by_writing(store: Store) -> None:
     made = await add_job(store)
     lease = await claimed(store, seconds=0.3)
-    assert await reap(store) == 0
+    assert await rescue(store) == 0
     for _ in range(4):
         await asyncio.sleep(0.1)
         async with store.write() as transaction:
             await transaction.queue.record(lease, seconds=0.3)
-    assert await reap(store) == 0
+    assert await rescue(store) == 0
     await asyncio.sleep(0.35)
-    assert await reap(store) == 1
-    assert await reap(store) == 0
+    assert await rescue(store) == 1
+    assert await rescue(store) == 0
     job = await stored(store, made.job.id)
     assert (job.job.status, job.job.result, job.owner) == ("pending", None, None)
     assert job.job.waiting == "The worker was lost."
@@ -195,7 +195,7 @@ async def test_an_attempt_that_lost_its_job_writes_nothing(store: Store) -> None
     made = await add_job(store)
     old = await claimed(store, seconds=0)
     await asyncio.sleep(0.01)
-    assert await reap(store) == 1
+    assert await rescue(store) == 1
 
     async def check_nothing_is_written() -> None:
         before = await stored(store, made.job.id), await events_of(store, made.job.id)
@@ -209,7 +209,7 @@ async def test_an_attempt_that_lost_its_job_writes_nothing(store: Store) -> None
         with pytest.raises(FencedOffError):
             await finish(store, old)
         with pytest.raises(FencedOffError):
-            await give_back(store, old, "broken")
+            await requeue(store, old, "broken")
         assert (await stored(store, made.job.id), await events_of(store, made.job.id)) == before
         async with store.read() as transaction:
             assert await transaction.events.figures(made.job.id, points=9) == []
@@ -232,7 +232,7 @@ async def test_started_at_is_never_reset_and_finished_at_is_set_once(store: Stor
     await claimed(store, seconds=0)
     began = (await stored(store, made.job.id)).job.started_at
     await asyncio.sleep(0.01)
-    await reap(store)
+    await rescue(store)
     assert (await stored(store, made.job.id)).job.started_at == began
     await make_due(store, made.job.id)
     await finish(store, await claimed(store))
@@ -250,14 +250,14 @@ async def test_lost_and_broken_attempts_have_budgets_of_their_own(store: Store) 
     for how in ("lost", "released", "broken", "lost", "released", "released"):
         lease = await claimed(store)
         fences.append(lease.fence)
-        await give_back(store, lease, how, error=f"It was {how}.")
+        await requeue(store, lease, how, error=f"It was {how}.")
         job = await stored(store, made.job.id)
         assert (job.job.status, job.job.waiting) == ("pending", f"It was {how}.")
         await make_due(store, made.job.id)
     assert fences == sorted(set(fences))
     lease = await claimed(store)
     await record(store, lease, progress={"currentEpoch": 2})
-    await give_back(store, lease, "lost", error="Gone.")
+    await requeue(store, lease, "lost", error="Gone.")
     job = await stored(store, made.job.id)
     assert job.job.status == "failed"
     assert job.job.result == {
@@ -287,7 +287,7 @@ async def test_a_job_that_is_given_up_names_the_files_that_are_left(store: Store
     async with store.write() as transaction:
         await transaction.queue.withdraw(lease, ["gone"])
     await cancel(store, made.job.id)
-    await give_back(store, lease, "lost")
+    await requeue(store, lease, "lost")
     job = (await stored(store, made.job.id)).job
     assert job.result == {**CANCELLED, "epoch": 3, "partialCheckpoints": ["b", "a"]}
     with pytest.raises(FencedOffError):
@@ -300,7 +300,7 @@ async def test_a_job_that_is_given_up_names_the_files_that_are_left(store: Store
 async def test_a_broken_attempt_too_many_ends_the_job(store: Store) -> None:
     made = await add_job(store)
     for status in ("pending", "failed"):
-        await give_back(store, await claimed(store), "broken")
+        await requeue(store, await claimed(store), "broken")
         assert (await stored(store, made.job.id)).job.status == status
         await make_due(store, made.job.id)
 
@@ -308,11 +308,11 @@ async def test_a_broken_attempt_too_many_ends_the_job(store: Store) -> None:
 async def test_a_job_rests_longer_after_each_failure_of_the_machine(store: Store) -> None:
     made = await add_job(store)
     retries = RetryRules(seconds=8)
-    rests: list[tuple[Return, int]] = [("released", 0), ("lost", 0), ("broken", 8), ("lost", 0), ("broken", 16)]
+    rests: list[tuple[RequeueReason, int]] = [("released", 0), ("lost", 0), ("broken", 8), ("lost", 0), ("broken", 16)]
     for how, seconds in rests:
         lease = await claimed(store)
         async with store.write() as transaction:
-            await transaction.queue.give_back(lease, how, problem=None, retries=retries)
+            await transaction.queue.requeue(lease, how, problem=None, retries=retries)
         async with store.database.read() as connection:
             row = (await connection.execute(jobs.select().where(jobs.c.id == made.job.id))).one()
         assert abs(row.not_before - row.updated_at - 1000 * seconds) < 100
@@ -352,7 +352,7 @@ async def test_a_job_that_was_to_be_cancelled_does_not_come_back(store: Store, h
     made = await add_job(store)
     lease = await claimed(store)
     await cancel(store, made.job.id)
-    await give_back(store, lease, how)
+    await requeue(store, lease, how)
     job = (await stored(store, made.job.id)).job
     assert (job.status, job.result) == ("failed", CANCELLED)
     async with store.read() as transaction:
@@ -384,7 +384,7 @@ async def test_an_external_worker_takes_keeps_and_ends_a_job(store: Store) -> No
     for said in ({}, {"status": "running"}, {"result": {"progress": {"currentEpoch": 1}}}, {"cost_tok": 3}):
         await asyncio.sleep(0.1)
         await report(store, made.job.id, seconds=0.3, **said)
-        assert await reap(store) == 0
+        assert await rescue(store) == 0
     ended = await report(store, made.job.id, status="completed", result={"loraPath": "y"})
     assert ended is not None
     assert (ended.job.status, ended.owner, ended.job.started_at) == ("completed", None, taken.job.started_at)
@@ -403,7 +403,7 @@ async def test_an_external_worker_that_falls_silent_is_lost(store: Store) -> Non
     made = await add_job(store)
     await report(store, made.job.id, status="running", seconds=0)
     await asyncio.sleep(0.01)
-    assert await reap(store) == 1
+    assert await rescue(store) == 1
     assert (await stored(store, made.job.id)).job.status == "pending"
     await make_due(store, made.job.id)
     lease = await claimed(store)
@@ -496,7 +496,7 @@ async def test_the_first_plan_is_kept(store: Store) -> None:
     lease = await claimed(store)
     async with store.write() as transaction:
         assert await transaction.queue.freeze(lease, plan={"micro": 2}, output_dir="a") == {"micro": 2}
-    await give_back(store, lease, "released")
+    await requeue(store, lease, "released")
     async with store.write() as transaction:
         found = await transaction.queue.claim(node="n", rules=rules())
         assert found is not None
@@ -602,6 +602,6 @@ async def test_reaping_takes_many_and_counts_them(store: Store) -> None:
         await claimed(store, seconds=0)
     await asyncio.sleep(0.01)
     async with store.write() as transaction:
-        assert await transaction.queue.reap(retries=RETRIES, limit=5) == 5
-    assert await reap(store) == 2
+        assert await transaction.queue.rescue(retries=RETRIES, limit=5) == 5
+    assert await rescue(store) == 2
     await check_counts(store)

@@ -32,11 +32,11 @@ from tests.store.rows import (
     claimed,
     events_of,
     finish,
-    give_back,
     lora_config,
     new_job,
-    reap,
     report,
+    requeue,
+    rescue,
     stored,
 )
 
@@ -222,9 +222,11 @@ async def test_a_job_is_reaped_once_and_its_old_holder_writes_nothing_more(store
         async with place.write() as transaction:
             figures = [StepFigures(step=1, epoch=1, loss=1.0)]
             asked = await transaction.queue.record(leases[index], seconds=60, figures=figures, events=[("late", {})])
-            return asked.to_cancel
+            return asked.cancel_requested
 
-    found = await outcomes(reap(store), reap(other), *(record((store, other)[index % 2], index) for index in range(6)))
+    found = await outcomes(
+        rescue(store), rescue(other), *(record((store, other)[index % 2], index) for index in range(6))
+    )
     fenced = [isinstance(item, FencedOffError) for item in found[2:]]
     assert found[0] + found[1] == sum(fenced)
     for lease, lost in zip(leases, fenced, strict=True):
@@ -299,7 +301,7 @@ async def mixed_load(stores: list[Store], *, seconds: float, seed: int) -> None:
             status = draws.choice(["running", "failed", "pending"])
             await report(store, id, tenant=tenant, status=status, seconds=0.01)
         elif action == 7:
-            await reap(store)
+            await rescue(store)
         elif action == 8:
             async with store.write() as transaction:
                 await transaction.lora_configs.edit(
@@ -312,7 +314,7 @@ async def mixed_load(stores: list[Store], *, seconds: float, seed: int) -> None:
                 )
         elif action == 10:
             async with store.write() as transaction:
-                await transaction.turns.explain_waiting(dataset_wait_seconds=60)
+                await transaction.pending_jobs.explain_waiting(dataset_wait_seconds=60)
         else:
             async with store.write() as transaction:
                 await transaction.lora_configs.remove(tenant, chosen)
@@ -327,7 +329,7 @@ async def mixed_load(stores: list[Store], *, seconds: float, seed: int) -> None:
         if draws.random() < 0.5:
             await finish(store, found[0])
         else:
-            await give_back(store, found[0], draws.choice(["lost", "released", "broken"]))
+            await requeue(store, found[0], draws.choice(["lost", "released", "broken"]))
 
     async def user(store: Store) -> None:
         while asyncio.get_running_loop().time() < ends_at:

@@ -29,8 +29,8 @@ from tests.store.rows import (
     check_counts,
     claim,
     finish,
-    give_back,
     report,
+    requeue,
 )
 
 TENANTS = st.sampled_from([ANN, BOB])
@@ -74,7 +74,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model_datasets: dict[str, tuple[str, str, str]] = {}
         self.model_configs: dict[str, tuple[str, str, bool]] = {}
         self.model_jobs: dict[str, ModelJob] = {}
-        self.to_cancel: set[str] = set()
+        self.cancel_requested: set[str] = set()
 
     def run(self, call: Any) -> Any:
         return self.runner.run(call)
@@ -219,10 +219,10 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.model_jobs.get(lease.job_id)
         if job is None or job.owner != lease.token:
             with pytest.raises(FencedOffError):
-                self.run(give_back(self.store, lease, "released"))
+                self.run(requeue(self.store, lease, "released"))
             return
-        self.run(give_back(self.store, lease, "released"))
-        if lease.job_id in self.to_cancel:
+        self.run(requeue(self.store, lease, "released"))
+        if lease.job_id in self.cancel_requested:
             job.end("failed", cancelled=True)
         else:
             job.status, job.owner = "pending", None
@@ -232,7 +232,7 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.model_jobs.get(id)
         if job is None or job.tenant != tenant:
             assert self.run(cancel(self.store, id, tenant=tenant)) is None
-        elif job.cancelled or id in self.to_cancel:
+        elif job.cancelled or id in self.cancel_requested:
             self.run(cancel(self.store, id, tenant=tenant))
         elif job.status in TERMINAL:
             with pytest.raises(ConflictError):
@@ -240,7 +240,7 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             self.run(cancel(self.store, id, tenant=tenant))
             if job.status == "running" and job.owner != "external":
-                self.to_cancel.add(id)
+                self.cancel_requested.add(id)
             else:
                 job.end("failed", cancelled=True)
 

@@ -14,7 +14,7 @@ import pytest
 from influencerai.domain import StageEvent, StepEvent, TrainingSpec
 from influencerai.errors import StoppedError
 from influencerai.job_process.entry import follow_attempt, run_attempt
-from influencerai.job_process.messages import AttemptOrder, ChildMessage, Go, Prepared, Progress, WorkerMessage
+from influencerai.job_process.messages import Go, Prepared, ProcessMessage, Progress, TrainingRequest, WorkerMessage
 from influencerai.models.family import load_family
 from influencerai.models.loadable_model import find_loadable_model
 from influencerai.train.backend import load_backend
@@ -72,12 +72,12 @@ def train_run(ranks: Ranks, spec: TrainingSpec, place: RunPlace, stops: Sequence
 
 def carry_out(
     ranks: Ranks,
-    orders: Sequence[AttemptOrder],
+    orders: Sequence[TrainingRequest],
     *,
     stop_at: int | None = None,
     kill: tuple[int, int] | None = None,
     largest_file: int | None = None,
-) -> list[ChildMessage] | None:
+) -> list[ProcessMessage] | None:
     """An attempt by the orders of each rank; what the first one has sent.
 
     It is asked to stop at step `stop_at`, and writes no file beyond `largest_file` bytes. `kill`: at that step the
@@ -89,10 +89,10 @@ def carry_out(
         return None
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    messages: list[ChildMessage] = []
+    messages: list[ProcessMessage] = []
     steps: list[int] = []
 
-    def send(message: ChildMessage) -> None:
+    def send(message: ProcessMessage) -> None:
         messages.append(message)
         if isinstance(message, Progress) and isinstance(message.event, StepEvent):
             steps.append(message.event.step)

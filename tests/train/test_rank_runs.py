@@ -14,9 +14,9 @@ from influencerai.demo.characters import model_path
 from influencerai.domain import StepEvent, TrainingSpec
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.files import safetensors_file
-from influencerai.job_process.messages import AttemptOrder, Completed, Failed, Prepared, Progress, Stopped
+from influencerai.job_process.messages import Completed, Failed, Prepared, Progress, Stopped, TrainingRequest
 from influencerai.train.runs.training_state import list_states
-from tests.attempts import DATASET, OUTPUT, lora_files, make_order, write_pictures
+from tests.attempts import DATASET, OUTPUT, lora_files, make_request, write_pictures
 from tests.train.rank_processes import Ending, run_ranks, values
 from tests.train.rank_work import carry_out, train_run
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec
@@ -98,15 +98,15 @@ def test_two_ranks_give_the_same_bytes(
 
 
 @pytest.fixture
-def order(root: Path, tmp_path: Path) -> AttemptOrder:
+def order(root: Path, tmp_path: Path) -> TrainingRequest:
     """An attempt of four steps, of two images each."""
     write_pictures(tmp_path, count=4)
     config = {"batchSize": 2, "meta": {"gpus": 2}}
-    return make_order(tmp_path, config=config, cache_dir=root / "attempts")
+    return make_request(tmp_path, config=config, cache_dir=root / "attempts")
 
 
 def attempt(
-    order: AttemptOrder, *, follower: AttemptOrder | None = None, **work: Any
+    order: TrainingRequest, *, follower: TrainingRequest | None = None, **work: Any
 ) -> tuple[list[Any], list[Ending]]:
     """What the first rank has said, and how both have ended."""
     endings = run_ranks(functools.partial(carry_out, **work), [order, follower or order])
@@ -135,7 +135,7 @@ def check_endings(endings: list[Ending]) -> None:
     assert abs(endings[0].ended_at - endings[1].ended_at) < SECONDS_TO_NOTICE
 
 
-def test_an_attempt_is_stopped_and_gone_on_with(order: AttemptOrder) -> None:
+def test_an_attempt_is_stopped_and_gone_on_with(order: TrainingRequest) -> None:
     first, endings = attempt(order, stop_at=3)
     check_endings(endings)
     assert isinstance(first[-1], Stopped)
@@ -156,14 +156,14 @@ def test_an_attempt_is_stopped_and_gone_on_with(order: AttemptOrder) -> None:
     assert (metadata["ss_total_batch_size"], metadata["ss_batch_size_per_device"]) == ("2", "1")
 
 
-def test_the_dry_run_is_made_by_the_first_rank(order: AttemptOrder) -> None:
+def test_the_dry_run_is_made_by_the_first_rank(order: TrainingRequest) -> None:
     messages, endings = attempt(order.model_copy(update={"backend": "dry-run"}))
     check_endings(endings)
     assert isinstance(messages[-1], Completed)
     assert files(order.root / OUTPUT) == {RUN_MARKER, "test-run-final.safetensors"}
 
 
-def test_a_dataset_that_cannot_be_trained_on_ends_both(order: AttemptOrder) -> None:
+def test_a_dataset_that_cannot_be_trained_on_ends_both(order: TrainingRequest) -> None:
     for path in (order.root / DATASET).iterdir():
         path.unlink()
     messages, endings = attempt(order)
@@ -172,7 +172,7 @@ def test_a_dataset_that_cannot_be_trained_on_ends_both(order: AttemptOrder) -> N
     assert (messages[-1].code, messages[-1].retryable) == ("dataset", False)
 
 
-def test_a_full_disk_at_the_first_rank_ends_both(order: AttemptOrder) -> None:
+def test_a_full_disk_at_the_first_rank_ends_both(order: TrainingRequest) -> None:
     """It cannot save the state at the end of the first epoch, while the other waits for the next step."""
     messages, endings = attempt(order, largest_file=100_000)
     check_endings(endings)
@@ -183,7 +183,7 @@ def test_a_full_disk_at_the_first_rank_ends_both(order: AttemptOrder) -> None:
     assert "cannot be written: File too large" in failed.message
 
 
-def test_what_only_the_other_rank_lacks_is_told_by_the_first(order: AttemptOrder, tmp_path: Path) -> None:
+def test_what_only_the_other_rank_lacks_is_told_by_the_first(order: TrainingRequest, tmp_path: Path) -> None:
     messages, endings = attempt(order, follower=order.model_copy(update={"models_dirs": (tmp_path / "none",)}))
     check_endings(endings)
     assert isinstance(messages[-1], Failed)
@@ -191,13 +191,13 @@ def test_what_only_the_other_rank_lacks_is_told_by_the_first(order: AttemptOrder
     assert "There is no base model" in messages[-1].message
 
 
-def test_a_first_rank_that_is_killed_ends_the_other(order: AttemptOrder) -> None:
+def test_a_first_rank_that_is_killed_ends_the_other(order: TrainingRequest) -> None:
     _, (first, second) = attempt(order, kill=(2, 0))
     assert (first.code, second.code) == (-9, 0)
     assert second.ended_at - first.ended_at < SECONDS_TO_NOTICE
 
 
-def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: AttemptOrder) -> None:
+def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: TrainingRequest) -> None:
     messages, (first, second) = attempt(order, kill=(3, 1))
     assert (first.code, second.code) == (0, -9)
     assert first.ended_at - second.ended_at < SECONDS_TO_NOTICE
@@ -212,7 +212,7 @@ def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: AttemptOrde
     assert list_states(order.run_dir)
 
 
-def test_a_run_of_two_ranks_goes_on_with_one_where_there_is_no_other(order: AttemptOrder) -> None:
+def test_a_run_of_two_ranks_goes_on_with_one_where_there_is_no_other(order: TrainingRequest) -> None:
     messages, _ = attempt(order, stop_at=2)
     [ending] = run_ranks(carry_out, [order.model_copy(update={"spec": spec_in(messages)})], count=1)
     assert any("started with worldSize 2 and goes on with worldSize 1" in text for text in warnings(ending.value))

@@ -5,14 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
-from influencerai.job_process.messages import AttemptOrder, Prepared, Progress
-from influencerai.job_process.supervisor import ForkServer, TrainingChild
+from influencerai.job_process.messages import Prepared, Progress, TrainingRequest
+from influencerai.job_process.supervisor import ForkServer, JobProcess
 
 
-async def supervise(order: AttemptOrder) -> None:
+async def supervise(order: TrainingRequest) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)
     server = ForkServer()
-    child = await TrainingChild.start(order, fork_server=server)
+    child = await JobProcess.start(order, fork_server=server)
     async for message in child.messages():
         if isinstance(message, Prepared):
             await child.go(message.spec)
@@ -22,4 +22,4 @@ async def supervise(order: AttemptOrder) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(supervise(AttemptOrder.model_validate_json(Path(sys.argv[1]).read_bytes())))
+    asyncio.run(supervise(TrainingRequest.model_validate_json(Path(sys.argv[1]).read_bytes())))

@@ -10,7 +10,7 @@ from influencerai.files.tenant_folders import TenantFolders
 from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.worker import cleanup as remains
-from influencerai.worker.cleanup import Remains
+from influencerai.worker.cleanup import RunCleanup
 from tests.store.rows import ANN, BOB, add_job, cancel, claimed, finish
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ async def test_states_and_images_of_completed_jobs_go_and_those_of_others_stay(s
     done = [run_of(folders, tenant, job.job.id) for tenant, job in jobs]
     others = [run_of(folders, ANN, job.job.id) for job in (running, cancelled)]
     whole = left(others[0])
-    await Remains(store, settings).remove()
+    await RunCleanup(store, settings).remove()
     assert [left(folder) for folder in done] == [["history.jsonl"]] * 2
     assert [left(folder) for folder in others] == [whole] * 2
 
@@ -60,7 +60,7 @@ async def test_one_folder_that_cannot_be_cleaned_keeps_no_other(
     state = bad / "state-00000004.safetensors"
     state.unlink()
     state.mkdir()
-    cleaner = Remains(store, settings)
+    cleaner = RunCleanup(store, settings)
     await cleaner.remove()
     assert (state.is_dir(), left(good)) == (True, ["history.jsonl"])
     state.rmdir()

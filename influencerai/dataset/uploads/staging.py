@@ -260,7 +260,7 @@ def refusals(folder: Path) -> Iterator[None]:
 
 
 def _finish(folder: Path, staging: str) -> list[str]:
-    """Do what the journal says and is not done yet. Needs no space on the disk but for names.
+    """Do what the journal says and is not done yet. ResourceRequest no space on the disk but for names.
 
     Raises:
         InfluencerAIError: a journal that we did not write names a file elsewhere.

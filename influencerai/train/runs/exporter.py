@@ -61,7 +61,7 @@ class Exporter:
         try:
             yield
         except Exception as error:
-            if isinstance(error, StoppedError) and not self._context.is_cancelled():
+            if isinstance(error, StoppedError) and not self._context.cancel_requested():
                 raise
             for epoch, step, weights in self._recent:
                 try:

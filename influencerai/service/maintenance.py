@@ -1,6 +1,6 @@
-"""Upkeep: what must happen though nobody asks.
+"""Maintenance: the periodic round of a serving process.
 
-Lost jobs go back to the queue, late folders are looked at, and what killed attempts have left is removed.
+It requeues lost jobs, inspects folders that were not readable, and removes what killed attempts have left.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from influencerai.service.datasets import DatasetService
 from influencerai.service.keys import KeyService
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.store.returns import RetryRules
-from influencerai.worker.cleanup import Remains
+from influencerai.store.requeue import RetryRules
+from influencerai.worker.cleanup import RunCleanup
 
 _SECONDS = 2.0
 _UNSEEN_SECONDS = 24 * 3600
@@ -26,7 +26,7 @@ _DAY_SECONDS = 24 * 3600.0
 _log = logging.getLogger(__name__)
 
 
-class Upkeep:
+class Maintenance:
     """A task of the serving process; several processes do it side by side without harm."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Upkeep:
         self._datasets = datasets
         self._keys = keys
         self._cleanup = cleanup
-        self._remains = Remains(store, settings)
+        self._run_cleanup = RunCleanup(store, settings)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -59,14 +59,14 @@ class Upkeep:
         await self._guarded(self._datasets.resume_looking)
         while True:
             await self._guarded(self._once)
-            await self._guarded(self._remains.remove)
+            await self._guarded(self._run_cleanup.remove)
             await self._guarded(self._keys.write_uses)
             await asyncio.sleep(_SECONDS)
 
     async def _once(self) -> None:
         async with self._store.write() as transaction:
-            await transaction.queue.reap(retries=RetryRules.of(self._settings))
-            waited_for = await transaction.turns.explain_waiting(
+            await transaction.queue.rescue(retries=RetryRules.of(self._settings))
+            waited_for = await transaction.pending_jobs.explain_waiting(
                 dataset_wait_seconds=self._settings.dataset_wait_seconds
             )
             await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)
@@ -90,6 +90,6 @@ class Upkeep:
         try:
             await work()
         except InfluencerAIError as error:
-            _log.warning("Upkeep waits: %s", error)
+            _log.warning("Maintenance waits: %s", error)
         except Exception:
-            _log.exception("Upkeep failed and goes on.")
+            _log.exception("Maintenance failed and continues.")

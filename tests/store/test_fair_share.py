@@ -17,9 +17,9 @@ from tests.store.rows import (
     claim,
     claimed,
     finish,
-    give_back,
     ids_waiting,
     report,
+    requeue,
     rules,
 )
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 async def usage(store: Store, *tenants: str) -> dict[str, float]:
     """Seconds by tenant, in tenths."""
     async with store.read() as transaction:
-        shares = await transaction.turns.shares(tenants or (ANN,))
+        shares = await transaction.pending_jobs.shares(tenants or (ANN,))
     return {tenant: round(share.virtual_time, 1) for tenant, share in shares.items()}
 
 
@@ -58,7 +58,7 @@ async def test_what_an_attempt_took_is_paid_however_it_ended(store: Store, how: 
     await add_job(store)
     lease = await claimed(store)
     await lasted(store, lease, 100)
-    await give_back(store, lease, how)
+    await requeue(store, lease, how)
     assert (await usage(store))[ANN] == pytest.approx(100, abs=2)
 
 

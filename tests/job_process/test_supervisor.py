@@ -18,10 +18,18 @@ from typing import Any
 import pytest
 
 from influencerai.domain import StepEvent, TrainingSpec
-from influencerai.job_process.messages import AttemptOrder, ChildMessage, Completed, Failed, Prepared, Progress, Stopped
-from influencerai.job_process.supervisor import LOG_BYTES, LOG_FILE, PRELOADED, ForkServer, TrainingChild
+from influencerai.job_process.messages import (
+    Completed,
+    Failed,
+    Prepared,
+    ProcessMessage,
+    Progress,
+    Stopped,
+    TrainingRequest,
+)
+from influencerai.job_process.supervisor import LOG_BYTES, LOG_FILE, PRELOADED, ForkServer, JobProcess
 from influencerai.train.runs.training_state import list_states
-from tests.attempts import DATASET, OUTPUT, lora_files, make_order, undisturbed, write_pictures
+from tests.attempts import DATASET, OUTPUT, lora_files, make_request, undisturbed, write_pictures
 from tests.small_models import small_sdxl
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -58,15 +66,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-Reaction = Callable[[TrainingChild, ChildMessage], Awaitable[None] | None]
+Reaction = Callable[[JobProcess, ProcessMessage], Awaitable[None] | None]
 
 
-def run(order: AttemptOrder, server: ForkServer, *, react: Reaction = lambda *_: None) -> tuple[list[Any], int]:
+def run(order: TrainingRequest, server: ForkServer, *, react: Reaction = lambda *_: None) -> tuple[list[Any], int]:
     """An attempt until its process is gone: every message, and the exit code. Go is said to what was prepared."""
 
     async def supervise() -> tuple[list[Any], int]:
-        child = await TrainingChild.start(order, fork_server=server)
-        messages: list[ChildMessage] = []
+        child = await JobProcess.start(order, fork_server=server)
+        messages: list[ProcessMessage] = []
         async for message in child.messages():
             messages.append(message)
             if isinstance(message, Prepared):
@@ -81,8 +89,8 @@ def run(order: AttemptOrder, server: ForkServer, *, react: Reaction = lambda *_:
     return asyncio.run(asyncio.wait_for(supervise(), 100))
 
 
-def at_step(number: int, action: Callable[[TrainingChild], Awaitable[None] | None]) -> Reaction:
-    def react(child: TrainingChild, message: ChildMessage) -> Awaitable[None] | None:
+def at_step(number: int, action: Callable[[JobProcess], Awaitable[None] | None]) -> Reaction:
+    def react(child: JobProcess, message: ProcessMessage) -> Awaitable[None] | None:
         event = message.event if isinstance(message, Progress) else None
         return action(child) if isinstance(event, StepEvent) and event.step == number else None
 
@@ -122,14 +130,14 @@ def open_files(pid: int) -> dict[int, str]:
     return found
 
 
-def heavy_imports(order: AttemptOrder) -> list[str]:
+def heavy_imports(order: TrainingRequest) -> list[str]:
     lines = (order.run_dir / LOG_FILE).read_text().splitlines()
     names = [line.removeprefix("imports ") for line in lines if line.startswith("imports ")]
     return [name for name in names if name.partition(".")[0] not in LIGHT | sys.stdlib_module_names]
 
 
 def test_a_child_ends_with_the_bytes_of_this_process(root: Path, cache: Path, server: ForkServer) -> None:
-    order = make_order(root, cache_dir=cache)
+    order = make_request(root, cache_dir=cache)
     messages, code = run(order, server)
     assert isinstance(messages[-1], Completed), messages[-1]
     assert code == 0
@@ -140,8 +148,8 @@ def test_a_child_ends_with_the_bytes_of_this_process(root: Path, cache: Path, se
 
 @pytest.mark.slow
 def test_a_killed_attempt_is_gone_on_with_to_the_same_bytes(root: Path, cache: Path, server: ForkServer) -> None:
-    order = make_order(root, cache_dir=cache, config={"epochs": 8})
-    first, code = run(order, server, react=at_step(5, TrainingChild.kill))
+    order = make_request(root, cache_dir=cache, config={"epochs": 8})
+    first, code = run(order, server, react=at_step(5, JobProcess.kill))
     assert code == -signal.SIGKILL
     assert not isinstance(first[-1], Completed | Stopped | Failed)
     with (root / DATASET / "ava_01.png").open("r+b") as file:
@@ -156,8 +164,8 @@ def test_a_killed_attempt_is_gone_on_with_to_the_same_bytes(root: Path, cache: P
 
 
 def test_a_stopped_attempt_saves_its_state_and_is_gone_on_with(root: Path, cache: Path, server: ForkServer) -> None:
-    order = make_order(root, cache_dir=cache, config={"epochs": 8})
-    first, code = run(order, server, react=at_step(2, TrainingChild.stop))
+    order = make_request(root, cache_dir=cache, config={"epochs": 8})
+    first, code = run(order, server, react=at_step(2, JobProcess.stop))
     assert isinstance(first[-1], Stopped)
     assert code == 0
     assert list_states(order.run_dir)
@@ -168,8 +176,8 @@ def test_a_stopped_attempt_saves_its_state_and_is_gone_on_with(root: Path, cache
 
 
 def test_a_waiting_child_can_be_stopped_and_killed(root: Path, server: ForkServer) -> None:
-    async def supervise(end: Callable[[TrainingChild], Any]) -> tuple[str, int]:
-        child = await TrainingChild.start(make_order(root), fork_server=server)
+    async def supervise(end: Callable[[JobProcess], Any]) -> tuple[str, int]:
+        child = await JobProcess.start(make_request(root), fork_server=server)
         last = ""
         async for message in child.messages():
             last = message.type
@@ -177,13 +185,13 @@ def test_a_waiting_child_can_be_stopped_and_killed(root: Path, server: ForkServe
                 await done
         return last, await child.wait()
 
-    assert asyncio.run(supervise(TrainingChild.stop)) == ("stopped", 0)
-    assert asyncio.run(supervise(TrainingChild.kill)) == ("prepared", -signal.SIGKILL)
+    assert asyncio.run(supervise(JobProcess.stop)) == ("stopped", 0)
+    assert asyncio.run(supervise(JobProcess.kill)) == ("prepared", -signal.SIGKILL)
 
 
 def test_megabytes_pass_in_both_directions(root: Path, server: ForkServer) -> None:
     long = ("ä" * 1_000_000, *("x" * 500 for _ in range(6000)))
-    order = make_order(root, backend="dry-run", warnings=long)
+    order = make_request(root, backend="dry-run", warnings=long)
     first, _ = run(order.model_copy(update={"warnings": ()}), server)
     messages, _ = run(order.model_copy(update={"spec": spec_of(first)}), server)
     assert isinstance(messages[-1], Completed), messages[-1].message[:200]
@@ -192,8 +200,8 @@ def test_megabytes_pass_in_both_directions(root: Path, server: ForkServer) -> No
 
 def test_two_children_train_at_once(root: Path, cache: Path, server: ForkServer) -> None:
     async def both() -> list[int]:
-        orders = [make_order(root, job=job, cache_dir=cache, backend="dry-run") for job in ("job-1", "job-2")]
-        children = await asyncio.gather(*(TrainingChild.start(order, fork_server=server) for order in orders))
+        orders = [make_request(root, job=job, cache_dir=cache, backend="dry-run") for job in ("job-1", "job-2")]
+        children = await asyncio.gather(*(JobProcess.start(order, fork_server=server) for order in orders))
         for child in children:
             async for message in child.messages():
                 if isinstance(message, Prepared):
@@ -212,7 +220,7 @@ def test_nothing_is_inherited_and_no_thread_is_forked(root: Path, server: ForkSe
     listener.set_inheritable(True)
 
     async def look() -> None:
-        child = await TrainingChild.start(make_order(root), fork_server=server)
+        child = await JobProcess.start(make_request(root), fork_server=server)
         async for message in child.messages():
             if isinstance(message, Prepared):
                 assert server.pid is not None
@@ -235,11 +243,11 @@ def test_nothing_is_inherited_and_no_thread_is_forked(root: Path, server: ForkSe
 
 def test_a_fork_server_that_was_killed_is_started_again(root: Path, bare_server: ForkServer) -> None:
     async def kill_and_start_again() -> None:
-        first = await TrainingChild.start(make_order(root), fork_server=bare_server)
+        first = await JobProcess.start(make_request(root), fork_server=bare_server)
         before = bare_server.pid
         assert before is not None
         os.kill(before, signal.SIGKILL)
-        second = await TrainingChild.start(make_order(root), fork_server=bare_server)
+        second = await JobProcess.start(make_request(root), fork_server=bare_server)
         assert await asyncio.wait_for(first.wait(), 2) == -signal.SIGKILL
         assert [message async for message in first.messages()] == []
         assert bare_server.pid not in (None, before)
@@ -254,16 +262,16 @@ def test_a_fork_server_that_was_killed_is_started_again(root: Path, bare_server:
 
 def test_the_main_module_is_not_run_again(root: Path) -> None:
     order = root / "order.json"
-    order.write_bytes(make_order(root).model_dump_json(by_alias=True).encode())
+    order.write_bytes(make_request(root).model_dump_json(by_alias=True).encode())
     program = root / "without_a_guard.py"
     program.write_text(
         "import asyncio, pathlib\n"
-        "from influencerai.job_process.messages import AttemptOrder\n"
-        "from influencerai.job_process.supervisor import ForkServer, TrainingChild\n"
+        "from influencerai.job_process.messages import TrainingRequest\n"
+        "from influencerai.job_process.supervisor import ForkServer, JobProcess\n"
         f"with open({str(root / 'runs')!r}, 'a') as file: file.write('run ')\n"
-        f"order = AttemptOrder.model_validate_json(pathlib.Path({str(order)!r}).read_bytes())\n"
+        f"order = TrainingRequest.model_validate_json(pathlib.Path({str(order)!r}).read_bytes())\n"
         "async def main():\n"
-        "    child = await TrainingChild.start(order, fork_server=ForkServer(preload=(), held_back=()))\n"
+        "    child = await JobProcess.start(order, fork_server=ForkServer(preload=(), held_back=()))\n"
         "    assert 'without_a_guard' not in pathlib.Path(f'/proc/{child.pid}/cmdline').read_text()\n"
         "    child.kill()\n"
         "    assert await child.wait() == -9\n"
@@ -283,7 +291,7 @@ def test_the_workers_side_needs_no_torch() -> None:
 def test_a_trainer_that_cannot_be_imported_is_reported(root: Path) -> None:
     server = ForkServer(preload=("tests.worker.no_torch",), held_back=())
     try:
-        messages, code = run(make_order(root), server)
+        messages, code = run(make_request(root), server)
     finally:
         server.close()
     [failed] = messages
@@ -294,11 +302,11 @@ def test_a_trainer_that_cannot_be_imported_is_reported(root: Path) -> None:
 
 
 def test_a_long_log_is_begun_anew(root: Path, bare_server: ForkServer) -> None:
-    log = make_order(root).run_dir / LOG_FILE
+    log = make_request(root).run_dir / LOG_FILE
     log.parent.mkdir(parents=True)
 
     async def start_and_kill() -> None:
-        child = await TrainingChild.start(make_order(root), fork_server=bare_server)
+        child = await JobProcess.start(make_request(root), fork_server=bare_server)
         child.kill()
         await child.wait()
 
@@ -310,10 +318,10 @@ def test_a_long_log_is_begun_anew(root: Path, bare_server: ForkServer) -> None:
 
 @pytest.mark.slow
 def test_an_old_attempt_that_wakes_up_does_no_harm(root: Path, cache: Path, server: ForkServer) -> None:
-    order = make_order(root, cache_dir=cache, config={"epochs": 8})
+    order = make_request(root, cache_dir=cache, config={"epochs": 8})
 
     async def overtake() -> TrainingSpec:
-        old = await TrainingChild.start(order, fork_server=server)
+        old = await JobProcess.start(order, fork_server=server)
         spec: TrainingSpec | None = None
         async for message in old.messages():
             if isinstance(message, Prepared):
@@ -323,7 +331,7 @@ def test_an_old_attempt_that_wakes_up_does_no_harm(root: Path, cache: Path, serv
                 os.kill(old.pid, signal.SIGSTOP)
                 break
         assert spec is not None
-        new = await TrainingChild.start(order.model_copy(update={"spec": spec}), fork_server=server)
+        new = await JobProcess.start(order.model_copy(update={"spec": spec}), fork_server=server)
         async for message in new.messages():
             if isinstance(message, Prepared):
                 await new.go(spec)
@@ -342,7 +350,7 @@ def test_an_old_attempt_that_wakes_up_does_no_harm(root: Path, cache: Path, serv
 @pytest.mark.slow
 def test_an_sdxl_attempt_imports_nothing_heavy_either(root: Path, server: ForkServer) -> None:
     model = small_sdxl(root / "models/small")
-    order = make_order(root, as_path=True, config={"modelName": str(model)})
+    order = make_request(root, as_path=True, config={"modelName": str(model)})
     messages, _ = run(order, server)
     assert isinstance(messages[-1], Completed), messages[-1]
     assert heavy_imports(order) == ["torch.profiler._cupti_monitor"]
@@ -352,7 +360,7 @@ def test_an_sdxl_attempt_imports_nothing_heavy_either(root: Path, server: ForkSe
 def worker(root: Path, cache: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
     """A process that supervises a long training, and the ids of its fork server and its child."""
     order = root / "order.json"
-    order.write_bytes(make_order(root, cache_dir=cache, **LONG).model_dump_json(by_alias=True).encode())
+    order.write_bytes(make_request(root, cache_dir=cache, **LONG).model_dump_json(by_alias=True).encode())
     worker = subprocess.Popen(
         [sys.executable, "-m", "tests.worker.parent", order],
         stdout=subprocess.PIPE,
@@ -403,7 +411,7 @@ def test_signals_are_the_workers_business(worker: tuple[subprocess.Popen[str], i
 @pytest.mark.slow
 def test_a_child_ends_by_itself_when_only_the_connection_is_lost(root: Path, cache: Path, server: ForkServer) -> None:
     async def supervise() -> int:
-        child = await TrainingChild.start(make_order(root, cache_dir=cache, **LONG), fork_server=server)
+        child = await JobProcess.start(make_request(root, cache_dir=cache, **LONG), fork_server=server)
         async for message in child.messages():
             if isinstance(message, Prepared):
                 await child.go(message.spec)
@@ -422,7 +430,7 @@ def test_a_full_file_system_is_tried_again(root: Path, cache: Path, server: Fork
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount]).returncode:
         pytest.skip("mounting a small disk is not allowed here, even as root")
     try:
-        order = make_order(root, cache_dir=cache)
+        order = make_request(root, cache_dir=cache)
         messages, code = run(order, server)
         failed = messages[-1]
         assert isinstance(failed, Failed), failed

@@ -1,4 +1,4 @@
-"""Needs: what a job needs of a node, by its configuration, its base model, and what an earlier attempt has fixed."""
+"""Resource options of a job, from its configuration, its base model and what an earlier attempt has fixed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from influencerai.basemodel import find_base_model, unet_size
 from influencerai.basemodel.search import ALIASES
 from influencerai.domain import LoraConfig
 from influencerai.errors import InfluencerAIError
-from influencerai.scheduling.resource_options import Way, ways_to_train
+from influencerai.scheduling.resource_options import ResourceOption, resource_options
 from influencerai.settings import Settings
 from influencerai.training_plan.execution import DeviceFacts, DeviceKind, execution_plan
 
 _UNKNOWN_FAMILY = "unknown"
 UNPLANNABLE = json.dumps({"cpu": []})
-"""The plan of a job that cannot be planned: no way to train it."""
+"""Of a job that cannot be planned: it has no resource option."""
 
 
-def plan_needs(config: LoraConfig, settings: Settings, *, plan: Mapping[str, Any] | None = None) -> str:
-    """The ways to train a job, by kind of device, as JSON. Reads the base model's configuration and headers.
+def plan_resources(config: LoraConfig, settings: Settings, *, plan: Mapping[str, Any] | None = None) -> str:
+    """The resource options of a job, by kind of device, as JSON. Reads the base model's configuration and headers.
 
     `plan` is what an earlier attempt has frozen.
     """
@@ -37,7 +37,7 @@ def plan_needs(config: LoraConfig, settings: Settings, *, plan: Mapping[str, Any
         kinds = (settings.device,)
     found: dict[str, Any] = {}
     for kind in kinds:
-        ways = ways_to_train(
+        options = resource_options(
             config,
             family=family,
             kind=kind,
@@ -48,29 +48,31 @@ def plan_needs(config: LoraConfig, settings: Settings, *, plan: Mapping[str, Any
             gpus=None if frozen is None else frozen.get("worldSize", 1),
             fixed=None if frozen is None else (frozen["microBatch"], frozen["gradientCheckpointing"]),
         )
-        found[kind] = [way.to_document() for way in (*_on_the_same(ways, plan), *ways)]
+        found[kind] = [option.to_document() for option in (*_on_the_same(options, plan), *options)]
     return json.dumps(found)
 
 
-def ways_on(needs: str, *, has_gpus: bool) -> tuple[Way, ...]:
-    """The ways of a plan on a cluster; one that has GPUs trains on them alone."""
-    ways = _ways(needs)
-    kind = "cuda" if (has_gpus and "cuda" in ways) or "cpu" not in ways else "cpu"
-    return ways[kind]
+def options_on(resources: str, *, has_gpus: bool) -> tuple[ResourceOption, ...]:
+    """The options on a cluster; one that has GPUs trains on GPUs alone."""
+    options = _decoded(resources)
+    kind = "cuda" if (has_gpus and "cuda" in options) or "cpu" not in options else "cpu"
+    return options[kind]
 
 
 @lru_cache(maxsize=10_000)
-def _ways(needs: str) -> dict[str, tuple[Way, ...]]:
-    """Cached, since every decision reads what all waiting jobs need, and many need the same."""
-    return {kind: tuple(Way.from_document(way) for way in ways) for kind, ways in json.loads(needs).items()}
+def _decoded(resources: str) -> dict[str, tuple[ResourceOption, ...]]:
+    """Cached: every decision reads the options of all waiting jobs, and many jobs have the same."""
+    return {
+        kind: tuple(map(ResourceOption.from_document, documents)) for kind, documents in json.loads(resources).items()
+    }
 
 
-def _on_the_same(ways: tuple[Way, ...], plan: Mapping[str, Any] | None) -> list[Way]:
+def _on_the_same(options: tuple[ResourceOption, ...], plan: Mapping[str, Any] | None) -> list[ResourceOption]:
     """A run that has begun on one kind of GPU goes on there where the cluster has it: another rounds differently."""
     accelerator = (plan or {}).get("accelerator")
     if accelerator is None:
         return []
-    return [replace(way, needs=replace(way.needs, accelerator=accelerator)) for way in ways]
+    return [replace(option, request=replace(option.request, accelerator=accelerator)) for option in options]
 
 
 def _size(name: str, settings: Settings) -> tuple[str, int | None]:

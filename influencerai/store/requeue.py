@@ -1,4 +1,4 @@
-"""Returns: how a job leaves an attempt that has not ended it; back to the queue, or to its end where that is due."""
+"""Requeue: a job whose attempt has not ended it goes back to the queue, or fails when its retries are spent."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
 from influencerai.store.jobs import write_job
+from influencerai.store.pending_jobs import WAITING_FOR_WORKER
 from influencerai.store.schema import artifacts
-from influencerai.store.turns import WAITING_FOR_WORKER
 
-Return = Literal["lost", "broken", "released"]
-"""How an attempt gives its job back: its worker vanished, the machine failed it, or it was asked to."""
+RequeueReason = Literal["lost", "broken", "released"]
+"""Why a job is requeued: its worker vanished, the machine failed it, or the attempt was stopped."""
 CANCELLATION = Problem("Cancelled", "cancelled", "Retry the job to go on from its last state.")
 GIVEN_UP = "See the logs of the nodes that its attempts name, then retry the job: it goes on from its last state."
 _LONGEST_DELAY_SECONDS = 300.0
@@ -47,15 +47,17 @@ class RetryRules:
         return min(_LONGEST_DELAY_SECONDS, self.seconds * 2.0 ** (broken - 1))
 
 
-class Returns:
-    """Jobs that an attempt does not end."""
+class Requeue:
+    """Requeues jobs."""
 
     def __init__(self, connection: AsyncConnection, counts: Counts) -> None:
         self._connection = connection
         self._counts = counts
         self._attempts = Attempts(connection, counts)
 
-    async def give_back(self, row: Row[Any], how: Return, *, problem: Problem | None, retries: RetryRules) -> Row[Any]:
+    async def requeue(
+        self, row: Row[Any], how: RequeueReason, *, problem: Problem | None, retries: RetryRules
+    ) -> Row[Any]:
         """Return a locked job to the queue, or end it where the budget for this is spent or it is to be cancelled."""
         lost = row.lost_attempts + (how == "lost")
         broken = row.broken_attempts + (how == "broken")

@@ -1,4 +1,4 @@
-"""Fair turns: who of those that wait goes next, so that nobody's hundred requests stand before another's one."""
+"""Fair slots: bounded concurrency, served round robin by tenant: no tenant's requests delay another's first one."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def acting_for(who: str) -> Iterator[None]:
         _acting_for.reset(token)
 
 
-class FairTurns:
-    """`turns` at once; who waits is served round robin, and none but the server itself has more than `each`.
+class FairSlots:
+    """At most `slots` holders at once; waiting tenants are served round robin, each holds at most `each`.
 
-    Of one, `waiting` may wait.
+    The server itself (`OURS`) has no such limit. Of each tenant at most `waiting` requests wait.
     """
 
-    def __init__(self, *, turns: int, each: int, waiting: int = _MOST_WAITING) -> None:
-        self._free = turns
+    def __init__(self, *, slots: int, each: int, waiting: int = _MOST_WAITING) -> None:
+        self._free = slots
         self._each = each
         self._most_waiting = waiting
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, and have it until the end of the block.
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait for a slot and hold it until the end of the block.
 
         Raises:
             TooManyError: too many of the same wait already.
         """
-        give_back = await self.take()
+        release = await self.take()
         try:
             yield
         finally:
-            give_back()
+            release()
 
     async def take(self) -> Callable[[], None]:
-        """Wait for a turn; returns what gives it back, once however often it is called.
+        """Wait for a slot; returns the function that releases it, which may be called repeatedly.
 
         Raises:
             TooManyError: a thousand of the same wait already.
@@ -62,13 +62,13 @@ class FairTurns:
         await self._take(who)
         is_held = True
 
-        def give_back() -> None:
+        def release() -> None:
             nonlocal is_held
             if is_held:
                 is_held = False
-                self._give_back(who)
+                self._release(who)
 
-        return give_back
+        return release
 
     async def _take(self, who: str) -> None:
         if self._free and self._may_have(who):
@@ -77,15 +77,15 @@ class FairTurns:
         line = self._waiting.setdefault(who, deque())
         if len(line) >= self._most_waiting:
             raise TooManyError("Too many requests of this tenant wait", retry_after=1)
-        turn = asyncio.get_running_loop().create_future()
-        line.append(turn)
+        slot = asyncio.get_running_loop().create_future()
+        line.append(slot)
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._leave(who, turn)
+            if slot.cancelled():
+                self._leave(who, slot)
             else:  # it was granted in the same moment
-                self._give_back(who)
+                self._release(who)
             raise
 
     def _may_have(self, who: str) -> bool:
@@ -95,7 +95,7 @@ class FairTurns:
         self._free -= 1
         self._held[who] += 1
 
-    def _give_back(self, who: str) -> None:
+    def _release(self, who: str) -> None:
         self._free += 1
         self._held[who] -= 1
         if not self._held[who]:
@@ -118,9 +118,9 @@ class FairTurns:
             if line:
                 self._waiting[who] = line  # at the end
 
-    def _leave(self, who: str, turn: asyncio.Future[None]) -> None:
+    def _leave(self, who: str, slot: asyncio.Future[None]) -> None:
         line = self._waiting.get(who)
-        if line is not None and turn in line:
-            line.remove(turn)
+        if line is not None and slot in line:
+            line.remove(slot)
             if not line:
                 del self._waiting[who]

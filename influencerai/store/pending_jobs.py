@@ -1,4 +1,4 @@
-"""Whose turn it is: the pending job that a claim takes next, and why the others wait.
+"""Pending jobs: the one that a claim takes next, and why the others wait.
 
 The tenant that has had the least device-time goes first, with its job of the highest priority, then the oldest.
 """
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.scheduling.fair_share import DispatchRules, TenantShare, WaitingJob, decide
-from influencerai.scheduling.placement import Capacity, Needs, Node
-from influencerai.scheduling.start_estimate import Forecast
+from influencerai.scheduling.fair_share import FairShareRules, TenantShare, WaitingJob, decide
+from influencerai.scheduling.placement import Capacity, Node, ResourceRequest
+from influencerai.scheduling.start_estimate import StartEstimate
 from influencerai.settings import Settings
 from influencerai.store.attempts import USAGE
 from influencerai.store.dialect import now, one_of, one_of_first, take_turn
@@ -24,7 +24,7 @@ from influencerai.store.tenants import try_lock_tenant
 _CANDIDATES = 20
 _ESTIMATE_SECONDS = 5.0
 """An estimate that has moved by less is left as it is."""
-_WORKER = Needs(cpus=1)
+_WORKER = ResourceRequest(cpus=1)
 """What a job needs of a worker of this machine: its turn."""
 # Written out, since SQLite chooses an index of some rows only where it sees that they are meant.
 _PENDING = jobs.c.status == literal_column("'pending'")
@@ -78,12 +78,12 @@ class QueuedJob(NamedTuple):
     """A pending job that may run, as far as a decision needs to know it."""
 
     id: str
-    needs: str | None
-    """What it needs of a node, where that is planned."""
+    options: str | None
+    """Its resource options as JSON, once they are planned."""
     waited_seconds: float
 
 
-class Turns:
+class PendingJobs:
     """Pending jobs of all tenants, in the order in which they are claimed."""
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -143,8 +143,8 @@ class Turns:
             .order_by(_QUEUED.c.priority.desc(), _QUEUED.c.created_at, _QUEUED.c.id)
         )
         found: dict[str, list[QueuedJob]] = {}
-        for tenant, id, needs, waited in await self._connection.execute(statement):
-            found.setdefault(tenant, []).append(QueuedJob(id, needs, waited / 1000))
+        for tenant, id, options, waited in await self._connection.execute(statement):
+            found.setdefault(tenant, []).append(QueuedJob(id, options, waited / 1000))
         return found
 
     async def begin_decision(self) -> None:
@@ -160,11 +160,11 @@ class Turns:
             for row in await self._connection.execute(statement.limit(limit))
         ]
 
-    async def set_needs(self, id: str, needs: str) -> None:
-        """Say what a job needs."""
-        await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=needs))
+    async def set_resource_options(self, id: str, options: str) -> None:
+        """Write the resource options of a job, as JSON."""
+        await self._connection.execute(update(jobs).where(jobs.c.id == id, _PENDING).values(needs=options))
 
-    async def explain(self, found: Mapping[str, Forecast]) -> None:
+    async def explain(self, found: Mapping[str, StartEstimate]) -> None:
         """Write why pending jobs wait and for how long, by id."""
         columns = (jobs.c.id, jobs.c.waiting, jobs.c.queue_position, jobs.c.estimated_start)
         statement = select(*columns, now().label("now")).where(one_of(self._connection, jobs.c.id, found), _PENDING)
@@ -231,7 +231,7 @@ class Turns:
             for tenant, queued in waiting.items()
         }
         slots = Capacity([Node(id="workers", name="workers", cpus=_CANDIDATES, memory_gb=0)])
-        limits = DispatchRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
+        limits = FairShareRules(running_per_tenant=rules.running_per_tenant, starts=_CANDIDATES)
         return [start.job for start in decide(best, await self.shares(waiting), slots, rules=limits).starts]
 
 
