@@ -33,7 +33,7 @@ from influencerai.settings import Settings
 from influencerai.train.backend import RunContext
 from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.loop import TrainingLoop
-from influencerai.train.preparation import resolve
+from influencerai.train.preparation import prepare_on
 from influencerai.training_plan import TrainingPlan
 
 VARIANTS = ("textbook", "textbook, cached", "ours")
@@ -190,7 +190,7 @@ def make_spec(job: dict[str, Any]) -> tuple[TrainingSpec, LoadableModel, Path]:
             "warmupRatio": 0,
         },
     }
-    spec = resolve(LoraConfig.parse(document), inspect_dataset(dataset), base=base, settings=settings).spec
+    spec = prepare_on(LoraConfig.parse(document), inspect_dataset(dataset), base=base, settings=settings).spec
     return spec, base, dataset
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from influencerai.cli.batch_state import BatchState, spec_identity
 from influencerai.cli.batch_training import Training
 from influencerai.domain import TrainingSpec
-from influencerai.errors import CheckpointError, ModelError, TrainingError
+from influencerai.errors import CheckpointError, ModelError
 from influencerai.preflight import AssumedDevice, Preflight, preflight
 from influencerai.settings import Settings
 from influencerai.training_plan import TrainingPlan
@@ -76,6 +76,8 @@ class LocalCheck:
         return [self._check(training) for training in trainings]
 
     def _check(self, training: Training) -> Checked:
+        from influencerai.train.optimizer import usable_optimizer
+
         settings = self._settings
         found = preflight(
             training.config,
@@ -84,6 +86,7 @@ class LocalCheck:
             as_path=True,
             follow_links=True,
             device=self._device,
+            usable_optimizer=usable_optimizer,
         )
         problems = list(found.errors)
         checked = Checked(
@@ -93,11 +96,10 @@ class LocalCheck:
         )
         if found.spec is not None:
             try:
-                spec = _as_executed(found.spec)
-                self._check_tensors(spec.model.name)
-                problems += memory_problems(found, spec, memory=self._memory)
-                checked = self._with_past(checked, spec)
-            except (ModelError, TrainingError) as error:
+                self._check_tensors(found.spec.model.name)
+                problems += memory_problems(found, found.spec, memory=self._memory)
+                checked = self._with_past(checked, found.spec)
+            except ModelError as error:
                 problems.append(str(error))
         return replace(checked, problems=tuple(problems))
 
@@ -164,14 +166,6 @@ class LocalCheck:
             if isinstance(minutes, float | int) and minutes >= _SHORTEST_MINUTES:
                 found.append(((spec.model.name, spec.plan.device_name), _pixels(spec) / (60 * minutes)))
         return found
-
-
-def _as_executed(spec: TrainingSpec) -> TrainingSpec:
-    """The spec with the optimizer that this machine has."""
-    from influencerai.train.optimizer import usable_optimizer
-
-    optimizer, _ = usable_optimizer(spec.options.optimizer)
-    return spec.model_copy(update={"options": spec.options.model_copy(update={"optimizer": optimizer})})
 
 
 def memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> list[str]:

@@ -42,6 +42,17 @@ def output_name(config: LoraConfig) -> str:
     return last_part(output_path(config)) or name_slug(config.name)
 
 
+def check_output_name(name: str) -> str:
+    """The stem of a run's files, returned unchanged.
+
+    Raises:
+        ValueError: no file can have this name.
+    """
+    if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
+        raise ValueError(f"{name!r} cannot be the name of a file.")
+    return name
+
+
 def last_part(path: str) -> str:
     """The name that an output path ends in, without the suffix; empty where it ends in none."""
     return PurePosixPath(path).name.removesuffix(_SUFFIX)

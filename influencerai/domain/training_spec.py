@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from influencerai.domain.lora_config import LoraConfig
+from influencerai.domain.output_path import check_output_name
 from influencerai.domain.training_options import PredictionType, TrainingOptions
 from influencerai.domain.wire import WireModel
 
@@ -81,20 +82,15 @@ class TrainingSpec(WireModel):
     model: ModelSpec
     samples: tuple[SampleSpec, ...] = Field(min_length=1)
     plan: ExecutionPlan
-    output_name: str = Field(description="Stem of the files: <name>-epoch-N.safetensors, <name>-final.safetensors.")
+    output_name: Annotated[str, AfterValidator(check_output_name)] = Field(
+        description="Stem of the files: <name>-epoch-N.safetensors, <name>-final.safetensors."
+    )
     created_at: datetime = Field(description="UTC; the only time that the files carry.")
     origin: Origin | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # so that specs without one keep their ids
         description="Absent for a run that starts with a new adapter.",
     )
-
-    @field_validator("output_name")
-    @classmethod
-    def _check_output_name(cls, name: str) -> str:
-        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-            raise ValueError(f"{name!r} cannot be the name of a file.")
-        return name
 
     @property
     def seed(self) -> int:

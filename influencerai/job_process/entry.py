@@ -9,8 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import pydantic
-
 from influencerai.dataset.snapshot import DATASET_FOLDER, LEFTOVER_SECONDS, restore_snapshot, take_snapshot
 from influencerai.domain import (
     CheckpointEvent,
@@ -22,8 +20,7 @@ from influencerai.domain import (
     WarningEvent,
 )
 from influencerai.domain.relative_path import OWN_FOLDER
-from influencerai.domain.wire import field_errors
-from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError, ValidationError
+from influencerai.errors import DatasetError, ExportError, InfluencerAIError, StoppedError
 from influencerai.files import atomic_file, output_folder
 from influencerai.files.beneath import pinned
 from influencerai.job_process.messages import (
@@ -219,12 +216,9 @@ class _Attempt:
         order = self._order
         check_device(order.device)
         with self._dataset() as source:
-            try:
-                preparation = self._as_placed(
-                    prepare(order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count)
-                )
-            except pydantic.ValidationError as error:
-                raise ValidationError(field_errors=field_errors(error)) from error
+            preparation = self._as_placed(
+                prepare(order.config, source, settings=order, as_path=order.as_path, world_size=self._ranks.count)
+            )
             take_snapshot(
                 preparation.spec,
                 source,

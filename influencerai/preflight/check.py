@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from influencerai.basemodel import BaseModel, unet_size
 from influencerai.dataset import inspect_dataset, samples
 from influencerai.dataset.decoding import Decoding
-from influencerai.domain import ExecutionPlan, LoraConfig, SampleSpec, TrainingSpec
-from influencerai.domain.output_path import output_name
+from influencerai.domain import LoraConfig, SampleSpec, TrainingSpec
 from influencerai.domain.training_options import Optimizer
 from influencerai.errors import InfluencerAIError, ValidationError
-from influencerai.preflight.device import AssumedDevice, assumed_device
+from influencerai.preflight.device import AssumedDevice, OptimizerCheck, assumed_device, assumed_optimizer
 from influencerai.preflight.names import alias_family, check_writable, find_model, noted
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
-from influencerai.training_plan import Outline, TrainingPlan, chosen_exposure, estimate, execution_plan, spec_warnings
-from influencerai.training_plan.cpu_time import cpu_time_warnings
-from influencerai.training_plan.execution import OPTIMIZER_MODULES
+from influencerai.training_plan import TrainingPlan, estimate
+from influencerai.training_plan.resolve import ModelFacts, outline, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +36,7 @@ def preflight(
     as_path: bool,
     follow_links: bool = False,
     device: AssumedDevice | None = None,
+    usable_optimizer: OptimizerCheck = assumed_optimizer,
     throughput: float | None = None,
     decoding: Decoding | None = None,
 ) -> Preflight:
@@ -56,6 +53,8 @@ def preflight(
         as_path: whether the model's name may be a path; not for a name that a stranger chose.
         follow_links: whether links in the dataset may leave it; not for a folder that a stranger filled.
         device: what the job will run on; by default this machine's, as far as it shows without torch.
+        usable_optimizer: returns the optimizer that the job will use for a configured one, and warnings; by default
+            the configured one.
         throughput: images per second of earlier jobs of the same family and resolution.
         decoding: limits that a process with several inspections shares.
     """
@@ -66,6 +65,7 @@ def preflight(
         as_path=as_path,
         follow_links=follow_links,
         device=device,
+        usable_optimizer=usable_optimizer,
         throughput=throughput,
         decoding=decoding,
     ).preflight
@@ -80,6 +80,7 @@ def examine(
     follow_links: bool = False,
     output_dir: Path | None = None,
     device: AssumedDevice | None = None,
+    usable_optimizer: OptimizerCheck = assumed_optimizer,
     throughput: float | None = None,
     decoding: Decoding | None = None,
 ) -> Examination:
@@ -89,9 +90,10 @@ def examine(
     warnings: list[str] = []
     images: tuple[SampleSpec, ...] = ()
     base: BaseModel | None = None
+    model: ModelFacts | None = None
+    optimizer: Optimizer | None = None
     spec: TrainingSpec | None = None
-    batches: TrainingPlan | None = None
-    memory: MemoryEstimate | None = None
+    plan: TrainingPlan | None = None
 
     report = inspect_dataset(
         dataset_dir,
@@ -105,55 +107,47 @@ def examine(
         images = samples(report)
     with noted(faults):
         base = find_model(config.model_name, settings=settings, as_path=as_path, warnings=warnings)
+        model = _model_facts(base, config) if base else None
     with noted(faults):
         if output_dir is not None:
             check_writable(output_dir)
-    execution, device_warnings = execution_plan(
-        config,
-        device.facts,
-        threads=settings.usable_threads,
-        deterministic=settings.deterministic,
-        world_size=min(config.options.gpus, device.count),
-    )
-    if images and base:
-        with noted(faults):
-            spec = _spec(config, images, base=base, execution=execution)
-            warnings += base.warnings
-            warnings += spec_warnings(spec, own_size=unet_size.own_size(base))
-    if spec is None:
-        warnings += config.warnings
-    warnings += [*_optimizer_warnings(config.options.optimizer), *device.warnings, *device_warnings, *report.summary]
-    if images:
-        with noted(faults):
-            if spec is None:
-                config, options = chosen_exposure(config, config.options, images)
-                batches = TrainingPlan(Outline(config=config, options=options, samples=images))
-            else:
-                batches = TrainingPlan(spec)
-            warnings += batches.warnings
-            if family := base.family if base else alias_family(config.model_name):
-                warnings += cpu_time_warnings(
-                    execution,
-                    family=family,
-                    resolution=config.resolution,
-                    images=batches.total_images,
-                    denoiser_parameters=unet_size.count_parameters(base) if base else None,
-                )
-    if spec and base and batches:
-        with noted(faults):
-            memory = _memory(spec, base)
-    found = Preflight(
+    with noted(faults):
+        optimizer, found = usable_optimizer(config.options.optimizer)
+        warnings += found
+    warnings += [*device.warnings, *report.summary]
+    threads, world_size = settings.usable_threads, min(config.options.gpus, device.count)
+    with noted(faults):
+        if images and model and optimizer:
+            resolved = resolve(
+                config,
+                images,
+                model=model,
+                device=device.facts,
+                optimizer=optimizer,
+                threads=threads,
+                deterministic=settings.deterministic,
+                world_size=world_size,
+            )
+            spec, plan = resolved.spec, resolved.plan
+            warnings += resolved.warnings
+        else:
+            family = base.family if base else alias_family(config.model_name)
+            plan, known = outline(
+                config, images, family=family, device=device.facts, threads=threads, world_size=world_size
+            )
+            warnings += known
+    checked = Preflight(
         ok=not faults,
         errors=tuple(text for fault in faults for text in _texts(fault)),
         warnings=tuple(warnings),
         dataset=report,
-        spec=spec if batches else None,
-        plan=_summary(batches) if batches else None,
-        memory=memory or MemoryEstimate(basis="Nothing is known of the memory without a dataset and a base model."),
-        time=_time(batches, throughput),
+        spec=spec,
+        plan=_summary(plan) if plan else None,
+        memory=_memory(spec, model),
+        time=_time(plan, throughput),
         device=device,
     )
-    return Examination(preflight=found, faults=tuple(faults))
+    return Examination(preflight=checked, faults=tuple(faults))
 
 
 def _texts(fault: InfluencerAIError) -> list[str]:
@@ -162,28 +156,13 @@ def _texts(fault: InfluencerAIError) -> list[str]:
     return [f"{name}: {text}" for name, texts in fields.items() for text in texts] or [str(fault)]
 
 
-def _spec(
-    config: LoraConfig, images: tuple[SampleSpec, ...], *, base: BaseModel, execution: ExecutionPlan
-) -> TrainingSpec:
-    config, options = chosen_exposure(config, config.options, images)
-    return TrainingSpec(
-        config=config,
-        options=options,
-        model=base.spec(options, side_multiple=unet_size.side_multiple(base)),
-        samples=images,
-        plan=execution,
-        output_name=output_name(config),
-        created_at=datetime.now(UTC).replace(microsecond=0),
+def _model_facts(base: BaseModel, config: LoraConfig) -> ModelFacts:
+    return ModelFacts(
+        spec=base.spec(config.options, side_multiple=unet_size.side_multiple(base)),
+        own_size=unet_size.own_size(base),
+        denoiser_parameters=unet_size.count_parameters(base),
+        warnings=base.warnings,
     )
-
-
-def _optimizer_warnings(name: Optimizer) -> list[str]:
-    """What a job would meet that finds the packages of this machine; nothing is told where torch is not here either."""
-    package = OPTIMIZER_MODULES.get(name, "torch").partition(".")[0]
-    if find_spec("torch") is None or find_spec(package):
-        return []
-    outcome = "uses AdamW, which needs more memory" if name == "AdamW8bit" else "fails"
-    return [f"{name} needs the package {package}, which is not installed on this machine: a job without it {outcome}."]
 
 
 def _summary(plan: TrainingPlan) -> PlanSummary:
@@ -208,8 +187,10 @@ def _summary(plan: TrainingPlan) -> PlanSummary:
     )
 
 
-def _memory(spec: TrainingSpec, base: BaseModel) -> MemoryEstimate:
-    cost = estimate(spec, denoiser_parameters=unet_size.count_parameters(base))
+def _memory(spec: TrainingSpec | None, model: ModelFacts | None) -> MemoryEstimate:
+    if spec is None or model is None:
+        return MemoryEstimate(basis="Nothing is known of the memory without a dataset and a base model.")
+    cost = estimate(spec, denoiser_parameters=model.denoiser_parameters)
     return MemoryEstimate(gb=cost.memory_gb, parts=dict(cost.memory_parts_gb), basis=cost.basis)
 
 

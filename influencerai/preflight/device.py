@@ -1,18 +1,22 @@
-"""The device that a job will probably run on, by the settings and the driver's files: nothing asks the GPU."""
+"""The device and optimizer that a job will probably use, by settings, driver files and packages: without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from influencerai.domain.training_options import Optimizer
 from influencerai.domain.wire import WireModel
 from influencerai.scheduling.placement import Node
 from influencerai.training_plan import processor
-from influencerai.training_plan.execution import DeviceFacts, DeviceKind
+from influencerai.training_plan.execution import OPTIMIZER_MODULES, DeviceFacts, DeviceKind
 
+OptimizerCheck = Callable[[Optimizer], tuple[Optimizer, list[str]]]
+"""Returns the optimizer that a job uses for a configured one, and warnings; raises TrainingError if none is usable."""
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 """Where NVIDIA's driver on Linux has a folder per GPU."""
 
@@ -67,6 +71,16 @@ def cluster_device(nodes: Sequence[Node]) -> AssumedDevice | None:
         basis=f"Assumed: node {node.name} of the cluster has it; a job may get another node. That it computes in bf16 "
         "is not checked here.",
     )
+
+
+def assumed_optimizer(name: Optimizer) -> tuple[Optimizer, list[str]]:
+    """`name`, with a warning where its package is not installed here; none where torch is not either."""
+    package = OPTIMIZER_MODULES.get(name, "torch").partition(".")[0]
+    if find_spec("torch") is None or find_spec(package):
+        return name, []
+    outcome = "uses AdamW, which needs more memory" if name == "AdamW8bit" else "fails"
+    text = f"{name} needs the package {package}, which is not installed on this machine: a job without it {outcome}."
+    return name, [text]
 
 
 def _cpu(basis: str) -> AssumedDevice:

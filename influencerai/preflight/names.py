@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pydantic
-
 from influencerai.basemodel import BaseModel, find_base_model
 from influencerai.basemodel.search import ALIASES, find_local, hub_id_of
 from influencerai.domain import LoraConfig
@@ -20,7 +18,6 @@ from influencerai.errors import (
     ExportError,
     InfluencerAIError,
     ModelError,
-    ValidationError,
 )
 from influencerai.settings import Settings
 
@@ -58,9 +55,6 @@ def noted(faults: list[InfluencerAIError]) -> Iterator[None]:
         faults.append(error)
     except OSError as error:
         faults.append(InfluencerAIError(str(error)))
-    except pydantic.ValidationError as error:  # the one field of a spec that an accepted config can spoil
-        texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
-        faults.append(ValidationError(field_errors={"outputPath": texts}))
 
 
 def check_folder(dataset_dir: Path) -> None:

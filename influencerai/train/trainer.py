@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import torch
 
 from influencerai.dataset import DatasetReport
@@ -86,13 +85,9 @@ class Trainer:
             DatasetError, ModelError: what is wrong, where, and what to do.
             ValidationError: `outputPath` ends in what cannot be the name of a file.
         """
-        try:
-            return prepare(
-                self.config, self._dataset_dir(dataset), settings=self.settings, follow_links=True, report=report
-            )
-        except pydantic.ValidationError as error:
-            texts = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
-            raise ValidationError(field_errors={"outputPath": texts}) from error
+        return prepare(
+            self.config, self._dataset_dir(dataset), settings=self.settings, follow_links=True, report=report
+        )
 
     def train(
         self,
