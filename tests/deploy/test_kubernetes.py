@@ -322,7 +322,7 @@ def test_disruption_budgets_select_pods_that_are_there() -> None:
 
 
 def test_the_secrets_are_those_that_the_document_makes() -> None:
-    text = (ROOT / "docs/deployment.md").read_text("utf-8")
+    text = (ROOT / "docs/run-a-cluster.md").read_text("utf-8")
     commands = [line for block in read_blocks(text) for line in block.commands if "create secret" in line]
     made = {}
     for line in commands:
