@@ -129,7 +129,7 @@ def serve(
 def serve_on_contract_port(folder: Path, **options: Any) -> Iterator[Server]:
     """Like `serve`, on the port that the API's reference names, or on a free one where that is taken.
 
-    Beside other processes of tests it is left to the README, whose commands name it too.
+    Beside other processes of tests it is left to docs/train-on-a-server.md, whose commands name it too.
     """
     with ExitStack() as stack:
         if "PYTEST_XDIST_WORKER" in os.environ:
