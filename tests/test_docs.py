@@ -24,8 +24,8 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 EXECUTABLE = [path for path in DOCUMENTS if any(block.is_executable for block in read_blocks(path.read_text("utf-8")))]
-IN_CI = ("README.md", "getting-started.md")
-"""Training in Python and by a server with Ray; training by the command line."""
+IN_CI = ("README.md", "train-here.md", "train-on-a-server.md")
+"""Training in Python, by the command line, and by a server with Ray."""
 EXAMPLE = """
 ```toml conf/own.toml
 threads = 3
