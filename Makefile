@@ -23,16 +23,16 @@ $(STAMP): pyproject.toml constraints.txt deploy/install.sh
 demo: setup ## Start a server, train sample characters for two tenants; draw before and after.
 	@$(BIN)/influencerai demo
 
-test: setup ## Run the tests but the slow ones (at most 3 minutes).
+test: setup ## Run all but the slow tests (at most 3 minutes).
 	$(BIN)/python -m pytest -m "not slow and not campaign" $(PYTEST_ARGS)
 
-lint: setup ## Check style, types and the direction of imports.
+lint: setup ## Check style, types and import contracts.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	nice $(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: setup ## Everything that CI runs: lint, and beside it all tests.
+check: setup ## Run everything that CI runs: lint and all tests, side by side.
 	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
 
 all-tests: setup
