@@ -1,4 +1,4 @@
-"""The one error tree: every error a user can meet has a stable code, a message and a remedy.
+"""The error tree: every error that a user can cause or meet has a stable code, a message and a remedy.
 
 Vendor errors (torch, diffusers, Pillow, ...) are wrapped where they enter, so that callers catch only these.
 """
@@ -10,28 +10,28 @@ from typing import Any, ClassVar
 
 
 class InfluencerAIError(Exception):
-    """Something went wrong in InfluencerAI."""
+    """An error in InfluencerAI."""
 
     code: ClassVar[str] = "error"
-    advice: ClassVar[str] = "See the log for details. Open an issue for what it calls a mistake of InfluencerAI."
+    advice: ClassVar[str] = "See the log for details. Open an issue if it reports a bug in InfluencerAI."
 
     def __init__(self, message: str | None = None, *, remedy: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         self.remedy = remedy
         self.failure: dict[str, Any] | None = None
-        """The contract's result of a failed job, where the error ended a run."""
+        """The result of a failed job, where the error ended a run."""
         self.status_code: int | None = None
         """The HTTP status, where a server answered with the error."""
         super().__init__(self.message)
 
     @property
     def errors(self) -> dict[str, list[str]]:
-        """What is wrong with which field, by wire name; empty where no field is to blame."""
+        """The messages of each invalid field, by wire name; empty where no field is invalid."""
         return dict(getattr(self, "field_errors", {}))
 
     @property
     def public_message(self) -> str:
-        """The message for people who do not run the server: nothing of its machines."""
+        """The message without details of the server's machines, for users of the API."""
         return self.message
 
     def __str__(self) -> str:
@@ -39,13 +39,13 @@ class InfluencerAIError(Exception):
 
 
 class ValidationError(InfluencerAIError):
-    """A setting, option or field has a value that cannot be used.
+    """A setting, option or field has an invalid value.
 
     `field_errors` maps a field's wire name (nested: `meta.optimizer`) to its messages.
     """
 
     code = "validation"
-    advice = "Correct each field that is named; its message says what it may be."
+    advice = "Correct each named field; its message states the valid values."
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class DependencyMissingError(InfluencerAIError):
     """A package that this operation needs is not installed."""
 
     code = "dependency_missing"
-    advice = "Install the extra that is named: `train` to train, `serve` to serve, `postgres` for that database."
+    advice = "Install the named extra: `train` to train, `serve` to serve, `postgres` for that database."
 
 
 class DatasetError(InfluencerAIError):
@@ -74,7 +74,7 @@ class DatasetError(InfluencerAIError):
 
     code = "dataset"
     advice = (
-        "`influencerai dataset check FOLDER` names every picture that cannot be read, captions without the "
+        "`influencerai dataset check FOLDER` lists every unreadable picture, captions without the "
         "trigger word, and duplicates."
     )
 
@@ -84,8 +84,8 @@ class ModelError(InfluencerAIError):
 
     code = "model"
     advice = (
-        "Name an alias, a hub id, a diffusers folder or a `.safetensors` file of the right family, and have "
-        "it in `models_dir` where nothing may be downloaded."
+        "Name an alias, a hub id, a diffusers folder or a `.safetensors` file of the right family. Where "
+        "downloads are off, put it into `models_dir`."
     )
 
 
@@ -93,36 +93,34 @@ class TrainingError(InfluencerAIError):
     """The training stopped on an error."""
 
     code = "training"
-    advice = (
-        "The message says what has failed. The state of the last epoch is kept: `--resume`, or `POST /jobs/ID/retry`."
-    )
+    advice = "The message names the cause. The last training state is kept: `--resume`, or `POST /jobs/ID/retry`."
 
 
 class DivergedError(TrainingError):
-    """The loss or a gradient is not a number any more."""
+    """The loss or a gradient is no longer a number."""
 
     code = "diverged"
-    advice = "Lower `learningRate`, or train in fp32 or bf16; the message says at which step it happened."
+    advice = "Lower `learningRate`, or train in fp32 or bf16; the message names the step."
 
 
 class OutOfMemoryError(TrainingError):
-    """The device has not enough memory for this training."""
+    """The device does not have enough memory for this training."""
 
     code = "out_of_memory"
     advice = (
-        "The remedy names settings that need less: `gradientCheckpointing`, a smaller `batchSize` with "
+        "The remedy names options that need less: `gradientCheckpointing`, a smaller `batchSize` with "
         "`gradientAccumulation`, a lower `resolution`."
     )
 
 
 class StoppedError(TrainingError):
-    """The training was asked to stop and left a resumable state."""
+    """The training was stopped and left a training state to resume from."""
 
     code = "stopped"
-    advice = "Nothing is lost: go on with `--resume`, or retry the job."
+    advice = "Nothing is lost: resume with `--resume`, or retry the job."
 
     def _render_traceback_(self) -> list[str]:
-        """IPython prints this instead of a traceback: whoever pressed Stop needs none."""
+        """IPython prints this instead of a traceback, which a user who pressed Stop does not need."""
         return [f"Stopped: {self}"]
 
 
@@ -131,23 +129,25 @@ class CheckpointError(InfluencerAIError):
 
     code = "checkpoint"
     advice = (
-        "The pictures or a setting have changed since the run began. Resume with what it was started with, or "
-        "start anew."
+        "The pictures or an option have changed since the run started. Resume with the original ones, or start a new "
+        "run."
     )
 
 
 class ExportError(InfluencerAIError):
-    """The LoRA file does not hold what was trained."""
+    """The LoRA file differs from the trained adapter."""
 
     code = "export"
-    advice = "The file was not kept. Free the disk or mend it, then resume: the weights are in the saved state."
+    advice = (
+        "The file was deleted. Free space on the disk or repair it, then resume: the weights are in the training state."
+    )
 
 
 class NotFoundError(InfluencerAIError):
-    """There is no such thing, or it belongs to another tenant."""
+    """The requested object does not exist, or belongs to another tenant."""
 
     code = "not_found"
-    advice = "Check the id and the tenant: what belongs to another tenant is not found."
+    advice = "Check the id and the tenant: objects of other tenants are not found."
 
     def __init__(self, message: str | None = None, *, field: str | None = None, remedy: str | None = None) -> None:
         super().__init__(message, remedy=remedy)
@@ -160,13 +160,13 @@ class NotFoundError(InfluencerAIError):
 
 
 class ConflictError(InfluencerAIError):
-    """The request contradicts what is there.
+    """The request conflicts with an existing object.
 
-    `existing_id` names what it collides with, where there is one.
+    `existing_id` is its id, where there is one.
     """
 
     code = "conflict"
-    advice = "Read what exists already, which the message and `id` name, and decide what to keep."
+    advice = "Read the existing object, which the message and `id` name, and decide which to keep."
 
     def __init__(
         self, message: str | None = None, *, existing_id: str | None = None, remedy: str | None = None
@@ -176,34 +176,34 @@ class ConflictError(InfluencerAIError):
 
 
 class RefusedError(InfluencerAIError):
-    """The request cannot be done in the present state of things."""
+    """The request is not possible in the current state."""
 
     code = "refused"
-    advice = "Do first what the message names, then send the request again."
+    advice = "Do what the message names first, then send the request again."
 
 
 class AuthenticationError(InfluencerAIError):
-    """The request does not say who sends it, or cannot prove it."""
+    """The request has no valid credential."""
 
     code = "unauthorized"
     advice = "Send `x-tenant-id` in development, `Authorization: Bearer` with a key or a token in production."
 
 
 class PermissionDeniedError(InfluencerAIError):
-    """Who sends the request may not do this."""
+    """The credential does not permit this request."""
 
     code = "forbidden"
-    advice = "Use a credential of the tenant itself, or one that may do this."
+    advice = "Use a credential of the tenant itself, or one with the necessary scope."
 
 
 class TooManyError(InfluencerAIError):
-    """There is too much of something; `retry_after` says in how many seconds it is worth trying again.
+    """A limit is reached; `retry_after` is the number of seconds to wait before the next try.
 
-    `quota` names the tenant's quota that is used up, with what is used and the limit, where it is one.
+    `quota` has the name, the use and the limit of the exhausted quota, where it is one.
     """
 
     code = "too_many"
-    advice = "Wait as long as `Retry-After` says; the clients do so by themselves."
+    advice = "Wait for the seconds in `Retry-After`; the clients do so by themselves."
 
     def __init__(
         self,
@@ -219,11 +219,11 @@ class TooManyError(InfluencerAIError):
 
 
 class QuotaError(PermissionDeniedError):
-    """The tenant has as much of something as it may have; `quota` names it, with what is used and the limit."""
+    """A quota of the tenant is exhausted; `quota` has its name, the use and the limit."""
 
     code = "quota"
     advice = (
-        "Delete what is not needed any more; `GET /usage` shows every quota. The operator sets others with "
+        "Delete what is no longer needed; `GET /usage` shows every quota. The operator changes quotas with "
         "`influencerai admin quota set`."
     )
 
@@ -235,19 +235,19 @@ class QuotaError(PermissionDeniedError):
 
 
 class TooLargeError(QuotaError):
-    """One request brings more than it may."""
+    """The request is larger than allowed."""
 
     code = "too_large"
     advice = "Send less at once, such as fewer pictures in one upload."
 
 
 def quota_use(name: str, used: float, limit: float) -> dict[str, Any]:
-    """The `quota` of an error, as it stands in the answer."""
+    """The `quota` of an error, as the answer has it."""
     return {"name": name, "used": used, "limit": limit}
 
 
 class InUseError(RefusedError):
-    """Active jobs use what was to be deleted; `jobs` says how many."""
+    """Active jobs use the object to be deleted; `jobs` is their number."""
 
     code = "in_use"
     advice = "Wait for the jobs that use it, or cancel them."
@@ -261,14 +261,14 @@ class FencedOffError(InfluencerAIError):
     """Another attempt owns the job now."""
 
     code = "fenced_off"
-    advice = "Nothing: the attempt was slow or cut off, and another one has the job."
+    advice = "Nothing: the attempt lost its lease, and another one has the job."
 
 
 class StoreError(InfluencerAIError):
     """The database cannot be used."""
 
     code = "store"
-    advice = "Check that the database runs and has room. Running jobs go on, and are recorded when it is back."
+    advice = "Check that the database runs and has disk space. Running jobs continue, and are recorded when it is back."
 
     def __init__(self, message: str | None = None, *, remedy: str | None = None, reason: str | None = None) -> None:
         super().__init__(message if reason is None else f"{message}: {reason}.", remedy=remedy)
@@ -295,7 +295,7 @@ class UnreachableError(InfluencerAIError):
 
 
 class TimedOutError(InfluencerAIError, TimeoutError):
-    """What was waited for has not happened in time."""
+    """The expected event did not happen in time."""
 
     code = "timed_out"
-    advice = "What was waited for goes on: wait again, or longer."
+    advice = "The operation continues on the server: wait again, or longer."

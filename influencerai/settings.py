@@ -1,6 +1,6 @@
-"""Settings: where things lie and what this machine may do, from arguments, the environment or a file.
+"""Settings: folders, limits and device of this machine, from arguments, the environment or a file.
 
-Nothing is global and nothing is read at import: `Settings.load()` reads, and hands on what it found.
+Nothing is global and nothing is read at import: `Settings.load()` reads them and returns them.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class Settings(BaseSettings):
         default_factory=lambda data: data["root"] / ".influencerai" / "cache",
         description="Folder of encoded images and captions; default: `.influencerai/cache` in the root.",
     )
-    cache_max_gib: float = Field(10.0, gt=0, le=1e6, description="GiB that the cache may grow to.")
+    cache_max_gib: float = Field(10.0, gt=0, le=1e6, description="Maximum GiB of the cache.")
     max_image_pixels: int = Field(
         8192 * 8192, ge=1, description="Images with more pixels are refused before they are decoded."
     )
     allow_downloads: bool = Field(
         True,
-        description="Whether a hub id that is on no disk may be downloaded. In production only where this is set "
+        description="Download hub ids that are not found locally. In production only if this is set "
         "explicitly; false keeps everything offline.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else cpu.")
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
     deterministic: bool = Field(
         True,
-        description="On a GPU: the same run gives the same bytes; false lets it use faster kernels that do not.",
+        description="On a GPU: the same run gives the same bytes; false allows faster kernels that do not.",
     )
 
     database_url: str = Field(
@@ -102,90 +102,113 @@ class Settings(BaseSettings):
         description="sqlite:///FILE or postgresql://USER@HOST/NAME; default: a SQLite file in the root.",
     )
     host: str = Field("127.0.0.1", min_length=1, max_length=255, description="Address that the server listens on.")
-    port: int = Field(3001, ge=0, le=65535, description="Port that the server listens on; 0 takes a free one.")
+    port: int = Field(3001, ge=0, le=65535, description="Port that the server listens on; 0 selects a free one.")
     auth: Literal["development", "production"] = Field(
         "development",
-        description="development trusts the header x-tenant-id; production wants an API key or a JWT.",
+        description="development trusts the header x-tenant-id; production requires an API key or a JWT.",
     )
     jwt_secret: SecretStr | None = Field(None, description="Secret of HS256-signed JWTs, at least 32 bytes.")
     jwt_jwks_file: Folder | None = Field(None, description="JWKS file with the public keys of signed JWTs.")
     jwt_tenant_claim: str = Field("tenant_id", min_length=1, description="Claim of a JWT that names its tenant.")
-    jwt_audience: str | None = Field(None, description="Audience that a JWT must be for; default: not looked at.")
-    jwt_issuer: str | None = Field(None, description="Issuer that a JWT must come from; default: not looked at.")
+    jwt_audience: str | None = Field(None, description="Required audience of a JWT; default: not checked.")
+    jwt_issuer: str | None = Field(None, description="Required issuer of a JWT; default: not checked.")
     cors_origins: tuple[str, ...] = Field((), description='Origins of web pages that may call the API, or ["*"].')
     trusted_proxies: tuple[Network, ...] = Field(
         ("127.0.0.1", "::1"),
-        description="Addresses and networks (10.0.0.0/8) of proxies, of which X-Forwarded-For names the client.",
+        description="Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded-For is trusted.",
     )
     rate_limits: bool | None = Field(None, description="Whether requests are limited; default: in production only.")
     reads_per_minute: int = Field(100, ge=1, le=10**6, description="GET requests per minute and tenant.")
-    writes_per_minute: int = Field(10, ge=1, le=10**6, description="POST, PATCH and DELETE requests, likewise.")
-    uploads_per_minute: int = Field(60, ge=1, le=10**6, description="Uploads of images and captions, likewise.")
+    writes_per_minute: int = Field(
+        10, ge=1, le=10**6, description="POST, PATCH and DELETE requests per minute and tenant."
+    )
+    uploads_per_minute: int = Field(
+        60, ge=1, le=10**6, description="Uploads of images and captions per minute and tenant."
+    )
     event_streams_per_tenant: int = Field(
-        200, ge=1, le=10**6, description="Event streams that a tenant has open at once, at each server."
+        200, ge=1, le=10**6, description="Open event streams of a tenant at each server."
     )
     active_jobs_per_tenant: int = Field(
         5, ge=1, le=10**6, description="Pending and running jobs of a tenant while requests are limited."
     )
     jobs_per_day_per_tenant: int = Field(
-        500, ge=0, le=10**6, description="Jobs that a tenant may submit in a day (UTC), likewise."
+        500, ge=0, le=10**6, description="Jobs that a tenant may submit in a day (UTC) while requests are limited."
     )
     gpu_hours_per_month_per_tenant: float | None = Field(
-        None, ge=0, le=1e9, description="Hours of devices that a tenant may use in a month (UTC), likewise."
+        None,
+        ge=0,
+        le=1e9,
+        description="Hours of devices that a tenant may use in a month (UTC) while requests are limited.",
     )
-    datasets_per_tenant: int = Field(1000, ge=0, le=10**9, description="Datasets of a tenant, likewise.")
-    configs_per_tenant: int = Field(1000, ge=0, le=10**9, description="Configurations of a tenant, likewise.")
-    stored_gib_per_tenant: float | None = Field(500, ge=0, le=1e9, description="GiB of a tenant's files, likewise.")
-    running_jobs_per_tenant: int = Field(5, ge=1, le=10**6, description="Jobs of a tenant that run at once.")
-    max_body_kib: int = Field(1024, ge=1, le=2**20, description="KiB that a request's JSON may have.")
-    max_upload_mib: int = Field(2048, ge=1, le=2**20, description="MiB that one upload of images may have.")
+    datasets_per_tenant: int = Field(
+        1000, ge=0, le=10**9, description="Datasets of a tenant while requests are limited."
+    )
+    configs_per_tenant: int = Field(
+        1000, ge=0, le=10**9, description="Configurations of a tenant while requests are limited."
+    )
+    stored_gib_per_tenant: float | None = Field(
+        500, ge=0, le=1e9, description="GiB of a tenant's files while requests are limited."
+    )
+    running_jobs_per_tenant: int = Field(5, ge=1, le=10**6, description="Maximum of running jobs of a tenant.")
+    max_body_kib: int = Field(1024, ge=1, le=2**20, description="Maximum KiB of a request's JSON.")
+    max_upload_mib: int = Field(2048, ge=1, le=2**20, description="Maximum MiB of one upload of images.")
     max_upload_megapixels: int = Field(
-        12_000, ge=1, le=10**7, description="Megapixels that the images of one upload may have together."
+        12_000, ge=1, le=10**7, description="Maximum megapixels of all images of one upload."
     )
-    max_upload_files: int = Field(500, ge=1, le=10**5, description="Images in one upload.")
-    workers: int = Field(1, ge=1, le=64, description="Jobs that this machine trains at once.")
-    lease_seconds: float = Field(30, ge=1, le=3600, description="A worker silent for so long is taken for lost.")
+    max_upload_files: int = Field(500, ge=1, le=10**5, description="Maximum number of images in one upload.")
+    workers: int = Field(1, ge=1, le=64, description="Number of jobs that this machine trains at the same time.")
+    lease_seconds: float = Field(
+        30, ge=1, le=3600, description="Seconds after which a worker without heartbeats is considered lost."
+    )
     external_lease_seconds: float = Field(
-        3600, ge=1, le=10**6, description="Likewise for a worker that reports by PATCH."
+        3600, ge=1, le=10**6, description="The same for an external worker that reports by PATCH."
     )
-    poll_seconds: float = Field(0.25, gt=0, le=60, description="How often workers and event streams look for news.")
+    poll_seconds: float = Field(0.25, gt=0, le=60, description="Seconds between queries of workers and event streams.")
     cancel_grace_seconds: float = Field(
-        30, ge=0, le=3600, description="A training that was asked to stop is killed after so long."
+        30, ge=0, le=3600, description="Seconds that a training has to stop before it is killed."
     )
-    stall_seconds: float = Field(3600, ge=1, le=10**6, description="A training silent for so long is killed.")
+    stall_seconds: float = Field(
+        3600, ge=1, le=10**6, description="Seconds after which a training without messages is killed."
+    )
     dataset_wait_seconds: float = Field(
-        600, ge=0, le=10**7, description="A job waits so long for a dataset that is not ready, then fails."
+        600, ge=0, le=10**7, description="Seconds that a job waits for a dataset to become ready before it fails."
     )
     start_seconds: float = Field(
-        60, ge=1, le=3600, description="A node of the cluster has so long to begin with a job that it was given."
+        60, ge=1, le=3600, description="Seconds that a node has to start a job that was placed on it."
     )
     share_gpus: bool = Field(
-        False, description="On a cluster: jobs whose need is known share a GPU in quarters; the need is an estimate."
+        False, description="On a cluster: jobs with known memory needs share GPUs in quarters; the need is an estimate."
     )
     tok_per_device_second: float = Field(
-        0, ge=0, le=1e9, description="What a job's costTok grows by for each second of a device."
+        0, ge=0, le=1e9, description="Added to a job's costTok for each second of a device."
     )
-    lost_attempts: int = Field(5, ge=0, le=1000, description="Lost workers that a job survives.")
-    broken_attempts: int = Field(3, ge=0, le=1000, description="Failures of the machine that a job survives.")
+    lost_attempts: int = Field(5, ge=0, le=1000, description="Lost attempts after which a job is still retried.")
+    broken_attempts: int = Field(
+        3, ge=0, le=1000, description="Broken attempts (failures of the machine) after which a job is still retried."
+    )
     retry_seconds: float = Field(
-        10, ge=0, le=3600, description="Seconds before a job is tried again that the machine failed; they double."
+        10, ge=0, le=3600, description="Seconds before the retry of a broken attempt; they double with each."
     )
-    min_free_mib: int = Field(512, ge=0, le=2**30, description="MiB on the root's disk below which it is not ready.")
+    min_free_mib: int = Field(
+        512, ge=0, le=2**30, description="Free MiB on the root's disk below which the server is not ready."
+    )
     files_mask: str = Field(
         "077",
         pattern="^[0-7]{3}$",
-        description="Bits that files of the server and its workers lack (umask): 077 keeps them to its user, 027 lets "
+        description="umask of files of the server and its workers: 077 makes them private to its user, 027 lets "
         "the group read.",
     )
     retention_days: float | None = Field(
         None,
         gt=0,
         le=1e5,
-        description="Days after which `influencerai gc`, and a server once a day, removes what ended jobs and runs "
-        "have left; LoRA files stay. Default: a server removes nothing.",
+        description="Days after which `influencerai gc`, and a server once a day, removes states and copies of ended "
+        "jobs and runs; LoRA files stay. Default: a server removes nothing.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What the server logs.")
-    log_format: Literal["json", "text"] = Field("text", description="How the server logs.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level of messages that the server logs."
+    )
+    log_format: Literal["json", "text"] = Field("text", description="Format of the server's log.")
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())

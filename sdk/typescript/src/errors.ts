@@ -27,7 +27,7 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
-/** Something went wrong; the message is the server's where it answered. */
+/** An error; the message is the server's where it answered. */
 export class InfluencerAIError extends Error {
   static {
     this.prototype.name = "InfluencerAIError";
@@ -47,42 +47,42 @@ export class InfluencerAIError extends Error {
   }
 }
 
-/** A field has a value that cannot be used; `errors.fieldErrors` says which. */
+/** A field has an invalid value; `errors.fieldErrors` names it. */
 export class ValidationError extends InfluencerAIError {
   static {
     this.prototype.name = "ValidationError";
   }
 }
 
-/** The request cannot be done in the present state of things. */
+/** The request is not possible in the current state. */
 export class RefusedError extends InfluencerAIError {
   static {
     this.prototype.name = "RefusedError";
   }
 }
 
-/** The request does not say who sends it, or cannot prove it. */
+/** The request has no valid credential. */
 export class AuthenticationError extends InfluencerAIError {
   static {
     this.prototype.name = "AuthenticationError";
   }
 }
 
-/** Who sends the request may not do this. */
+/** The credential does not permit this request. */
 export class PermissionDeniedError extends InfluencerAIError {
   static {
     this.prototype.name = "PermissionDeniedError";
   }
 }
 
-/** There is no such thing, or it belongs to another tenant. */
+/** The requested object does not exist, or belongs to another tenant. */
 export class NotFoundError extends InfluencerAIError {
   static {
     this.prototype.name = "NotFoundError";
   }
 }
 
-/** The request contradicts what is there. */
+/** The request conflicts with an existing object. */
 export class ConflictError extends InfluencerAIError {
   static {
     this.prototype.name = "ConflictError";
@@ -126,7 +126,7 @@ export class UnreachableError extends InfluencerAIError {
   }
 }
 
-/** What was waited for has not happened in time. */
+/** The expected event did not happen in time. */
 export class TimedOutError extends InfluencerAIError {
   static {
     this.prototype.name = "TimedOutError";

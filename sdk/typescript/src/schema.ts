@@ -2729,7 +2729,7 @@ export interface components {
                  *       "statusCode": 400,
                  *       "message": "Validation failed",
                  *       "code": "validation",
-                 *       "remedy": "Correct each field that is named; its message says what it may be.",
+                 *       "remedy": "Correct each named field; its message states the valid values.",
                  *       "errors": {
                  *         "fieldErrors": {
                  *           "learningRate": [
@@ -2800,7 +2800,7 @@ export interface components {
                  *       "statusCode": 404,
                  *       "message": "Job 0198f3a1-5c00-7000-8000-00000000000c not found",
                  *       "code": "not_found",
-                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
+                 *       "remedy": "Check the id and the tenant: objects of other tenants are not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2843,7 +2843,7 @@ export interface components {
                  *       "statusCode": 409,
                  *       "message": "LoRA config with name 'My Influencer SDXL Balanced' already exists",
                  *       "code": "conflict",
-                 *       "remedy": "Read what exists already, which the message and `id` name, and decide what to keep.",
+                 *       "remedy": "Read the existing object, which the message and `id` name, and decide which to keep.",
                  *       "id": "0198f3a1-5c00-7000-8000-00000000000b"
                  *     }
                  */
@@ -2887,7 +2887,7 @@ export interface components {
                  *       "statusCode": 429,
                  *       "message": "Too many requests in this minute",
                  *       "code": "too_many",
-                 *       "remedy": "Wait as long as `Retry-After` says; the clients do so by themselves."
+                 *       "remedy": "Wait for the seconds in `Retry-After`; the clients do so by themselves."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2930,7 +2930,7 @@ export interface components {
                  *       "statusCode": 503,
                  *       "message": "The database does not answer",
                  *       "code": "store",
-                 *       "remedy": "Check that the database runs and has room. Running jobs go on, and are recorded when it is back."
+                 *       "remedy": "Check that the database runs and has disk space. Running jobs continue, and are recorded when it is back."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2972,7 +2972,7 @@ export interface components {
                  *       "statusCode": 404,
                  *       "message": "Dataset 0198f3a1-5c00-7000-8000-00000000000a not found",
                  *       "code": "not_found",
-                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
+                 *       "remedy": "Check the id and the tenant: objects of other tenants are not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
@@ -2993,7 +2993,7 @@ export interface components {
                  *       "statusCode": 404,
                  *       "message": "LoRA config 0198f3a1-5c00-7000-8000-00000000000b not found",
                  *       "code": "not_found",
-                 *       "remedy": "Check the id and the tenant: what belongs to another tenant is not found."
+                 *       "remedy": "Check the id and the tenant: objects of other tenants are not found."
                  *     }
                  */
                 "application/json": components["schemas"]["ErrorBody"];
