@@ -1,4 +1,4 @@
-"""Interruption: a signal asks a training to end so that it can be resumed; a second one aborts it."""
+"""Interruption: a signal stops a training so that it can be resumed; a second one aborts it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from influencerai.domain import Event, StageEvent
 
 
 class Interruption:
-    """Turns signals into a request to stop while steps are trained, and into KeyboardInterrupt at other times.
+    """Turns a signal into a request to stop during training steps, and into KeyboardInterrupt at other times.
 
-    Aborting at any moment is safe, since files appear whole or not at all; stopping at a step boundary keeps
-    also the steps since the last saved state.
+    Aborting at any moment is safe, since files are written whole or not at all; stopping at a step boundary also keeps
+    the steps since the last saved state.
 
     Args:
-        announce: called, inside of the signal handler, when the request is made.
-        signals: the signals that count.
+        announce: called in the signal handler when a stop is requested.
+        signals: the signals to handle.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Interruption:
         self._signals = signals
         self._previous: dict[signal.Signals, Any] = {}
         self.signal: signal.Signals | None = None
-        """The last signal that came."""
+        """The last signal received."""
         self.stage = ""
         """The stage of the run."""
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether Ctrl-C may be handled here: in the main thread, and unless somebody handles it already."""
+        """Whether Ctrl-C can be handled here: in the main thread, without another handler."""
         is_main = threading.current_thread() is threading.main_thread()
         return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

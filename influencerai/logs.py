@@ -1,5 +1,7 @@
-"""Logs: one line per request, and every line with the ids of what it is about. Headers and bodies are never in them,
-nor values of local variables."""
+"""Logs: one line per request; every line has the ids of its job, tenant or node.
+
+Headers, bodies and values of local variables are never logged.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ import structlog
 from influencerai.settings import Settings
 
 _LEFT_OUT = ("color_message", "_ray_timestamp_ns")
-"""Fields that uvicorn and Ray add to every record, for themselves."""
+"""Fields that uvicorn and Ray add to every record for their own use."""
 _SAME_SECONDS = 10.0
 _SAME_MOST = 20
 _OURS = "influencerai"
 
 
 class RepetitionFilter(logging.Filter):
-    """Lets a message of other programs pass twenty times in ten seconds, then says how many were left out.
+    """Passes a message of other libraries twenty times in ten seconds, then reports the number of suppressed ones.
 
-    What anybody may cause by connecting would else fill the disk.
+    Otherwise anyone who can connect could fill the disk.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,7 @@ class RepetitionFilter(logging.Filter):
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send everything that is logged in this process to standard error, as the settings say."""
+    """Send the logs of this process to standard error, with the level and format of the settings."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -73,8 +75,8 @@ def configure_logs(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = name != "uvicorn.access"  # its line would be the second about a request
-    for name in ("aiosqlite", "alembic"):  # the first writes down every value that goes into the database
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # it would log each request a second time
+    for name in ("aiosqlite", "alembic"):  # the first logs every value that is written to the database
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""Spelling: the known name that an unknown one is a slip of."""
+"""Spelling: suggests the known name for a misspelt one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _SHORTEST_TO_EDIT = 4
-"""Letters: in a shorter name one letter more, less or other makes another word; only swapped ones are a slip."""
+"""Letters: in a shorter name, one letter more, less or other makes another word; only swapped letters are a slip."""
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.85) -> str | None:
@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.85) -> str | N
 
 
 def is_slip(name: str, word: str) -> bool:
-    """Whether one slip makes `name` out of `word`; in short words the first letter is taken as meant."""
+    """Whether one slip makes `name` out of `word`; in short words the first letter must be the same."""
     if abs(len(name) - len(word)) > 1 or name == word:
         return False
     start = 0

@@ -1,4 +1,4 @@
-"""Text files: the one way in which the program reads texts that users wrote, whatever their editor calls plain text.
+"""Text files: decodes texts that users wrote, in every encoding that editors call plain text.
 
 UTF-8 with and without a byte order mark, UTF-16 and UTF-32 with one, UTF-16 without one, and Windows-1252.
 """
@@ -26,7 +26,7 @@ _SHARE_OF_LETTERS = 0.6
 
 @dataclass(frozen=True)
 class Text:
-    """A decoded text. `is_guessed`: the bytes are no valid UTF-8 and say nothing of their encoding."""
+    """A decoded text. `is_guessed`: the bytes are not valid UTF-8 and have no mark of their encoding."""
 
     text: str
     encoding: str
@@ -34,14 +34,14 @@ class Text:
 
     @property
     def warning(self) -> str | None:
-        """What to say of the file, to stand after its name."""
+        """A warning about the encoding, to follow the file's name; None where the encoding is certain."""
         return f"is not UTF-8 and is read as {self.encoding}." if self.is_guessed else None
 
 
 def decode_text(data: bytes) -> Text:
-    """The text of a file, without marks of its begin and end.
+    """The text of a file, without byte order and end marks.
 
-    Never fails: what no encoding explains is read as Windows-1252.
+    Never fails: bytes that fit no other encoding are read as Windows-1252.
     """
     found = _decode(data)
     text = found.text.removeprefix("\ufeff")  # a second mark, as joined files have it

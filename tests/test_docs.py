@@ -201,3 +201,11 @@ def test_what_a_document_shows_runs(path: Path, tmp_path: Path, databases: Datab
     variables = {"DATABASE_URL": databases.new("postgres", schema=False), "INFLUENCERAI_THREADS": "1"}
     for _ in execute(path.read_text("utf-8"), folder=tmp_path, environment=variables):
         pass
+
+
+def test_the_glossary_defines_each_word_once() -> None:
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", text, re.MULTILINE)
+    words = [word for entry, _ in rows for word in entry.split(", ")]
+    assert len(words) > 100
+    assert [word for word in words if words.count(word) > 1] == []

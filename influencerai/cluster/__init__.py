@@ -1,1 +1,1 @@
-"""The cluster: jobs placed on the nodes of a Ray cluster, one task per attempt. The only room with Ray's core."""
+"""The cluster: jobs placed on the nodes of a Ray cluster, one task per attempt. The only package with Ray's core."""

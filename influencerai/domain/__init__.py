@@ -1,4 +1,4 @@
-"""The nouns: frozen pydantic models, camelCase on the wire, shared by every edge."""
+"""The nouns: frozen pydantic models, camelCase on the wire, shared by library, API, client and command line."""
 
 from influencerai.domain.event import (
     CheckpointEvent,

@@ -1,1 +1,1 @@
-"""Live: what people see of a training while it goes on; `LiveView` is in `view`."""
+"""Progress: the views of long work for a terminal, a notebook and a log; `LiveView` is in `view`."""

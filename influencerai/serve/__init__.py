@@ -1,1 +1,1 @@
-"""The REST API: the only room with FastAPI and Ray Serve. Routes call one method of the service each."""
+"""The REST API: the only package with FastAPI and Ray Serve. Each route calls one method of the service."""

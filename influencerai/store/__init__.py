@@ -1,4 +1,4 @@
-"""The database: the only room with SQL. The URL chooses SQLite or Postgres, and nothing outside of here knows which."""
+"""The database: the only package with SQL. The URL chooses SQLite or Postgres; no other package depends on which."""
 
 from influencerai.store.store import Store, Transaction
 

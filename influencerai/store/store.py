@@ -1,4 +1,4 @@
-"""Store: transactions over all nouns. The only room with SQL."""
+"""Store: transactions over all nouns. The only package with SQL."""
 
 from __future__ import annotations
 

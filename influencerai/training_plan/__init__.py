@@ -1,4 +1,4 @@
-"""Planning: what a spec costs and in which order it is trained. Pure functions of the spec, without torch."""
+"""Training plan: the cost of a spec and the order of its steps. Pure functions of the spec, without torch."""
 
 from influencerai.training_plan.batches import Batch, Outline, PlannedStep, SampleRef, TrainingPlan
 from influencerai.training_plan.buckets import Bucket, BucketPlan, Crop, resize_and_crop
