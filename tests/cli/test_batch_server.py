@@ -384,7 +384,7 @@ def test_a_tenant_that_may_have_one_job_gets_one_after_the_other(
     assert worker.most == 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_real_server_trains_a_batch(place: BatchPlace, tmp_path: Path) -> None:
     place.write(datasets=["data/datasets/ava", "data/datasets/leo"], configs=[{"name": "four", "networkDim": 4}])
     with serve(tmp_path / "served", runner="inline") as server:

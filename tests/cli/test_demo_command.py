@@ -98,9 +98,9 @@ def test_a_demo_keeps_edited_captions(invoke: Invoke, tmp_path: Path) -> None:
     assert caption.read_text() == "ohwx, in my own words"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("epochs", [10, pytest.param(100, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("epochs", [10, 100])
 def test_the_local_demo_trains_draws_and_says_where_everything_is(
     epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,12 +24,15 @@ from influencerai.files import atomic_file, file_system, output_folder
 ROOT = Path(__file__).parents[2]
 UNDER_IT = (
     "tests/train/test_trainer.py::test_a_stopped_run_is_resumed_by_its_output_path",
-    "tests/train/test_trainer.py::test_two_processes_do_not_train_one_run",
-    "tests/train/test_trainer.py::test_another_runs_files_are_not_overwritten",
     "tests/dataset/uploads/test_upload.py::TestUpload::test_images_captions_and_tables_arrive_together",
-    "tests/contract/test_training.py",
 )
 """Tests that must pass on a file system without links, locks, modes and synced folders."""
+MORE_UNDER_IT = (
+    "tests/train/test_trainer.py::test_two_processes_do_not_train_one_run",
+    "tests/train/test_trainer.py::test_another_runs_files_are_not_overwritten",
+    "tests/contract/test_training.py",
+)
+"""In the campaign these too."""
 
 
 def refusing(number: int) -> Callable[..., Any]:
@@ -159,11 +162,16 @@ def test_other_failures_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the library that refuses is compiled here")
-def test_training_resuming_uploading_and_jobs_work_on_a_plain_file_system(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "tests", [UNDER_IT, pytest.param(MORE_UNDER_IT, marks=pytest.mark.campaign)], ids=["resuming", "jobs"]
+)
+def test_training_resuming_uploading_and_jobs_work_on_a_plain_file_system(
+    tests: tuple[str, ...], tmp_path: Path
+) -> None:
     library = tmp_path / "plain.so"
     source = Path(__file__).with_name("plain_file_system.c")
     subprocess.run(["gcc", "-shared", "-fPIC", "-w", "-o", library, source, "-ldl"], check=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *UNDER_IT]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *tests]
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -133,6 +133,7 @@ def test_the_packages_own_tests(package: Package) -> None:
     assert re.search(r"pass [1-9]", said), said
 
 
+@pytest.mark.campaign
 def test_a_training_by_the_sdk(project: Project, tmp_path: Path) -> None:
     pictures = write_pictures(tmp_path / "mine", count=2)
     heard: list[dict[str, Any]] = []
