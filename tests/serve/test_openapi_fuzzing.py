@@ -53,16 +53,17 @@ def fuzz(server: Server, *arguments: str) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{server.log_tail()}"
 
 
+@pytest.mark.slow
 def test_a_few_requests_to_every_route(server: Server) -> None:
     fuzz(server, "--phases=examples,fuzzing", "--max-examples=4", "--no-shrink")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_many_requests_to_every_route(server: Server) -> None:
     fuzz(server, "--phases=examples,coverage,fuzzing", "--max-examples=15")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_requests_that_follow_from_each_other(server: Server) -> None:
     dataset = server.ask("POST", "/datasets", REQUESTS["create_dataset"], tenant="fuzz").document
     config = {**REQUESTS["create_lora_config"], "isDefault": True}

@@ -92,7 +92,7 @@ def test_what_a_killed_server_has_answered_is_there(place: Workplace) -> None:
 
 def test_an_interrupted_server_gives_its_jobs_back(place: Workplace) -> None:
     serving = Serving(place)
-    id = place.submit(epochs=30)
+    id = place.submit(epochs=16)
     place.wait_for_step(id, 6)
     code = serving.interrupt()
     assert code == 0, serving.server.log_tail()

@@ -41,7 +41,7 @@ DATE = "1700000000"
 """What SOURCE_DATE_EPOCH says, so that two runs are equal to the byte."""
 MARK = "TESTED_WORKPLACE"
 """Environment variable by which processes are recognised, whoever their parent is now."""
-_QUICK: dict[str, Any] = {"lease_seconds": 3, "poll_seconds": 0.05, "cancel_grace_seconds": 15, "stall_seconds": 100}
+_QUICK: dict[str, Any] = {"lease_seconds": 3, "poll_seconds": 0.05, "cancel_grace_seconds": 8, "stall_seconds": 100}
 _SMALL: dict[str, Any] = {
     "lost_attempts": 2,
     "broken_attempts": 2,
