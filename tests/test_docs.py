@@ -21,6 +21,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 EXECUTABLE = [path for path in DOCUMENTS if any(block.is_executable for block in read_blocks(path.read_text("utf-8")))]
