@@ -87,6 +87,8 @@ def _storable(part: str, *, is_file: bool = False) -> str:
     text = _unescaped(part)
     text = name_key(unicodedata.normalize("NFC", text))
     text = "".join(char if char.isprintable() else "_" for char in text).rstrip(". ")
+    if _DRIVE.match(f"{text}/"):
+        text = f"{text[0]}_"
     stem, suffix = split_suffix(text) if is_file else (text, "")
     if stem.split(".")[0].rstrip().upper() in _DEVICES:
         stem = f"_{stem}"

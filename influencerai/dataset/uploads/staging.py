@@ -1,7 +1,7 @@
-"""Staging: changes of a dataset folder that happen as a whole or not at all, whenever the process ends.
+"""Staging: a hidden folder in which files wait until all of them are checked; then each is renamed into its place.
 
-A staging folder is hidden in the dataset folder and locked by the process that fills it. Its journal, written when
-everything else in it is complete, turns it from something to throw away into something to finish.
+A crash between two renames leaves some files in place, each of them whole. The same upload again finds those
+unchanged and places the others.
 """
 
 from __future__ import annotations
@@ -11,30 +11,26 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self
 
-from influencerai.errors import InfluencerAIError
+from influencerai.dataset.uploads.manifest import MANIFEST, check_beneath, manifest_bytes, read_manifest, refusals
 from influencerai.files import beneath, file_system
-from influencerai.files.beneath import shown_name
-
-MANIFEST = ".influencerai-uploads.json"
-"""{name: SHA-256} of the files that came through the server."""
 
 _LOCK = ".influencerai-uploads.lock"
 _PREFIX = ".influencerai-upload-"
-_OWNER, _JOURNAL = "owner", "journal.json"
-_FILES, _OLD, _INCOMING = "files", "old", "incoming"
+_OWNER = "owner"
+_MANIFEST = "manifest"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class Staging:
-    """A hidden folder in which files wait for their place in the dataset folder.
+    """A hidden folder of the dataset folder, locked by the process that fills it.
 
-    The dataset folder is made where it is missing, and removed again when nothing comes of it. Leaving the block
-    removes whatever was not committed.
+    Entering makes the dataset folder where it is missing, and removes what interrupted uploads left. Leaving removes
+    the files that were not placed, and the dataset folder if it was made and is still empty.
 
     Raises:
         InfluencerAIError: the file system refuses.
@@ -51,12 +47,11 @@ class Staging:
             with refusals(self._folder):
                 self._made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
                 with locked(self._folder, make=True):
+                    clear_leftovers(self._folder)
                     beneath.make_folder(self._folder, self._name, mode=0o700)
                     owner = beneath.open_file(self._folder, self._at(_OWNER), _NEW)
                     self._held.callback(os.close, owner)
                     self._held.enter_context(file_system.file_lock(owner, self._folder / self._at(_OWNER)))
-                    for name in (_FILES, _OLD, _INCOMING):
-                        beneath.make_folder(self._folder, self._at(name))
         except BaseException:
             self._close()
             raise
@@ -66,7 +61,7 @@ class Staging:
         self._close()
 
     def receive(self, name: str, chunks: Iterable[bytes]) -> str:
-        """Write the file `name` that is not known to be good yet, to the disk; returns its SHA-256, in hexadecimal."""
+        """Write the file `name` to the disk; returns its SHA-256, in hexadecimal."""
         digest = hashlib.sha256()
         with refusals(self._folder), self._opened(name, _NEW) as file:
             for chunk in chunks:
@@ -81,83 +76,69 @@ class Staging:
         with refusals(self._folder), self._opened(name, os.O_RDONLY) as file:
             return file.read(limit)
 
-    def discard(self, name: str) -> None:
-        """Remove a received file, where there is one."""
-        with contextlib.suppress(OSError):
-            beneath.unlink(self._folder, self._at(_INCOMING, name))
+    def place(self, files: Mapping[str, tuple[str, str]]) -> None:
+        """Rename received files into the dataset folder, whose lock the caller holds.
 
-    def keep(self, name: str, path: str) -> None:
-        """Take a received file as what goes to `path` in the dataset folder."""
-        with refusals(self._folder):
-            beneath.replace(self._folder, self._at(_INCOMING, name), self._at(_FILES, path))
-
-    def commit(self, place: Mapping[str, str], *, remove: Collection[str] = ()) -> None:
-        """Put the files of `place` into the dataset folder, and remove those of `remove`.
-
-        Only inside of `locked`, after `recover_locked`, and when the caller has looked at what is there.
+        The manifest is written first, so that no file of an interrupted upload counts as put there by hand.
 
         Args:
-            place: {path in the dataset folder: SHA-256} of files that wait here.
-            remove: paths in the dataset folder.
+            files: {path in the dataset folder: (name of the received file, SHA-256)}.
 
         Raises:
-            InfluencerAIError: the file system refuses; the folder is as it was.
+            InfluencerAIError: the file system refuses; files that were renamed before stay in place.
         """
         known = read_manifest(self._folder)
-        manifest = {name: digest for name, digest in {**known, **place}.items() if name not in remove}
-        placed = sorted(place)
+        after = {path: digest for path, (_, digest) in files.items()}
+        during = {path: f"{known[path]} {digest}" if path in known else digest for path, digest in after.items()}
         with refusals(self._folder):
-            if manifest != known:
-                _write(self._folder, self._at(_FILES, MANIFEST), _document(manifest))
-                placed.append(MANIFEST)
-            for name in (*placed, *remove):
-                if beneath.status(self._folder, name):
-                    beneath.link(self._folder, name, self._at(_OLD, name))
-            for parent in {str(PurePosixPath(self._at(_FILES, name)).parent) for name in placed}:
+            self._write_manifest({**known, **during})
+            for path in sorted(files):
+                beneath.replace(self._folder, self._at(files[path][0]), path)
+            for parent in {str(PurePosixPath(path).parent) for path in files}:
                 beneath.sync_folder(self._folder, parent)
-            journal = _document({"place": placed, "remove": sorted(remove)})
-            _write(self._folder, self._at(_JOURNAL), journal)
-            beneath.sync_folder(self._folder, self._name)
-            try:
-                _finish(self._folder, self._name)
-            except OSError:
-                self._undo(placed, remove)
-                raise
+            if during != after:
+                self._write_manifest({**known, **after})
 
-    def _undo(self, placed: Collection[str], removed: Collection[str]) -> None:
-        """Every step leaves what `_finish` can go on from, should the process end here."""
-        for name in placed:
-            if not beneath.status(self._folder, self._at(_FILES, name)):
-                beneath.replace(self._folder, name, self._at(_FILES, name))
-        for name in (*placed, *removed):
-            old = self._at(_OLD, name)
-            if beneath.status(self._folder, old) and not beneath.status(self._folder, name):
-                beneath.replace(self._folder, old, name)
-        beneath.unlink(self._folder, self._at(_JOURNAL))
+    def remove(self, path: str) -> None:
+        """Remove a file of the dataset folder, whose lock the caller holds.
+
+        Raises:
+            InfluencerAIError: the file system refuses.
+        """
+        manifest = read_manifest(self._folder)
+        with refusals(self._folder):
+            beneath.unlink(self._folder, path)
+            beneath.sync_folder(self._folder, str(PurePosixPath(path).parent))
+            if manifest.pop(path, None):
+                self._write_manifest(manifest)
+
+    def _write_manifest(self, manifest: Mapping[str, str]) -> None:
+        self.receive(_MANIFEST, [manifest_bytes(manifest)])
+        beneath.replace(self._folder, self._at(_MANIFEST), MANIFEST)
+        beneath.sync_folder(self._folder)
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
-            if not beneath.status(self._folder, self._at(_JOURNAL)):
-                beneath.remove_tree(self._folder, self._name, ignore_errors=True)
+            beneath.remove_tree(self._folder, self._name, ignore_errors=True)
             self._held.close()
             with locked(self._folder):
                 remove_traces(self._folder)
             for path in self._made:
                 path.rmdir()
 
-    def _at(self, *parts: str) -> str:
-        return "/".join((self._name, *parts))
+    def _at(self, name: str) -> str:
+        return f"{self._name}/{name}"
 
     @contextmanager
     def _opened(self, name: str, flags: int) -> Iterator[BinaryIO]:
-        descriptor = beneath.open_file(self._folder, self._at(_INCOMING, name), flags)
+        descriptor = beneath.open_file(self._folder, self._at(name), flags)
         with os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "wb") as file:
             yield file
 
 
 @contextmanager
 def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
-    """Hold the dataset folder alone, among all processes and threads that change it through here.
+    """Hold the lock of the dataset folder, which every change through the server takes.
 
     Raises:
         OSError: the folder is missing (with `make` it is made), or may not be written to.
@@ -181,129 +162,58 @@ def locked(folder: Path, *, make: bool = False) -> Iterator[None]:
             os.close(descriptor)
 
 
-def recover(folder: Path) -> tuple[str, ...]:
-    """Finish what killed processes had begun to commit, and throw away what they had not.
+def clear_leftovers(folder: Path) -> None:
+    """Remove the staging folders of processes that have ended; the caller holds the lock.
 
-    Returns the paths of the files whose commit is finished by this. Uploads that are still going on are left alone.
+    Earlier versions journaled a commit: where a journal lies in a staging folder, the commit is completed.
 
     Raises:
-        InfluencerAIError: the file system refuses.
+        OSError: the file system refuses.
+        InfluencerAIError: a journal names a file outside the folder.
     """
-    with refusals(folder):
-        if not _stagings(folder):
-            return ()
-        with locked(folder):
-            found = recover_locked(folder)
-            remove_traces(folder)
-            return found
-
-
-def recover_locked(folder: Path) -> tuple[str, ...]:
-    """`recover`, for who holds the lock; raises OSError."""
-    found: list[str] = []
     for staging in _stagings(folder):
-        if _is_owned(folder, staging):
-            continue
-        if beneath.status(folder, f"{staging}/{_JOURNAL}"):
-            found += _finish(folder, staging)
-        else:
+        if not _is_owned(folder, staging):
+            _complete_journal(folder, staging)
             beneath.remove_tree(folder, staging)
-    return tuple(found)
 
 
 def remove_traces(folder: Path) -> None:
-    """Remove the lock, which the caller holds, from a folder in which nothing of ours is left."""
+    """Remove the lock, which the caller holds, from a folder without a manifest and staging folders."""
     if not has_traces(folder):
         (folder / _LOCK).unlink()
 
 
 def has_traces(folder: Path) -> bool:
-    """Whether anything came through the server, or is about to."""
+    """Whether files were uploaded to the folder, or an upload is in progress or was interrupted."""
     return folder.is_dir() and bool(beneath.status(folder, MANIFEST) or _stagings(folder))
 
 
-def read_manifest(folder: Path) -> dict[str, str]:
-    """{path in the folder: SHA-256} of the files that came through the server.
-
-    Raises:
-        InfluencerAIError: somebody else wrote it.
-    """
+def _complete_journal(folder: Path, staging: str) -> None:
     try:
-        with os.fdopen(beneath.open_file(folder, MANIFEST), "rb") as file:
-            document = json.loads(file.read())
-        return {str(name): str(digest) for name, digest in document.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InfluencerAIError(
-            f"The list of uploaded files, {MANIFEST} in the dataset folder '{shown_name(folder)}', cannot be read.",
-            remedy="Restore it, or remove it: its files then count as put there by hand.",
-        ) from error
-
-
-def sha256(folder: Path, name: str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; no link is followed."""
-    with os.fdopen(beneath.open_file(folder, name), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def refusals(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an InfluencerAIError that names the dataset folder, not where it lies."""
-    try:
-        yield
-    except OSError as error:
-        raise InfluencerAIError(
-            f"The dataset folder '{shown_name(folder)}' cannot be written: {error.strerror or error}.",
-            remedy="Free space on its disk, and let the server's user write to it.",
-        ) from error
-
-
-def _finish(folder: Path, staging: str) -> list[str]:
-    """Do what the journal says and is not done yet. ResourceRequest no space on the disk but for names.
-
-    Raises:
-        InfluencerAIError: a journal that we did not write names a file elsewhere.
-    """
-    with os.fdopen(beneath.open_file(folder, f"{staging}/{_JOURNAL}"), "rb") as file:
-        journal = json.loads(file.read())
-    place, remove = list(journal["place"]), list(journal["remove"])
+        with os.fdopen(beneath.open_file(folder, f"{staging}/journal.json"), "rb") as file:
+            journal = json.loads(file.read())
+        place, remove = list(journal["place"]), list(journal["remove"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return
     for name in (*place, *remove):
         check_beneath(folder, name)
     for name in place:
-        if beneath.status(folder, f"{staging}/{_FILES}/{name}"):
-            beneath.replace(folder, f"{staging}/{_FILES}/{name}", name)
+        if beneath.status(folder, f"{staging}/files/{name}"):
+            beneath.replace(folder, f"{staging}/files/{name}", name)
     for name in remove:
         beneath.unlink(folder, name)
     for parent in {str(PurePosixPath(name).parent) for name in (*place, *remove)}:
         beneath.sync_folder(folder, parent)
-    beneath.unlink(folder, f"{staging}/{_JOURNAL}")
-    with contextlib.suppress(OSError):  # It is done; `recover` can still clear this up.
-        beneath.sync_folder(folder, staging)
-        beneath.remove_tree(folder, staging)
-    return [name for name in (*place, *remove) if name != MANIFEST]
-
-
-def check_beneath(folder: Path, name: str) -> None:
-    """Refuse a name of a journal or manifest that leads out of the dataset folder.
-
-    Raises:
-        InfluencerAIError: somebody else wrote it.
-    """
-    try:
-        beneath.status(folder, name)
-    except OSError as error:
-        raise InfluencerAIError(f"'{name}' does not lie in the dataset folder '{shown_name(folder)}'.") from error
 
 
 def _stagings(folder: Path) -> list[str]:
-    """The names of all staging folders of a dataset folder; links are none."""
+    """The names of the staging folders of a dataset folder, without links."""
     found = beneath.entries(folder)
     return [entry.name for entry in found if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False)]
 
 
 def _is_owned(folder: Path, staging: str) -> bool:
-    """Whether the process that fills a staging folder lives. It locks the owner file before it gives up the folder."""
+    """Whether the process that fills a staging folder is alive. It locks the owner file while it holds `locked`."""
     try:
         owner = f"{staging}/{_OWNER}"
         with (
@@ -322,17 +232,3 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _write(folder: Path, name: str, data: bytes) -> None:
-    """Write a file of a staging folder as a whole, to the disk."""
-    temporary = f"{name}.new"
-    with os.fdopen(beneath.open_file(folder, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-        file.write(data)
-        file.flush()
-        file_system.sync(file.fileno())
-    beneath.replace(folder, temporary, name)
-
-
-def _document(content: object) -> bytes:
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""Upload: images and captions that come from elsewhere, checked one by one and put into a dataset folder together."""
+"""Upload: images and captions from elsewhere, all checked before any of them is put into a dataset folder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from influencerai.dataset.folder import list_folder
 from influencerai.dataset.image_file import MAX_FILE_BYTES, MAX_PIXELS
 from influencerai.dataset.spelling_there import folded
 from influencerai.dataset.uploads.archive import CHUNK_BYTES, ArchiveError, members, unpacked_bytes
+from influencerai.dataset.uploads.manifest import refusals
 from influencerai.dataset.uploads.received_files import (
     Findings,
     LimitError,
@@ -23,7 +24,7 @@ from influencerai.dataset.uploads.received_files import (
     without_top,
 )
 from influencerai.dataset.uploads.received_names import shown
-from influencerai.dataset.uploads.staging import Staging, locked, recover_locked, refusals
+from influencerai.dataset.uploads.staging import Staging, locked
 from influencerai.dataset.uploads.stored_names import StoredNames
 from influencerai.dataset.uploads.upload_report import UploadReport, nothing_usable
 from influencerai.dataset.uploads.uploaded_files import MAX_CAPTION_LENGTH, caption_bytes, digest_there, is_image
@@ -82,11 +83,11 @@ class _Place:
 
 
 class Upload:
-    """Files on their way into a dataset folder, which changes when all of them are good, or not at all.
+    """Files on their way into a dataset folder, which changes only if all of them are valid.
 
-    Use it as a context; what is not committed is gone when the block is left. Files that are neither pictures nor
-    captions are left out and listed. What is wrong with a picture or caption is kept until `commit`, which reports all
-    of it. Methods block on the disk, and `commit` on the processor while images are decoded.
+    Use it as a context; leaving the block removes what was not committed. Files that are neither pictures nor captions
+    are left out and listed. Errors of pictures and captions are collected, and reported together by `commit`. Methods
+    block on the disk, and `commit` on the processor while images are decoded.
 
     Args:
         folder: the dataset folder, resolved; made where it is missing.
@@ -94,7 +95,8 @@ class Upload:
         decoding: limits that a process with several uploads shares; its check may end the upload before its commit.
 
     Raises:
-        InfluencerAIError: the file system refuses, from any method; nothing has changed then.
+        InfluencerAIError: the file system refuses, from any method. Before `commit` nothing has changed; `commit` may
+            have placed some of the files, and the same upload again places the others.
     """
 
     def __init__(self, folder: Path, *, limits: UploadLimits | None = None, decoding: Decoding | None = None) -> None:
@@ -154,7 +156,6 @@ class Upload:
         """
         found = self._examined()
         with refusals(self._folder), locked(self._folder):
-            recover_locked(self._folder)
             present = list_folder(self._folder).files
             names = StoredNames(found.usable, present=present, is_picture=lambda path: is_image(self._folder, path))
             places = self._places(found, names)
@@ -168,10 +169,8 @@ class Upload:
             if found.errors:
                 raise ValidationError(field_errors=found.errors)
             changed = {*report.added, *report.replaced}
-            for place in places:
-                if place.path in changed:
-                    self._staging.keep(place.staged, place.path)
-            self._staging.commit({place.path: place.digest for place in places if place.path in changed})
+            if changed:
+                self._staging.place({file.path: (file.staged, file.digest) for file in places if file.path in changed})
         return report
 
     def _receive(self, source: str, chunks: Iterable[bytes]) -> None:

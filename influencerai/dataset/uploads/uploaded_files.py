@@ -10,19 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from influencerai.dataset.folder import list_folder, read_head
 from influencerai.dataset.formats import FORMATS, sniff
+from influencerai.dataset.uploads.manifest import MANIFEST, check_beneath, read_manifest, refusals, sha256
 from influencerai.dataset.uploads.received_names import shown
-from influencerai.dataset.uploads.staging import (
-    MANIFEST,
-    Staging,
-    check_beneath,
-    has_traces,
-    locked,
-    read_manifest,
-    recover_locked,
-    refusals,
-    remove_traces,
-    sha256,
-)
+from influencerai.dataset.uploads.staging import Staging, clear_leftovers, has_traces, locked, remove_traces
 from influencerai.errors import DatasetError, NotFoundError, ValidationError
 from influencerai.files import beneath
 
@@ -51,7 +41,6 @@ def write_caption(folder: Path, image: str, text: str, *, max_length: int = MAX_
     except DatasetError as error:
         raise ValidationError(field_errors={"text": [str(error)]}) from error
     with Staging(folder) as staging, refusals(folder), locked(folder):
-        recover_locked(folder)
         try:
             present = digest_there(folder, name)
         except DatasetError as error:
@@ -59,10 +48,9 @@ def write_caption(folder: Path, image: str, text: str, *, max_length: int = MAX_
         if text.strip():
             digest = staging.receive("text", [data])
             if digest != present:
-                staging.keep("text", name)
-                staging.commit({name: digest})
+                staging.place({name: ("text", digest)})
         elif present is not None:
-            staging.commit({}, remove=[name])
+            staging.remove(name)
 
 
 def remove_uploaded(folder: Path) -> tuple[str, ...]:
@@ -79,10 +67,10 @@ def remove_uploaded(folder: Path) -> tuple[str, ...]:
         if not has_traces(folder):
             return ()
         with locked(folder):
-            recover_locked(folder)
-            for name, digest in sorted(read_manifest(folder).items()):
+            clear_leftovers(folder)
+            for name, digests in sorted(read_manifest(folder).items()):
                 check_beneath(folder, name)
-                if stat.S_ISREG(_mode(folder, name)) and sha256(folder, name) == digest:
+                if stat.S_ISREG(_mode(folder, name)) and sha256(folder, name) in digests.split():
                     beneath.unlink(folder, name)
                     removed.append(name)
             for parent in _parents(removed):

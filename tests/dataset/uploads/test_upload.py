@@ -1,4 +1,4 @@
-"""Uploads: every file is good or nothing changes, whoever else writes and whenever the process is killed."""
+"""Uploads: bad input changes nothing, no file is ever half written, and the same upload completes a killed one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from influencerai.dataset import inspect_dataset
-from influencerai.dataset.uploads.staging import locked, recover, remove_traces
+from influencerai.dataset.uploads.staging import clear_leftovers, locked, remove_traces
 from influencerai.dataset.uploads.upload import Upload, UploadLimits
 from influencerai.dataset.uploads.upload_report import UploadReport
 from influencerai.dataset.uploads.uploaded_files import remove_uploaded, write_caption
@@ -570,9 +570,15 @@ def _upload(folder: Path, armed: Callable[[], None]) -> None:
         staged.commit(replace=True)
 
 
-def _recover(folder: Path, armed: Callable[[], None]) -> None:
+def _clear(folder: Path, armed: Callable[[], None]) -> None:
     armed()
-    recover(folder)
+    clear(folder)
+
+
+def clear(folder: Path) -> None:
+    with locked(folder):
+        clear_leftovers(folder)
+        remove_traces(folder)
 
 
 def _remove(folder: Path, armed: Callable[[], None]) -> None:
@@ -623,49 +629,67 @@ class TestKill:
         assert process.exitcode == 0
         return sorted(folder.parent.glob(f"{action.__name__}*"))
 
-    def half_done(self, folder: Path) -> Path:
-        """A copy of the folder in which a commit was killed after its first file."""
-        copies = self.killed(folder, _upload)
-        half = next(copy for copy in copies if (copy / "a.png").exists())
-        assert (half / "b.txt").read_bytes() == b"old"
-        return half
-
-    def test_a_commit_that_was_killed_anywhere_is_finished_or_never_was(self, folder: Path) -> None:
+    def test_the_same_upload_completes_a_commit_that_was_killed_anywhere(self, folder: Path) -> None:
         before = visible(folder)
         after = before | FILES
-        outcomes = []
+        counts = []
         for copy in self.killed(folder, _upload):
             partly = visible(copy)
             assert all(data in (before.get(name), FILES.get(name)) for name, data in partly.items())
-            recovered = recover(copy)
-            found = visible(copy)
-            assert found in (before, after)
-            outcomes.append("finished" if recovered else "new" if found == after else "old")
-            assert set(recovered) in (set(), set(FILES))
-            assert manifest(copy) == {name: sha256(data) for name, data in found.items()}
+            placed = sorted(name for name, data in partly.items() if FILES.get(name) == data)
+            assert placed == sorted(FILES)[: len(placed)]
+            counts.append(len(placed))
+            report = upload(copy, FILES, replace=True)
+            assert list(report.unchanged) == placed
+            assert visible(copy) == after
+            assert manifest(copy).keys() == after.keys()
+            assert all(sha256(data) in manifest(copy)[name].split() for name, data in after.items())
             assert not list(copy.glob(STAGING))
-            assert recover(copy) == ()
-            assert visible(copy) == found
-            assert upload(copy, {"later.png": picture(99)}).added == ("later.png",)
-        assert outcomes == sorted(outcomes, key=("old", "finished", "new").index)
-        assert outcomes.count("old") > 10
-        assert outcomes.count("finished") > len(FILES)
-        assert outcomes.count("new") > 5
+        assert counts == sorted(counts)
+        assert set(counts) == set(range(len(FILES) + 1))
+        assert counts.count(0) > 5
 
-    def test_a_recovery_that_was_killed_anywhere_goes_on(self, folder: Path) -> None:
-        copies = self.killed(self.half_done(folder), _recover)
+    def test_a_removal_after_a_killed_commit_leaves_nothing_of_it(self, folder: Path) -> None:
+        for copy in self.killed(folder, _upload):
+            remove_uploaded(copy)
+            assert not copy.exists()
+
+    def test_another_upload_removes_what_a_killed_one_left(self, folder: Path) -> None:
+        half = next(copy for copy in self.killed(folder, _upload) if (copy / "a.png").exists())
+        assert list(half.glob(STAGING))
+        upload(half, {"later.png": picture(99)})
+        assert not list(half.glob(STAGING))
+        assert set(visible(half)) == {"a.png", "b.png", "b.txt", "z.png", "later.png"}
+
+    def journaled(self, folder: Path) -> Path:
+        """A commit of an earlier version that was killed when its journal was written."""
+        staging = folder / ".influencerai-upload-0123456789abcdef"
+        names = {**FILES, MANIFEST: json.dumps({name: sha256(data) for name, data in FILES.items()}).encode()}
+        for name, data in names.items():
+            (staging / "files").mkdir(parents=True, exist_ok=True)
+            (staging / "files" / name).write_bytes(data)
+        (staging / "owner").touch()
+        (staging / "old").mkdir()
+        (staging / "incoming").mkdir()
+        (staging / "journal.json").write_text(json.dumps({"place": sorted(names), "remove": ["z.png"]}))
+        return folder
+
+    def test_a_journal_of_an_earlier_version_is_completed_wherever_that_is_killed(self, folder: Path) -> None:
+        copies = self.killed(self.journaled(folder), _clear)
         assert len(copies) > 10
         for copy in copies:
-            recover(copy)
-            assert visible(copy) == {**FILES, "z.png": picture(3)}
-            assert manifest(copy) == {name: sha256(data) for name, data in visible(copy).items()}
+            clear(copy)
+            assert visible(copy) == FILES
+            assert manifest(copy) == {name: sha256(data) for name, data in FILES.items()}
             assert not list(copy.glob(STAGING))
 
-    def test_the_next_upload_finishes_what_was_killed(self, folder: Path) -> None:
-        half = self.half_done(folder)
-        upload(half, {"later.png": picture(99)})
-        assert visible(half) == {**FILES, "z.png": picture(3), "later.png": picture(99)}
-        assert not list(half.glob(STAGING))
+    @pytest.mark.parametrize("journal", ["", "[]", "{}", '{"place": 1, "remove": []}'])
+    def test_a_journal_that_cannot_be_read_is_removed(self, folder: Path, journal: str) -> None:
+        before = visible(folder)
+        (self.journaled(folder) / ".influencerai-upload-0123456789abcdef" / "journal.json").write_text(journal)
+        clear(folder)
+        assert visible(folder) == before
+        assert not list(folder.glob(STAGING))
 
     def test_a_removal_that_was_killed_anywhere_goes_on(self, folder: Path) -> None:
         copies = self.killed(folder, _remove)
@@ -703,7 +727,7 @@ class TestOthers:
         process = processes.Process(target=_hold, args=(folder, theirs))
         process.start()
         assert ours.recv() == "staged"
-        assert recover(folder) == ()
+        clear(folder)
         assert remove_uploaded(folder) == ()
         assert len(list(folder.glob(STAGING))) == 1
         upload(folder, {"b.png": picture(1)})
@@ -711,7 +735,7 @@ class TestOthers:
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        recover(folder)
+        clear(folder)
         assert set(contents(folder)) == {"b.png", MANIFEST}
 
     def test_an_upload_survives_the_removal_of_what_was_there(self, tmp_path: Path) -> None:
@@ -861,7 +885,7 @@ class TestRefusals:
             folder.chmod(0o755)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
-    def test_what_was_placed_before_a_file_that_cannot_be_replaced_is_taken_back(self) -> None:
+    def test_a_file_that_cannot_be_replaced_ends_the_commit_and_the_same_upload_goes_on(self) -> None:
         """In a sticky folder only the owner of a file may replace it."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -869,13 +893,15 @@ class TestRefusals:
             (folder / "b.png").write_bytes(picture(2))
             os.chown(folder / "b.png", NOBODY, NOBODY)
             folder.chmod(0o1777)
-            before = contents(folder)
             with ordinary_user(), pytest.raises(InfluencerAIError, match="Operation not permitted"):
-                upload(folder, FILES | {"b.txt": b""}, replace=True)
-            assert contents(folder) == before
+                upload(folder, FILES, replace=True)
+            assert visible(folder) == {**FILES, "c.png": picture(3)}
+            assert not list(folder.glob(STAGING))
+            os.chown(folder / "c.png", NOBODY, NOBODY)
             with ordinary_user():
-                upload(folder, {"a.png": picture(1), "b.png": picture(7)}, replace=True)
-            assert visible(folder) == {"a.png": picture(1), "b.png": picture(7), "c.png": picture(3)}
+                report = upload(folder, FILES, replace=True)
+            assert (report.replaced, report.unchanged) == (("c.png",), ("a.png", "b.png", "b.txt"))
+            assert visible(folder) == FILES
 
     def test_a_file_in_the_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "me").write_bytes(b"")
@@ -898,7 +924,7 @@ class TestRefusals:
             for place, remove in (([name], []), ([], [name])):
                 (staging / "journal.json").write_text(json.dumps({"place": place, "remove": remove}))
                 with pytest.raises(InfluencerAIError, match="does not lie"):
-                    recover(folder)
+                    clear(folder)
             shutil.rmtree(staging)
         assert (tmp_path / "victim.png").read_bytes() == picture(1)
 
