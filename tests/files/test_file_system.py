@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import multiprocessing
 import os
 import shutil
@@ -112,7 +111,7 @@ def test_a_lock_without_flock_of_a_killed_process_is_free(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("plain")
 def test_a_lock_without_flock_that_was_cut_off_is_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    (tmp_path / "lock.held").write_bytes(b'{"host"')
+    (tmp_path / "lock.held").write_bytes(b"12")
     os.utime(tmp_path / "lock.held", (0, 0))
     with path.open("ab") as file, file_system.file_lock(file.fileno(), path):
         pass
@@ -121,8 +120,7 @@ def test_a_lock_without_flock_that_was_cut_off_is_free(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("plain")
 def test_a_lock_without_flock_of_another_machine_counts(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    holder = {"host": "elsewhere", "system": "", "process": 1, "started": ""}
-    (tmp_path / "lock.held").write_text(json.dumps(holder))
+    (tmp_path / "lock.held").write_text("1\nelsewhere\n")
     with path.open("ab") as file, pytest.raises(BlockingIOError), file_system.file_lock(file.fileno(), path):
         pass
 
