@@ -114,7 +114,7 @@ def _check_component(folder: Path, component: str, index: dict[str, Any]) -> lis
         )
     for file in place.iterdir():
         if file.exists() and not file.is_file() and not file.is_dir():
-            raise ModelError(f"{file} is no regular file.", remedy="Download or copy the model again.")
+            raise ModelError(f"{file} is not a regular file.", remedy="Download or copy the model again.")
     if component not in CLASSES:
         if not any((place / name).is_file() for name in VOCABULARIES):
             raise ModelError(f"{place} holds no {VOCABULARIES[-1]}.", remedy="Download the model again.")

@@ -173,7 +173,7 @@ def _refuse_foreign_format(path: Path) -> None:
         raise pickle_error(path)
     for mark, what, remedy in _FOREIGN_FORMATS:
         if start.startswith(mark):
-            raise ModelError(f"{path} is no safetensors file but {what}.", remedy=remedy)
+            raise ModelError(f"{path} is not a safetensors file but {what}.", remedy=remedy)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -58,7 +58,7 @@ def read_file(path: Path, *, limit: int, inside: Path | None = None) -> bytes:
     With `inside` each part of the path is opened below the part before, so that what was checked is what is read.
 
     Raises:
-        DatasetError: no regular file, longer than `limit` bytes, unreadable, or outside the folder `inside`.
+        DatasetError: not a regular file, longer than `limit` bytes, unreadable, or outside the folder `inside`.
             The message does not name the file; the caller knows by which name the user knows it.
     """
     data = read_head(path, size=limit + 1, inside=inside)
@@ -75,7 +75,7 @@ def read_head(path: Path, *, size: int = 16, inside: Path | None = None) -> byte
     except (OSError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         if isinstance(error, OSError) and error.errno == errno.EINVAL:
-            raise DatasetError("This is no regular file.") from error
+            raise DatasetError("This is not a regular file.") from error
         raise DatasetError(f"The file cannot be read: {reason or error}.") from error
 
 

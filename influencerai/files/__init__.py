@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, read below their folder only, on every file system."""
+"""Files: atomic writes, reads that stay inside a folder, locks, safetensors headers, output and tenant folders."""

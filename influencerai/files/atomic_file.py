@@ -23,11 +23,11 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview], *, sync
 
     An iterable's parts are written one after the other.
 
-    The folder is made where it is missing. `sync` waits until bytes and name are on the disk; without it a
+    The folder is created if it is missing. `sync` waits until bytes and name are on the disk; without it a
     power cut may lose the file.
 
     Raises:
-        InfluencerAIError: the file system refuses, such as for want of space or permission.
+        InfluencerAIError: the file system refuses, for example for lack of space or permission.
     """
     temporary = path.parent / _TEMPORARY.format(secrets.token_hex(8))
     try:
@@ -52,15 +52,15 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes | memoryview], *, sync
 
 
 def temporary_beside(name: str) -> str:
-    """A name in the folder of the file `name`; what has it is removed by `remove_leftovers`."""
+    """A temporary name in the folder of the file `name`; `remove_leftovers` removes files of such names."""
     return str(PurePosixPath(name).with_name(_TEMPORARY.format(secrets.token_hex(8))))
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> int:
     """Delete what interrupted writes left in `folder`; returns how many files.
 
-    Another process's temporary file looks the same: where one may be writing, spare with `older_than` (seconds)
-    what was changed lately.
+    Temporary files of running processes look the same: where one may be writing, `older_than` (seconds) spares
+    files that were changed recently.
     """
     removed = 0
     for path in folder.glob(_TEMPORARY.format("*")):
@@ -78,11 +78,11 @@ def sha256_file(path: Path) -> str:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading, but no pipe or device, which might never answer.
+    """Open a regular file for reading: opening a pipe or device might block forever.
 
     Raises:
-        OSError: it is no regular file, or cannot be opened.
+        OSError: it is not a regular file, or cannot be opened.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     return path.open("rb")

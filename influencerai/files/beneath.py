@@ -87,13 +87,13 @@ def open_file(folder: Path, name: str, flags: int = os.O_RDONLY, *, mode: int = 
     """A descriptor of a regular file, which blocks as usual.
 
     Raises:
-        OSError: there is no such file, or a part of the name is a link; EINVAL where it is no regular file.
+        OSError: there is no such file, or a part of the name is a link; EINVAL where it is not a regular file.
     """
     with holding(folder, name) as (parent, last):
         descriptor = os.open(last, flags | _FILE_FLAGS, mode, dir_fd=parent)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "This is no regular file", name)
+        raise OSError(errno.EINVAL, "This is not a regular file", name)
     os.set_blocking(descriptor, True)
     return descriptor
 

@@ -52,11 +52,11 @@ class TensorEntry(NamedTuple):
 
 
 def canonical_safetensors(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
-    """The same tensors under a header that depends on nothing but tensors and metadata.
+    """The same tensors under a header that depends only on tensors and metadata.
 
-    The safetensors library writes `__metadata__` in a random order; here it stands first with sorted keys,
-    the tensors follow in the order of their data, and spaces align the data to 8 bytes. Metadata that
-    `serialized` has is dropped.
+    The safetensors library writes `__metadata__` in a random order; here it comes first with sorted keys,
+    the tensors follow in the order of their data, and spaces align the data to 8 bytes. Metadata in
+    `serialized` is dropped.
     """
     start = _data_offset(serialized)
     header = json.loads(serialized[8:start])
@@ -108,7 +108,7 @@ def read_safetensors_header(
     The header is checked against the file: every tensor's bytes must exist, without gaps, overlaps or a rest.
 
     Raises:
-        error: the file cannot be opened, is truncated or oversized, or is no safetensors file.
+        error: the file cannot be opened, is truncated or oversized, or is not a safetensors file.
     """
     remedy = "Download or copy the file again, and compare its size with the original's."
     try:
@@ -117,11 +117,11 @@ def read_safetensors_header(
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else None
             if length is None or not prefix.strip(b"\0"):
-                raise error(f"{path} is no safetensors file: it has no header.", remedy=remedy)
+                raise error(f"{path} is not a valid safetensors file: it has no header.", remedy=remedy)
             if length > max_bytes:
                 raise error(
-                    f"{path} is no safetensors file: its header would be {length:,} bytes long, the limit is "
-                    f"{max_bytes:,}.",
+                    f"{path} is not a valid safetensors file: its header would be {length:,} bytes long, the limit "
+                    f"is {max_bytes:,}.",
                     remedy=remedy,
                 )
             text = file.read(length)
@@ -134,7 +134,7 @@ def read_safetensors_header(
         metadata = {str(name): str(value) for name, value in header.pop("__metadata__", {}).items()}
         entries = {name: _entry(entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as failure:
-        raise error(f"{path} is no safetensors file: its header is garbage.", remedy=remedy) from failure
+        raise error(f"{path} is not a valid safetensors file: its header cannot be parsed.", remedy=remedy) from failure
     _check_extent(path, entries, size - 8 - length, error=error, remedy=remedy)
     return metadata, entries
 
@@ -144,12 +144,12 @@ def _data_offset(serialized: bytes) -> int:
 
 
 def _entry(entry: Any) -> TensorEntry:
-    """A header's entry, checked, since JSON has numbers and shapes that no tensor has."""
+    """One entry of a header, validated: JSON allows numbers and shapes that no tensor has."""
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in _DTYPE_BITS or not isinstance(shape, list) or len(shape) > _MAX_SIDES:
         raise ValueError("a tensor of an unknown dtype or shape")
     if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end)):
-        raise ValueError("a side or an offset that is none")
+        raise ValueError("a side or an offset that is not a whole number in range")
     return TensorEntry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 
@@ -165,9 +165,11 @@ def _check_extent(
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         bits = _DTYPE_BITS[entry.dtype] * math.prod(entry.shape)
         if entry.begin != position or 8 * (entry.end - entry.begin) != bits:
-            raise error(f"{path} is no safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy)
+            raise error(
+                f"{path} is not a valid safetensors file: its header misplaces the tensor '{name}'.", remedy=remedy
+            )
         position = entry.end
     if position > data_bytes:
-        raise error(f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are there.", remedy=remedy)
+        raise error(f"{path} is truncated: {data_bytes:,} of {position:,} bytes of tensors are present.", remedy=remedy)
     if position < data_bytes:
         raise error(f"{path} is damaged: {data_bytes - position:,} bytes follow its last tensor.", remedy=remedy)

@@ -112,7 +112,7 @@ def test_pickles_are_refused_unopened(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 7\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>Log in</html>", "web page"),
         (b"GGUF\x03\0\0\0" + b"\0" * 64, "GGUF"),
-        (b"\xff" * 64, "no safetensors file"),
+        (b"\xff" * 64, "not a valid safetensors file"),
     ],
 )
 def test_other_formats_are_named(data: bytes, what: str, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_is_no_file_of_a_tokenizer_is_left_out(copy: Path, sd15: Path) -> N
     base, original = (find_base_model(str(folder), models_dirs=[]) for folder in (copy, sd15))
     assert base.fingerprint() == original.fingerprint()
     os.mkfifo(copy / "tokenizer/pipe")
-    with pytest.raises(ModelError, match="tokenizer/pipe is no regular file"):
+    with pytest.raises(ModelError, match="tokenizer/pipe is not a regular file"):
         find_base_model(str(copy), models_dirs=[])
 
 

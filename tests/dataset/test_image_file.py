@@ -257,14 +257,14 @@ def test_damaged_bytes_give_an_image_or_a_named_error(format_: str, changes: lis
 
 def test_a_named_pipe_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DatasetError, match=r"pipe\.png: This is no regular file"):
+    with pytest.raises(DatasetError, match=r"pipe\.png: This is not a regular file"):
         load_rgb(tmp_path / "pipe.png")
 
 
 def test_a_missing_file_and_a_folder_are_named_errors(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"gone\.png: The file cannot be read: No such file"):
         load_rgb(tmp_path / "gone.png")
-    with pytest.raises(DatasetError, match=r"no regular file|cannot be read"):
+    with pytest.raises(DatasetError, match=r"not a regular file|cannot be read"):
         load_rgb(tmp_path)
 
 

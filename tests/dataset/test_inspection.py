@@ -263,8 +263,8 @@ def test_a_named_pipe_is_an_error_and_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     os.mkfifo(tmp_path / "a.txt")
     report = inspect_dataset(tmp_path)
-    assert error_of(report, "pipe.png") == "This is no regular file."
-    assert "a.txt: This is no regular file." in report.images[0].warnings
+    assert error_of(report, "pipe.png") == "This is not a regular file."
+    assert "a.txt: This is not a regular file." in report.images[0].warnings
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such a name, so no folder can hold it")

@@ -1,12 +1,11 @@
+"""Canonical bytes, checked headers and the hashes that other programs compute."""
+
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import struct
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,8 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from influencerai.domain.output_path import RUN_MARKER
-from influencerai.errors import ExportError, InfluencerAIError, ModelError
-from influencerai.files import atomic_file, output_folder, safetensors_file
+from influencerai.errors import ExportError, ModelError
+from influencerai.files import safetensors_file
 
 numpy = pytest.importorskip("numpy")
 
@@ -38,54 +36,6 @@ def written(folder: Path, data: bytes) -> Path:
     path = folder / "model.safetensors"
     path.write_bytes(data)
     return path
-
-
-class TestWriteAtomic:
-    def test_replaces_the_content_and_leaves_nothing_else(self, tmp_path: Path) -> None:
-        path = tmp_path / "new folder" / "state.json"
-        atomic_file.write_atomic(path, b"old")
-        atomic_file.write_atomic(path, b"new", sync=False)
-        assert path.read_bytes() == b"new"
-        assert [file.name for file in path.parent.iterdir()] == ["state.json"]
-
-    def test_a_refusal_keeps_the_old_file_and_names_it(self, tmp_path: Path) -> None:
-        folder = tmp_path / "taken.json"
-        folder.mkdir()
-        (folder / "content").write_bytes(b"old")
-        with pytest.raises(InfluencerAIError, match=r"taken\.json cannot be written"):
-            atomic_file.write_atomic(folder, b"new")
-        assert (folder / "content").read_bytes() == b"old"
-        assert [file.name for file in tmp_path.iterdir()] == ["taken.json"]
-
-    def test_a_file_in_the_place_of_the_folder_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(InfluencerAIError, match="cannot be written"):
-            atomic_file.write_atomic(tmp_path / "file" / "state.json", b"new")
-
-    def test_what_a_killed_writer_left_is_removed(self, tmp_path: Path) -> None:
-        process = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(tmp_path,))
-        process.start()
-        process.join()
-        assert len(list(tmp_path.iterdir())) == 1
-        atomic_file.write_atomic(tmp_path / "kept.json", b"kept")
-        assert atomic_file.remove_leftovers(tmp_path) == 1
-        assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
-
-    def test_fresh_leftovers_may_be_spared(self, tmp_path: Path) -> None:
-        for name, age in (("old", 1000), ("fresh", 10)):
-            path = tmp_path / f".influencerai-{name}.tmp"
-            path.write_bytes(b"part")
-            os.utime(path, (time.time() - age,) * 2)
-        assert atomic_file.remove_leftovers(tmp_path, older_than=900) == 1
-        assert [file.name for file in tmp_path.iterdir()] == [".influencerai-fresh.tmp"]
-        assert atomic_file.remove_leftovers(tmp_path) == 1
-
-
-def _write_and_die(folder: Path) -> None:
-    """Die as if killed, between writing the bytes and renaming."""
-
-    os.fsync = os._exit  # type: ignore[assignment]
-    atomic_file.write_atomic(folder / "never.json", b"bytes")
 
 
 class TestCanonicalSafetensors:
@@ -145,10 +95,6 @@ class TestHashes:
         data[0x100000] = 1
         assert safetensors_file.legacy_hash(bytes(data)) != expected
 
-    def test_sha256_file(self, tmp_path: Path) -> None:
-        path = written(tmp_path, b"x" * 300_000)
-        assert atomic_file.sha256_file(path) == hashlib.sha256(b"x" * 300_000).hexdigest()
-
 
 class TestReadSafetensorsHeader:
     def test_entries(self, tmp_path: Path) -> None:
@@ -168,15 +114,15 @@ class TestReadSafetensorsHeader:
             (b"\0" * 64, "no header"),
             (b"PK\x03\x04" + b"\xff" * 60, "header would be"),
             (struct.pack("<Q", 200) + b"{}", "truncated"),
-            (struct.pack("<Q", 8) + b"not json", "garbage"),
-            (struct.pack("<Q", 2) + b"[]", "garbage"),
-            (struct.pack("<Q", 2) + b"\xff\xfe", "garbage"),
-            (struct.pack("<Q", 9) + b'{"a": {}}', "garbage"),
-            (struct.pack("<Q", 19) + b'{"a": "not entry"} ', "garbage"),
+            (struct.pack("<Q", 8) + b"not json", "cannot be parsed"),
+            (struct.pack("<Q", 2) + b"[]", "cannot be parsed"),
+            (struct.pack("<Q", 2) + b"\xff\xfe", "cannot be parsed"),
+            (struct.pack("<Q", 9) + b'{"a": {}}', "cannot be parsed"),
+            (struct.pack("<Q", 19) + b'{"a": "not entry"} ', "cannot be parsed"),
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )
-    def test_garbage_is_named(self, tmp_path: Path, data: bytes, message: str) -> None:
+    def test_a_damaged_header_is_named(self, tmp_path: Path, data: bytes, message: str) -> None:
         with pytest.raises(ExportError, match=message) as caught:
             safetensors_file.read_safetensors_header(written(tmp_path, data))
         assert "model.safetensors" in caught.value.message
@@ -197,16 +143,16 @@ class TestReadSafetensorsHeader:
             '{"dtype": [], "shape": [1], "data_offsets": [0, 4]}',
         ],
     )
-    def test_an_entry_that_describes_no_tensor_is_garbage(self, tmp_path: Path, entry: str) -> None:
+    def test_an_entry_that_describes_no_tensor_is_refused(self, tmp_path: Path, entry: str) -> None:
         header = f'{{"a": {entry}}}'.encode()
-        with pytest.raises(ExportError, match="garbage"):
+        with pytest.raises(ExportError, match="cannot be parsed"):
             safetensors_file.read_safetensors_header(
                 written(tmp_path, struct.pack("<Q", len(header)) + header + b"1234")
             )
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.safetensors")
-        with pytest.raises(ExportError, match="no regular file"):
+        with pytest.raises(ExportError, match="not a regular file"):
             safetensors_file.read_safetensors_header(tmp_path / "pipe.safetensors")
 
     def test_every_truncation_is_noticed(self, tmp_path: Path) -> None:
@@ -231,63 +177,3 @@ class TestReadSafetensorsHeader:
             safetensors_file.read_safetensors_header(path, max_bytes=10, error=ModelError)
         with pytest.raises(ModelError, match="cannot be read"):
             safetensors_file.read_safetensors_header(tmp_path / "absent.safetensors", error=ModelError)
-
-
-class TestReserveOutput:
-    FIRST = "1111111122222222"
-    SECOND = "3333333344444444"
-
-    def test_a_run_keeps_its_folder(self, tmp_path: Path) -> None:
-        folder = output_folder.reserve_output(tmp_path / "loras" / "me", self.FIRST)
-        (folder / "me-final.safetensors").write_bytes(b"")
-        assert folder == tmp_path / "loras" / "me"
-        assert output_folder.reserve_output(tmp_path / "loras" / "me", self.FIRST) == folder
-
-    def test_another_run_gets_a_folder_of_its_own_and_keeps_it(self, tmp_path: Path) -> None:
-        output_folder.reserve_output(tmp_path / "me", self.FIRST)
-        for _ in range(2):
-            assert output_folder.reserve_output(tmp_path / "me", self.SECOND) == tmp_path / "me-33333333"
-
-    def test_ids_that_begin_alike_need_the_whole_id_as_suffix(self, tmp_path: Path) -> None:
-        jobs = [f"01981f4a-7c3e-7{number}00-8000-000000000000" for number in range(3)]
-        folders = [output_folder.reserve_output(tmp_path / "me", job, suffix=job) for job in jobs]
-        assert [folder.name for folder in folders] == ["me", f"me-{jobs[1]}", f"me-{jobs[2]}"]
-        assert [output_folder.reserve_output(tmp_path / "me", job, suffix=job) for job in jobs] == folders
-        assert [(folder / RUN_MARKER).read_text() for folder in folders] == jobs
-
-    def test_a_users_own_files_are_left_alone(self, tmp_path: Path) -> None:
-        (tmp_path / "me").mkdir()
-        (tmp_path / "me" / "downloaded.safetensors").write_bytes(b"")
-        assert output_folder.reserve_output(tmp_path / "me", self.FIRST) == tmp_path / "me-11111111"
-        assert [file.name for file in (tmp_path / "me").iterdir()] == ["downloaded.safetensors"]
-
-    def test_a_folder_with_other_files_is_used(self, tmp_path: Path) -> None:
-        (tmp_path / "me").mkdir()
-        (tmp_path / "me" / "notes.txt").write_bytes(b"")
-        assert output_folder.reserve_output(tmp_path / "me", self.FIRST) == tmp_path / "me"
-
-    def test_no_place_left_is_an_error(self, tmp_path: Path) -> None:
-        output_folder.reserve_output(tmp_path / "me", self.FIRST)
-        output_folder.reserve_output(tmp_path / "me-33333333", self.FIRST)
-        with pytest.raises(ExportError, match="other runs"):
-            output_folder.reserve_output(tmp_path / "me", self.SECOND)
-
-    def test_a_file_in_the_place_of_the_folder_is_an_error(self, tmp_path: Path) -> None:
-        (tmp_path / "me").write_bytes(b"")
-        with pytest.raises(ExportError, match="cannot be made"):
-            output_folder.reserve_output(tmp_path / "me", self.FIRST)
-
-    def test_of_many_runs_at_once_each_gets_its_own(self, tmp_path: Path) -> None:
-        runs = [f"{number:08d}" for number in range(8)]
-        with ThreadPoolExecutor(len(runs)) as pool:
-            folders = list(pool.map(lambda run: output_folder.reserve_output(tmp_path / "me", run), runs))
-        assert len(set(folders)) == len(runs)
-        assert tmp_path / "me" in folders
-        for folder, run in zip(folders, runs, strict=True):
-            assert (folder / RUN_MARKER).read_text() == run
-
-    def test_a_marker_that_is_no_text_is_another_runs(self, tmp_path: Path) -> None:
-        (tmp_path / "me").mkdir()
-        (tmp_path / "me" / RUN_MARKER).write_bytes(b"\xff\xfe")
-        output_folder.release_output(tmp_path / "me", self.FIRST)
-        assert output_folder.reserve_output(tmp_path / "me", self.FIRST) == tmp_path / "me-11111111"
