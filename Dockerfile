@@ -1,14 +1,14 @@
-# InfluencerAI for the CPU and for CUDA, from one file: what differs is the build of torch.
+# Images of InfluencerAI for the CPU and for CUDA, from one file: they differ in the build of torch.
 #
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=ADDRESS --tag influencerai:0.1.0-cpu .
 #   docker build --build-arg DEVICE=cuda --tag influencerai:0.1.0-cuda .
 #
-# ADDRESS is PyTorch's CPU index, which stands on its "Get started" page. CUDA's libraries come with torch, the driver
+# ADDRESS is PyTorch's CPU index, which is on its "Get started" page. CUDA's libraries come with torch, the driver
 # with the machine (NVIDIA's container toolkit).
 ARG PYTHON_VERSION=3.11
 FROM python:${PYTHON_VERSION}-slim-bookworm
 
-# tini passes signals on and reaps; wget is what probes ask with. Debian keeps one version of each.
+# tini forwards signals and reaps processes; probes use wget. Debian keeps one version of each.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini wget \
     && rm -rf /var/lib/apt/lists/* \
@@ -21,7 +21,7 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /opt/source
 
-# All that is installed but our own code, which changes more often.
+# All dependencies; our own code, which changes more often, follows.
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY deploy/install.sh deploy/
 COPY influencerai/__init__.py influencerai/

@@ -1,9 +1,9 @@
 #!/bin/bash
 # The head of a Ray cluster and the server beside it, in one container: bash head.sh [OPTION OF THE NODE]...
 #
-# The options are those of `influencerai node start`; RAY_ADDRESS says where the head listens. When one of the two ends,
-# so does the other, and the container with them. The server ends first: what trains has its state saved while there is
-# a cluster to tell it so.
+# The options are those of `influencerai node start`; RAY_ADDRESS is the head's address. When one of the two ends,
+# so does the other, and the container with them. The server ends first: trainings save their states while the cluster
+# still runs.
 set -u
 head='' server=''
 
@@ -17,7 +17,7 @@ end() {
 }
 trap 'end 0' TERM INT
 
-# The server alone needs the secrets: nothing else is deployed on this cluster.
+# Only the server needs the secrets: nothing else is deployed on this cluster.
 env -u INFLUENCERAI_DATABASE_URL -u INFLUENCERAI_JWT_SECRET influencerai node start --head "$@" &
 head=$!
 until (: </dev/tcp/"${RAY_ADDRESS/://}") 2>/dev/null; do
