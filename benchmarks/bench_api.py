@@ -22,9 +22,10 @@ from benchmarks.report import write_report
 from benchmarks.servers import Server, bare, server
 from influencerai.demo.characters import write_character
 from influencerai.domain.dataset import DatasetDraft
+from influencerai.domain.job_snapshot import DatasetReference, JobSnapshot
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.store import Store
-from influencerai.store.jobs import NewJob
+from influencerai.store.job_rows import NewJob
 
 TARGETS = {
     "GET job, share of the bare route": ">= 0.7",
@@ -90,12 +91,7 @@ async def fill(root: Path, *, many: int) -> tuple[str, str]:
             new = NewJob(
                 type="lora-training",
                 payload={"datasetId": dataset.id, "loraConfigId": record.id},
-                snapshot={
-                    "config": config.to_wire(),
-                    "options": config.options.to_wire(),
-                    "dataset": {"id": dataset.id, "path": dataset.path, "fingerprint": None},
-                    "seed": 0,
-                },
+                snapshot=JobSnapshot(config=config, dataset=DatasetReference(id=dataset.id, path=dataset.path)),
                 dataset_id=dataset.id,
                 config_id=record.id,
                 priority=5,

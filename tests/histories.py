@@ -16,7 +16,7 @@ from influencerai.files.atomic_file import sha256_file
 from influencerai.scheduling.placement import Allocation, Capacity, Node
 from influencerai.store import Store
 from influencerai.store.events import StoredEvent
-from influencerai.store.jobs import StoredArtifact
+from influencerai.store.job_rows import StoredArtifact
 
 NEWS = frozenset({"stage", "progress", "validation", "checkpoint", "sample", "warning"})
 """Events that only an attempt sends."""

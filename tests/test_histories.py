@@ -14,7 +14,7 @@ import pytest
 from influencerai.domain.job import Job
 from influencerai.scheduling.placement import Allocation, Device, Node
 from influencerai.store.events import StoredEvent
-from influencerai.store.jobs import StoredArtifact
+from influencerai.store.job_rows import StoredArtifact
 from tests.histories import History, faults, overcommitted, temporary_files
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -22,7 +22,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from influencerai.cluster import task
 from influencerai.cluster.decisions import Decisions, View
 from influencerai.cluster.nodes import ClusterNodes, within_seconds
-from influencerai.domain import LoraConfig
 from influencerai.domain.problem import Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, SchemaError
 from influencerai.preflight.job_resources import UNPLANNABLE, plan_resources
@@ -282,7 +281,7 @@ async def _guarded(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _options_of(job: PendingJob, settings: Settings) -> str:
-    return plan_resources(LoraConfig.restore(job.snapshot["config"]), settings, plan=job.plan)
+    return plan_resources(job.config, settings, plan=job.plan)
 
 
 async def _failure(reference: Any) -> str | None:

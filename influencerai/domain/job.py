@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, model_validator
@@ -236,8 +235,3 @@ class JobQuery(PageQuery):
         description="Only jobs whose metadata has this `key:value`, such as `orderId:A-17`; repeated: all of them.",
     )
     sort_by: Literal["createdAt", "updatedAt"] = "createdAt"
-
-
-def first_progress(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """What a running job shows until its worker reports."""
-    return {"currentEpoch": 0, "totalEpochs": snapshot["config"]["epochs"]}

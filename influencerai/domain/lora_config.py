@@ -30,6 +30,17 @@ USUAL_IMAGES_SEEN = 2000
 PRODIGY_RATE = 1.0
 
 
+class _OptionDocument(dict[str, Any]):
+    """`meta` as it was sent, with the options that it was validated as."""
+
+    def __init__(self, document: Mapping[str, Any], options: TrainingOptions) -> None:
+        super().__init__(document)
+        self.options = options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self.options)
+
+
 class LoraConfig(KeywordModel):
     """How to train a LoRA: base model, steps, rank, and, in `meta`, everything of `TrainingOptions`.
 
@@ -112,7 +123,14 @@ class LoraConfig(KeywordModel):
         options = self.options.model_fields_set
         if "epochs" in self.model_fields_set or {"repeats", "images_seen"} & options:
             return self
-        return self.model_copy(update={"meta": {**self.meta, "imagesSeen": USUAL_IMAGES_SEEN}})
+        return self.with_option("images_seen", USUAL_IMAGES_SEEN)
+
+    def with_option(self, name: str, value: Any) -> Self:
+        """A copy with one option, by its name in Python, set to a value that needs no validation."""
+        wire = TrainingOptions.model_fields[name].alias or name
+        meta = {key: item for key, item in self.meta.items() if key not in (name, wire)} | {wire: value}
+        options = self.options.model_copy(update={name: value})
+        return self.model_copy(update={"meta": _OptionDocument(meta, options)})
 
     @classmethod
     def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
@@ -207,7 +225,7 @@ class LoraConfig(KeywordModel):
         if options.images_seen is not None and "repeats" in options.model_fields_set:
             raise ValueError("imagesSeen chooses repeats: give one of the two")
         check_plain(meta)
-        return meta
+        return _OptionDocument(meta, options)
 
     @model_validator(mode="after")
     def _choose_rate(self) -> Self:
@@ -227,8 +245,13 @@ class LoraConfig(KeywordModel):
 
     @property
     def options(self) -> TrainingOptions:
-        """The typed view of `meta`, absent keys at their defaults."""
-        return TrainingOptions.model_validate(self.meta, context=STORED)
+        """The typed view of `meta`, absent keys at their defaults; parsed once, when the config is validated."""
+        if not isinstance(self.meta, _OptionDocument):  # a copy whose meta was replaced without validation
+            self.__dict__["meta"] = _OptionDocument(
+                self.meta, TrainingOptions.model_validate(self.meta, context=STORED)
+            )
+        found: TrainingOptions = self.__dict__["meta"].options
+        return found
 
     @property
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, create_model
 
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.page import PageQuery, QueryBoolean, QueryText
-from influencerai.domain.wire import STORED, Timestamp, WireModel
+from influencerai.domain.wire import Timestamp, WireModel
 
 NULLABLE = frozenset({"description", "outputPath"})
 """Fields that a change may clear by null."""
@@ -25,9 +25,7 @@ class LoraConfigRecord(LoraConfig):
     @property
     def config(self) -> LoraConfig:
         """The configuration alone."""
-        return LoraConfig.model_validate(
-            {name: getattr(self, name) for name in LoraConfig.model_fields}, context=STORED
-        )
+        return LoraConfig.model_construct(**{name: getattr(self, name) for name in LoraConfig.model_fields})
 
 
 class LoraConfigQuery(PageQuery):

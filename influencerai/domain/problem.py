@@ -25,3 +25,7 @@ class Problem:
     def to_wire(self) -> dict[str, Any]:
         """As fields of a result or an event."""
         return {"error": self.message, "code": self.code, "remedy": self.remedy}
+
+
+CANCELLATION = Problem("Cancelled", "cancelled", "Retry the job to go on from its last state.")
+"""The problem of every cancelled job."""

@@ -14,7 +14,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 TargetModules = Literal["attention", "transformer", "all"]
 PredictionType = Literal["epsilon", "v_prediction"]
 FileFormat = Literal["kohya", "diffusers", "both"]
-Text = Annotated[str, StringConstraints(max_length=2000)]
+LONGEST_TEXT = 2000
+Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
 
 
 class TrainingOptions(KeywordModel):

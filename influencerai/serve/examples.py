@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from influencerai.domain.presets import PRESETS
+from influencerai.domain.problem import CANCELLATION
 from influencerai.errors import (
     AuthenticationError,
     ConflictError,
@@ -15,7 +16,6 @@ from influencerai.errors import (
     ValidationError,
 )
 from influencerai.serve.errors import UNEXPECTED, error_body, plain_body
-from influencerai.store.requeue import CANCELLATION
 
 DATASET = "0198f3a1-5c00-7000-8000-00000000000a"
 CONFIG = "0198f3a1-5c00-7000-8000-00000000000b"

@@ -22,7 +22,7 @@ from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.run_files import RunFiles, roots_of, runs_of, unused_blobs, unused_tensors
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
-from influencerai.store.jobs import StoredArtifact
+from influencerai.store.job_rows import StoredArtifact
 from influencerai.store.usage import EndedJob
 
 Kind = Literal["states", "abandoned runs", "local runs", "pictures", "cache", "artifacts"]

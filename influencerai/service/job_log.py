@@ -18,7 +18,7 @@ from influencerai.service.picture_work import PictureWork
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.events import StoredEvent
-from influencerai.store.jobs import StoredArtifact
+from influencerai.store.job_rows import StoredArtifact
 from influencerai.store.times import to_datetime
 
 

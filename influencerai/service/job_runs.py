@@ -7,7 +7,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from influencerai.domain import LoraConfig
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.output_path import RUN_MARKER, output_name, output_path, output_path_of_run
 from influencerai.domain.relative_path import OWN_FOLDER, normalized
@@ -22,7 +21,7 @@ from influencerai.service.run_copy import RunCopy
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
 from influencerai.store.ids import new_id
-from influencerai.store.jobs import NewJob, StoredArtifact, StoredJob
+from influencerai.store.job_rows import NewJob, StoredArtifact, StoredJob
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """What `beneath` says where there is no file, or a link or a folder."""
@@ -78,7 +77,7 @@ class JobRunService:
             stored = _check_failed(await transaction.jobs.stored(tenant, id), id)
             if is_answered or not copy.is_current():  # or the answer was forgotten just now
                 raise _OutdatedError
-            dataset_id = str(stored.snapshot["dataset"]["id"])
+            dataset_id = stored.snapshot.dataset.id
             dataset = await transaction.datasets.get(tenant, dataset_id)
             new = NewJob(
                 id=new_run,
@@ -151,7 +150,7 @@ class JobRunService:
             if error.errno in _NO_FILE:
                 return
             raise
-        stem = _planned_name(stored) or output_name(LoraConfig.restore(stored.snapshot["config"]))
+        stem = _planned_name(stored) or output_name(stored.snapshot.config)
         for entry in beneath.entries(root, folder):
             if entry.name.startswith(f"{stem}-") and entry.name.endswith(".safetensors"):
                 _unlink(root, f"{folder}/{entry.name}")
@@ -163,7 +162,7 @@ class JobRunService:
 
 def _output_path(stored: StoredJob) -> str:
     """The output path of the job's run, also of one that an earlier version planned."""
-    config, name = LoraConfig.restore(stored.snapshot["config"]), _planned_name(stored)
+    config, name = stored.snapshot.config, _planned_name(stored)
     return output_path_of_run(config, output_name=name) if name else output_path(config)
 
 

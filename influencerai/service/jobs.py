@@ -20,11 +20,12 @@ from influencerai.domain.job import (
     JobSeries,
     JobTraining,
     SeriesQuery,
-    first_progress,
 )
+from influencerai.domain.job_snapshot import DatasetReference, JobSnapshot, first_progress
 from influencerai.domain.output_path import output_path
 from influencerai.domain.page import Page
 from influencerai.domain.relative_path import normalized
+from influencerai.domain.training_options import LONGEST_TEXT
 from influencerai.errors import ConflictError, NotFoundError, ValidationError
 from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
@@ -37,7 +38,7 @@ from influencerai.service.series import DEFAULT_BUCKETS, count_spans, days_since
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
 from influencerai.store.idempotency import RequestKey
-from influencerai.store.jobs import NewJob, StoredJob
+from influencerai.store.job_rows import NewJob, StoredJob
 from influencerai.store.queue import Report
 from influencerai.store.times import to_datetime
 
@@ -84,7 +85,7 @@ class JobService:
             new = NewJob(
                 type=draft.type,
                 payload={**JobPayload.by_wire_name(payload), "datasetId": dataset.id, **named},
-                snapshot=_snapshot(resolved, dataset, report),
+                snapshot=JobSnapshot(config=resolved, dataset=_reference(dataset, report)),
                 dataset_id=dataset.id,
                 config_id=config_id,
                 priority=draft.payload.priority,
@@ -125,17 +126,10 @@ class JobService:
             if found is None:
                 raise not_found(id)
             attempts = await transaction.jobs.attempts(tenant, id)
-        job, snapshot, output_dir = found
-        # Of what the database holds nothing needs to be validated again.
-        return JobDetail.model_construct(
+        job, document, output_dir = found
+        return JobDetail.model_construct(  # without validation: the database holds what was validated
             **job.__dict__,
-            training=JobTraining.model_construct(
-                config=snapshot["config"],
-                options=snapshot["options"],
-                dataset=snapshot["dataset"],
-                seed=snapshot["seed"],
-                output_dir=output_dir,
-            ),
+            training=JobTraining.model_construct(**document, output_dir=output_dir),
             attempts=tuple(_attempt(row) for row in attempts),
         )
 
@@ -153,7 +147,7 @@ class JobService:
             _check_report(stored, change)
             result = change.result
             if change.status == "running" and stored.job.status == "pending" and result is None:
-                result = {"progress": first_progress(stored.snapshot)}
+                result = {"progress": first_progress(stored.document)}
             status = change.status or ("running" if stored.job.status == "running" else None)
             return Report(status=status, result=result, cost_tok=change.cost_tok)
 
@@ -220,8 +214,7 @@ def with_trigger_word(config: LoraConfig, dataset: Dataset) -> LoraConfig:
     word = trigger_word(dataset.meta)
     if word is None or config.options.trigger_word:
         return config
-    meta = {name: value for name, value in config.meta.items() if name not in ("triggerWord", "trigger_word")}
-    return LoraConfig.restore({**config.to_wire(), "meta": {**meta, "triggerWord": word[:2000]}})
+    return config.with_option("trigger_word", word[:LONGEST_TEXT])
 
 
 def not_found(id: str) -> NotFoundError:
@@ -252,20 +245,11 @@ async def resolve_draft(
     return dataset, record.id, record.config
 
 
-def _snapshot(config: LoraConfig, dataset: Dataset, report: dict[str, Any] | None) -> dict[str, Any]:
-    options = config.options
-    return {
-        "config": config.to_wire(),
-        "options": options.to_wire(),
-        "dataset": {"id": dataset.id, "path": dataset.path, "fingerprint": _fingerprint(report)},
-        "seed": options.seed,
-    }
-
-
-def _fingerprint(report: dict[str, Any] | None) -> str | None:
-    """SHA-256 over paths and bytes of the images as the folder was last looked at."""
+def _reference(dataset: Dataset, report: dict[str, Any] | None) -> DatasetReference:
+    """The dataset with the images that `report`, of its last inspection, lists."""
     images = [(image["path"], image["sha256"]) for image in (report or {}).get("images", []) if image.get("sha256")]
-    return hashlib.sha256(json.dumps(images).encode()).hexdigest() if images else None
+    fingerprint = hashlib.sha256(json.dumps(images).encode()).hexdigest() if images else None
+    return DatasetReference(id=dataset.id, path=dataset.path, fingerprint=fingerprint)
 
 
 def _warnings(draft: JobDraft, payload: dict[str, Any], dataset: Dataset, config: LoraConfig) -> list[str]:

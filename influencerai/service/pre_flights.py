@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from influencerai.dataset.decoding import Decoding
 from influencerai.domain import LoraConfig
 from influencerai.domain.dataset import Dataset
 from influencerai.domain.job import JobDraft
+from influencerai.errors import ValidationError
 from influencerai.files.tenant_folders import TenantFolders
 from influencerai.preflight import AssumedDevice, Preflight, cluster_device, preflight
 from influencerai.service.dataset_folders import MissingFolderError
@@ -92,12 +93,10 @@ class PreFlightService:
 
     async def _speed(self, transaction: Transaction, tenant: str, config: LoraConfig) -> float | None:
         """Images per second of the tenant's last completed job that trained alike."""
+        alike = (config.model_name, config.resolution, config.batch_size)
         for stored in await transaction.jobs.last_completed(tenant):
-            other = stored.snapshot["config"]
-            if (other["modelName"], other["resolution"], other["batchSize"]) == (
-                config.model_name,
-                config.resolution,
-                config.batch_size,
-            ):
-                return await transaction.events.speed(stored.job.id)
+            with suppress(ValidationError):  # of a job that an earlier version has trained
+                other = stored.snapshot.config
+                if (other.model_name, other.resolution, other.batch_size) == alike:
+                    return await transaction.events.speed(stored.job.id)
         return None

@@ -1,10 +1,8 @@
-"""The jobs of a tenant as their users see them; who trains them is the queue's business."""
+"""The jobs of a tenant, as their users see them; who trains them is the queue's business."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, Table, delete, func, insert, select, update
@@ -12,72 +10,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.job import TERMINAL, Job, JobQuery, JobStatus
 from influencerai.domain.page import Page
-from influencerai.errors import ConflictError, NotFoundError
+from influencerai.errors import NotFoundError
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_keep, now
 from influencerai.store.events import append_events
-from influencerai.store.ids import new_id
-from influencerai.store.job_figures import count_transition
+from influencerai.store.job_rows import (
+    CANCELLED,
+    SHOWN,
+    NewJob,
+    StoredArtifact,
+    StoredJob,
+    count_job,
+    job_of,
+    stored_job,
+)
 from influencerai.store.paging import converted, page_of
 from influencerai.store.schema import artifacts, attempts, datasets, job_metadata, jobs, lora_configs, outputs
-from influencerai.store.times import MILLISECONDS_PER_DAY, to_datetime
+from influencerai.store.times import MILLISECONDS_PER_DAY
 
 _SORT = {"createdAt": jobs.c.created_at, "updatedAt": jobs.c.updated_at}
-NOT_WAITING: Mapping[str, None] = {"waiting": None, "queue_position": None, "estimated_start": None}
-"""Of a job that waits no more."""
-CANCELLED = "cancelled"
-"""The status that `?status=cancelled` filters by: failed, and asked for."""
-SHOWN = [column for column in jobs.c if column.name not in ("snapshot", "plan", "needs")]
-"""What a list of jobs needs; what a job trains is long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewJob:
-    """What a job is made of."""
-
-    type: str
-    payload: Mapping[str, Any]
-    snapshot: Mapping[str, Any]
-    """The resolved config and whatever else decides the training, as it was when the job was made."""
-    dataset_id: str | None
-    config_id: str | None
-    priority: int
-    output_dir: str
-    """The folder wanted, relative to the tenant's root."""
-    id: str = field(default_factory=new_id)
-    retry_of: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    plan: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredJob:
-    """A job with what decides about it and its users do not see."""
-
-    job: Job
-    snapshot: Mapping[str, Any]
-    plan: Mapping[str, Any] | None
-    output_dir: str
-    owner: str | None
-    fence: int
-    dataset_id: str | None
-    config_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredArtifact:
-    """A file that a job has published."""
-
-    name: str
-    kind: str
-    path: str
-    """Relative to the tenant's root."""
-    size: int
-    sha256: str
-    step: int
-    epoch: int
-    created_at: int
 
 
 class Jobs:
@@ -101,7 +53,7 @@ class Jobs:
             "status": "pending",
             "cancelled": False,
             "payload": dict(new.payload),
-            "snapshot": dict(new.snapshot),
+            "snapshot": new.snapshot.to_wire(),
             "plan": None if new.plan is None else dict(new.plan),
             "output_dir": new.output_dir,
             "retry_of": new.retry_of,
@@ -138,7 +90,7 @@ class Jobs:
         return None if row is None else job_of(row)
 
     async def detail(self, tenant: str, id: str) -> tuple[Job, Mapping[str, Any], str] | None:
-        """One job, what it was made of, and its output folder; without its plan, which is long."""
+        """One job, its snapshot as it is stored, and its output folder; without its execution plan, which is long."""
         statement: Select[Any] = select(*SHOWN, jobs.c.snapshot).where(jobs.c.tenant_id == tenant, jobs.c.id == id)
         row = (await self._connection.execute(statement)).one_or_none()
         return None if row is None else (job_of(row), row.snapshot, row.output_dir)
@@ -279,45 +231,14 @@ class Jobs:
         return (await self._connection.execute(statement)).one_or_none()
 
 
-async def write_job(
-    connection: AsyncConnection, counts: Counts, before: Row[Any], values: Mapping[str, Any]
-) -> Row[Any]:
-    """Write a locked row's new values with what follows from a change of status.
-
-    Raises:
-        ConflictError: the job has ended, and its status would change.
-    """
-    changed: dict[str, Any] = {"updated_at": now(), **values}
-    status = values.get("status", before.status)
-    if before.status in TERMINAL and status != before.status:
-        raise ConflictError(f"Job {before.id} has ended: it is {before.status} and cannot become {status}")
-    if before.started_at is None and status != "pending" and not values.get("cancelled"):
-        changed["started_at"] = now()
-    if status in TERMINAL and before.status not in TERMINAL:
-        changed |= {"finished_at": now(), "active_dataset_id": None, "active_config_id": None, **NOT_WAITING}
-        changed |= {"owner": None, "lease_token": None, "lease_expires_at": None}
-    statement = update(jobs).where(jobs.c.id == before.id).values(changed).returning(jobs)
-    row: Row[Any] = (await connection.execute(statement)).one()
-    count_job(counts, before, -1)
-    count_job(counts, row, 1)
-    count_transition(counts, before, row)
-    return row
-
-
-def count_job(counts: Counts, row: Row[Any], by: int) -> None:
-    """Count a job under its status, or as cancelled, and its type."""
-    counts.add(row.tenant_id, "job", CANCELLED if row.cancelled else row.status, row.type, by)
-
-
 def _origin(new: NewJob) -> dict[str, Any]:
-    """What a job was made of, as columns for lists."""
-    config, dataset = new.snapshot.get("config", {}), new.snapshot.get("dataset", {})
+    """Columns of lists: the dataset and the configuration that the job was made of."""
     return {
         "dataset_id": new.payload.get("datasetId"),
         "config_id": new.payload.get("loraConfigId"),
-        "dataset_path": dataset.get("path"),
-        "config_name": config.get("name"),
-        "model_name": config.get("modelName"),
+        "dataset_path": new.snapshot.dataset.path,
+        "config_name": new.snapshot.config.name,
+        "model_name": new.snapshot.config.model_name,
     }
 
 
@@ -333,48 +254,3 @@ def _filters(tenant: str, query: JobQuery) -> list[ColumnElement[bool]]:
         having = (job_metadata.c.tenant_id == tenant, job_metadata.c.key == key, job_metadata.c.value == value)
         found.append(jobs.c.id.in_(select(job_metadata.c.job_id).where(*having)))
     return found
-
-
-def job_of(row: Row[Any]) -> Job:
-    """The row as its tenant sees it."""
-    return Job.model_construct(  # which validates nothing: the database holds what was validated
-        id=row.id,
-        tenant_id=row.tenant_id,
-        type=row.type,
-        status=row.status,
-        payload=row.payload,
-        metadata=row.metadata or {},
-        result=row.result,
-        cost_tok=row.cost_tok,
-        started_at=_time(row.started_at),
-        finished_at=_time(row.finished_at),
-        created_at=to_datetime(row.created_at),
-        updated_at=to_datetime(row.updated_at),
-        lora_config_name=row.config_name,
-        model_name=row.model_name,
-        dataset_path=row.dataset_path,
-        stage=row.stage if row.status == "running" else None,
-        waiting=row.waiting if row.status == "pending" else None,
-        queue_position=row.queue_position if row.status == "pending" else None,
-        estimated_start=_time(row.estimated_start) if row.status == "pending" else None,
-        cancel_requested=row.cancel_requested_at is not None,
-        retry_of=row.retry_of,
-    )
-
-
-def _time(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else to_datetime(milliseconds)
-
-
-def stored_job(row: Row[Any]) -> StoredJob:
-    """The row with what decides about it."""
-    return StoredJob(
-        job=job_of(row),
-        snapshot=row.snapshot,
-        plan=row.plan,
-        output_dir=row.output_dir,
-        owner=row.owner,
-        fence=row.fence,
-        dataset_id=row.active_dataset_id,
-        config_id=row.active_config_id,
-    )

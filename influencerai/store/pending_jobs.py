@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Self
 from sqlalchemy import ColumnElement, Row, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from influencerai.domain.job_snapshot import JobSnapshot
+from influencerai.domain.lora_config import LoraConfig
 from influencerai.scheduling.fair_share import FairShareRules, TenantShare, WaitingJob, decide
 from influencerai.scheduling.placement import Capacity, Node, ResourceRequest
 from influencerai.scheduling.start_estimate import StartEstimate
@@ -70,8 +72,18 @@ class PendingJob:
 
     id: str
     tenant: str
-    snapshot: Mapping[str, Any]
+    document: Mapping[str, Any]
+    """Its snapshot as it is stored."""
     plan: Mapping[str, Any] | None
+
+    @property
+    def config(self) -> LoraConfig:
+        """What it trains.
+
+        Raises:
+            ValidationError: an earlier version stored what this one cannot train.
+        """
+        return JobSnapshot.restore(self.document).config
 
 
 class QueuedJob(NamedTuple):
@@ -156,7 +168,7 @@ class PendingJobs:
         columns = (jobs.c.id, jobs.c.tenant_id, jobs.c.snapshot, jobs.c.plan)
         statement = select(*columns).where(_PENDING, jobs.c.needs.is_(None)).order_by(jobs.c.created_at, jobs.c.id)
         return [
-            PendingJob(id=row.id, tenant=row.tenant_id, snapshot=row.snapshot, plan=row.plan)
+            PendingJob(id=row.id, tenant=row.tenant_id, document=row.snapshot, plan=row.plan)
             for row in await self._connection.execute(statement.limit(limit))
         ]
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from sqlalchemy import Row, and_, delete, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.domain.job import TERMINAL, JobStatus, first_progress
+from influencerai.domain.job import TERMINAL, JobStatus
+from influencerai.domain.job_snapshot import first_progress
 from influencerai.domain.problem import Problem
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.scheduling.placement import Allocation
@@ -23,7 +24,7 @@ from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now
 from influencerai.store.events import StepFigures, append_events, write_figures
-from influencerai.store.jobs import NOT_WAITING, StoredJob, stored_job, write_job
+from influencerai.store.job_rows import NOT_WAITING, StoredJob, stored_job, write_job
 from influencerai.store.pending_jobs import ClaimRules, PendingJobs
 from influencerai.store.requeue import Requeue, RequeueReason, RetryRules, ended
 from influencerai.store.schema import artifacts, attempts, jobs

@@ -9,19 +9,19 @@ from typing import Any, Literal, Self
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from influencerai.domain.problem import Problem
+from influencerai.domain.problem import CANCELLATION, Problem
+from influencerai.domain.training_result import TrainingFailure
 from influencerai.settings import Settings
 from influencerai.store.attempts import Attempts
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import now
 from influencerai.store.events import append_events
-from influencerai.store.jobs import write_job
+from influencerai.store.job_rows import write_job
 from influencerai.store.pending_jobs import WAITING_FOR_WORKER
 from influencerai.store.schema import artifacts
 
 RequeueReason = Literal["lost", "broken", "released"]
 """Why a job is requeued: its worker vanished, the machine failed it, or the attempt was stopped."""
-CANCELLATION = Problem("Cancelled", "cancelled", "Retry the job to go on from its last state.")
 GIVEN_UP = "See the logs of the nodes that its attempts name, then retry the job: it goes on from its last state."
 _LONGEST_DELAY_SECONDS = 300.0
 
@@ -91,16 +91,16 @@ class Requeue:
 
     async def cancelled(self, row: Row[Any]) -> dict[str, Any]:
         """What a job becomes that ends because that was asked for."""
-        result = {**await self._failure(row, CANCELLATION), "cancelled": True}
-        return {"status": "failed", "cancelled": True, "error_code": "cancelled", "result": result}
+        result = await self._failure(row, CANCELLATION, cancelled=True)
+        return {"status": "failed", "cancelled": True, "error_code": CANCELLATION.code, "result": result}
 
-    async def _failure(self, row: Row[Any], problem: Problem) -> dict[str, Any]:
-        """The result of a job whose attempt cannot say what it leaves."""
+    async def _failure(self, row: Row[Any], problem: Problem, *, cancelled: bool = False) -> dict[str, Any]:
+        """The result of a job whose attempt reported none, with the files that are published."""
         published = select(artifacts.c.name).where(artifacts.c.job_id == row.id, artifacts.c.kind == "lora")
         names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
         progress = (row.result or {}).get("progress", {})
-        epoch = progress.get("currentEpoch", 0) if isinstance(progress, Mapping) else 0
-        return {**problem.to_wire(), "epoch": epoch, "partialCheckpoints": list(names)}
+        epoch = progress.get("currentEpoch") if isinstance(progress, Mapping) else None
+        return TrainingFailure.of(problem, epoch=epoch or 0, partial_checkpoints=names, cancelled=cancelled).to_wire()
 
 
 def ended(status: str, outcome: str, problem: Problem | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from influencerai.store.attempts import ACTIVE, USED
 from influencerai.store.counts import Counts
 from influencerai.store.dialect import insert_or_set, now, one_of
 from influencerai.store.job_figures import JobFigures, read_figures
-from influencerai.store.jobs import CANCELLED, SHOWN, job_of
+from influencerai.store.job_rows import CANCELLED, SHOWN, job_of
 from influencerai.store.paging import converted, page_of
 from influencerai.store.reservations import Reservations
 from influencerai.store.schema import (

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from influencerai.domain import TrainingFailure, TrainingResult, TrainingSpec
-from influencerai.domain.problem import Problem
+from influencerai.domain.problem import CANCELLATION, Problem
 from influencerai.errors import FencedOffError, InfluencerAIError, StoreError
 from influencerai.files.atomic_file import remove_leftovers
 from influencerai.files.tenant_folders import TenantFolders
@@ -25,9 +25,9 @@ from influencerai.job_process.messages import (
 from influencerai.job_process.supervisor import ForkServer, JobProcess, JobProcessGroup, start_training
 from influencerai.settings import Settings
 from influencerai.store import Store, Transaction
-from influencerai.store.jobs import StoredJob
+from influencerai.store.job_rows import StoredJob
 from influencerai.store.queue import Ending, Lease
-from influencerai.store.requeue import CANCELLATION, RequeueReason, RetryRules
+from influencerai.store.requeue import RequeueReason, RetryRules
 from influencerai.worker.cleanup import discard_run
 from influencerai.worker.event_buffer import EventBuffer
 from influencerai.worker.lease import LeaseKeeper

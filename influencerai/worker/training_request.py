@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from influencerai.domain import LoraConfig, TrainingSpec
+from influencerai.domain import TrainingSpec
 from influencerai.files.tenant_folders import TenantFolders
 from influencerai.job_process.messages import TrainingRequest
 from influencerai.scheduling.placement import Allocation
 from influencerai.scheduling.resource_options import ResourceOption
 from influencerai.settings import Settings
-from influencerai.store.jobs import StoredJob
+from influencerai.store.job_rows import StoredJob
 from influencerai.store.queue import Lease
 from influencerai.training_plan.execution import DeviceKind
 
@@ -61,8 +61,8 @@ def make_request(
     return TrainingRequest(
         job_id=lease.job_id,
         root=folders.make(tenant),
-        dataset=snapshot["dataset"]["path"],
-        config=LoraConfig.restore(snapshot["config"]),
+        dataset=snapshot.dataset.path,
+        config=snapshot.config,
         output_dir=job.output_dir,
         run_dir=folders.run_dir(tenant, lease.job_id),
         blobs_dir=folders.blobs_dir(tenant),

@@ -15,7 +15,7 @@ from influencerai.errors import InfluencerAIError
 from influencerai.job_process.supervisor import ForkServer
 from influencerai.settings import Settings
 from influencerai.store import Store
-from influencerai.store.jobs import StoredJob
+from influencerai.store.job_rows import StoredJob
 from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease
 from influencerai.store.requeue import RetryRules

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import Any
 
 import pytest
 
 from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.job_snapshot import DatasetReference, JobSnapshot
 from influencerai.errors import ValidationError
 
 CONTRACT: dict[str, Any] = {
@@ -229,3 +232,30 @@ def test_options_are_the_typed_view_of_meta() -> None:
 def test_an_alpha_above_the_rank_is_remarked_on(dim: int, alpha: int | None, warned: bool) -> None:
     config = LoraConfig.parse({**LEAST, "networkDim": dim, "networkAlpha": alpha})
     assert any("networkAlpha 16 exceeds networkDim 8" in warning for warning in config.warnings) is warned
+
+
+def test_options_are_parsed_once_and_follow_each_copy() -> None:
+    config = LoraConfig.parse({**LEAST, "meta": {"seed": 7, "other": 1}})
+    assert config.options is config.options is config.meta.options  # type: ignore[attr-defined]
+    assert config.model_copy().options is config.options
+    changed = config.with_option("trigger_word", "ohwx")
+    assert (changed.options.trigger_word, changed.options.seed) == ("ohwx", 7)
+    assert changed.options == LoraConfig.parse(changed.to_wire()).options
+    assert changed.meta == {"seed": 7, "other": 1, "triggerWord": "ohwx"}
+    assert config.options.trigger_word is None
+    assert config.model_copy(update={"meta": {"seed": 8}}).options.seed == 8
+    for again in (pickle.loads(pickle.dumps(config)), copy.deepcopy(config)):
+        assert again == config
+        assert again.options == config.options
+    assert config.model_dump_json(by_alias=True) == json.dumps(config.to_wire(), separators=(",", ":"))
+
+
+def test_a_job_snapshot_is_stored_with_options_and_seed() -> None:
+    config = LoraConfig.parse({**LEAST, "meta": {"seed": 7, "minSnrGamma": None}})
+    snapshot = JobSnapshot(config=config, dataset=DatasetReference(id="d", path="data/me"))
+    document = snapshot.to_wire()
+    assert (document["seed"], document["options"]) == (7, config.options.to_wire())
+    assert JobSnapshot.restore(json.loads(json.dumps(document))) == snapshot
+    with pytest.raises(ValidationError) as raised:
+        JobSnapshot.restore({**document, "config": {**document["config"], "epochs": 0}})
+    assert list(raised.value.field_errors) == ["config.epochs"]

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from influencerai.serve.app import create_app
 from influencerai.service import Service
 from influencerai.settings import Settings
-from influencerai.store.jobs import StoredJob
+from influencerai.store.job_rows import StoredJob
 from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease
 from influencerai.store.schema import metadata

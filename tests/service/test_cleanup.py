@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from influencerai.dataset.snapshot import take_snapshot
-from influencerai.domain import LoraConfig
 from influencerai.domain.job import Job
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.errors import InfluencerAIError
@@ -30,13 +29,12 @@ from influencerai.settings import Settings
 from influencerai.store import Store
 from influencerai.store.queue import PublishedFile
 from influencerai.worker.cleanup import RunCleanup, set_aside
-from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish
+from tests.store.rows import ANN, BOB, add_config, add_dataset, add_job, cancel, claimed, finish, job_snapshot
 
 pytestmark = pytest.mark.anyio
 PICTURE, STATE = b"picture" * 10, b"weights" * 100
 LONG_AGO = time.time() - 100 * 86400
 NOW = timedelta(0)
-SNAPSHOT = {"config": {"name": "face", "modelName": "x", "epochs": 3}}
 
 
 @pytest.fixture(params=["development", "production"])
@@ -207,7 +205,7 @@ async def test_a_folder_exchanged_for_a_link_leads_to_nobody_elses_files(
     store: Store, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     service = Service(Settings(root=tmp_path / "root", database_url=database_url), needs_worker=False)
-    job = await add_job(store, output_dir="data/loras/face", snapshot=SNAPSHOT)
+    job = await add_job(store, output_dir="data/loras/face")
     lease = await claimed(store)
     own, foreign = tmp_path / "root/data/loras/face", tmp_path / "foreign"
     for folder in (own, foreign):
@@ -246,7 +244,7 @@ async def test_links_in_place_of_the_servers_own_folders_lead_to_no_deletion(
     store: Store, database_url: str, tmp_path: Path, by: str, linked: str
 ) -> None:
     service = Service(Settings(root=tmp_path / "root", database_url=database_url), needs_worker=False)
-    job = await add_job(store, snapshot=SNAPSHOT)
+    job = await add_job(store)
     await finish(store, await claimed(store), ending="completed" if by == "remains" else "failed")
     foreign = TenantFolders(Settings(root=tmp_path / "foreign"))
     write_run(foreign, ANN, job.job.id)
@@ -284,8 +282,7 @@ async def test_a_retry_that_races_the_cleanup_has_all_states_or_none(tmp_path: P
     service = Service(Settings(root=tmp_path, database_url=database_url), needs_worker=False)
     outcomes = set()
     for number in range(8):
-        config = LoraConfig(name=str(number), model_name="sd15").to_wire()
-        snapshot = {"config": config, "dataset": {"id": "gone", "path": "data/me"}}
+        snapshot = job_snapshot(name=str(number))
         stored = await add_job(service.store, output_dir=f"data/loras/{number}", snapshot=snapshot)
         await cancel(service.store, stored.job.id)
         run = write_run(service.folders, ANN, stored.job.id)
@@ -313,8 +310,7 @@ async def test_others_write_while_files_are_copied_or_removed(
 ) -> None:
     service = Service(Settings(root=tmp_path, database_url=database_url), needs_worker=False)
     root, path = service.folders.root(ANN), "data/loras/face/face.safetensors"
-    snapshot = {**SNAPSHOT, "dataset": {"id": "gone", "path": "data/me"}}
-    ended = await add_job(service.store, output_dir="data/loras/face", snapshot=snapshot)
+    ended = await add_job(service.store, output_dir="data/loras/face")
     lease = await claimed(service.store)
     (root / path).parent.mkdir(parents=True)
     (root / path).write_bytes(b"lora")

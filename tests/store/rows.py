@@ -9,11 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from influencerai.domain.dataset import Dataset, DatasetDraft, DatasetStatus
+from influencerai.domain.job_snapshot import JobSnapshot
 from influencerai.domain.lora_config import LoraConfig
 from influencerai.domain.lora_config_record import LoraConfigRecord
 from influencerai.domain.problem import Problem
 from influencerai.store import Store, Transaction
-from influencerai.store.jobs import NewJob, StoredJob
+from influencerai.store.job_rows import NewJob, StoredJob
 from influencerai.store.pending_jobs import ClaimRules
 from influencerai.store.queue import Lease, Report
 from influencerai.store.requeue import RetryRules
@@ -61,6 +62,11 @@ async def add_config(store: Store, tenant: str = ANN, *, name: str = "face", **f
         return await transaction.lora_configs.add(tenant, lora_config(name, **fields))
 
 
+def job_snapshot(*, dataset_id: str | None = None, path: str = "data/faces", **config: Any) -> JobSnapshot:
+    fields = {"name": "face", "modelName": "sd15", "epochs": 3, **config}
+    return JobSnapshot.restore({"config": fields, "dataset": {"id": dataset_id or "gone", "path": path}})
+
+
 def new_job(
     *,
     dataset_id: str | None = None,
@@ -73,7 +79,7 @@ def new_job(
         **{
             "type": "lora-training",
             "payload": {"datasetId": dataset_id},
-            "snapshot": {"config": {"epochs": 3}},
+            "snapshot": job_snapshot(dataset_id=dataset_id),
             "dataset_id": dataset_id,
             "config_id": config_id,
             "priority": priority,

@@ -31,6 +31,7 @@ from tests.store.rows import (
     claimed,
     events_of,
     finish,
+    job_snapshot,
     lora_config,
     new_job,
     report,
@@ -215,23 +216,24 @@ async def test_a_job_of_what_is_not_the_tenants_is_refused(store: Store, missing
 
 async def test_a_job_is_kept_as_it_was_made(store: Store) -> None:
     dataset, config = await add_dataset(store), await add_config(store)
+    snapshot = job_snapshot(dataset_id=dataset.id, meta={"seed": 7, "minSnrGamma": None})
     made = await add_job(
         store,
         dataset_id=dataset.id,
         config_id=config.id,
         payload={"datasetId": dataset.id, "note": "ü"},
-        snapshot={"seed": 7},
+        snapshot=snapshot,
         plan={"micro": 2},
         retry_of="earlier",
     )
     assert made == await stored(store, made.job.id)
     async with store.read() as transaction:
         assert await transaction.jobs.get(ANN, made.job.id) == made.job
-        assert await transaction.jobs.detail(ANN, made.job.id) == (made.job, {"seed": 7}, "data/loras/face")
+        assert await transaction.jobs.detail(ANN, made.job.id) == (made.job, snapshot.to_wire(), "data/loras/face")
     assert (made.job.status, made.job.payload) == ("pending", {"datasetId": dataset.id, "note": "ü"})
     assert (made.job.started_at, made.job.finished_at, made.job.result, made.job.waiting) == (None, None, None, None)
     assert (made.snapshot, made.plan, made.job.retry_of, made.output_dir) == (
-        {"seed": 7},
+        snapshot,
         {"micro": 2},
         "earlier",
         "data/loras/face",
@@ -419,7 +421,7 @@ def nested(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize("document", [*DOCUMENTS, nested(100)])
 async def test_documents_come_back_exactly(store: Store, document: dict[str, Any]) -> None:
     dataset = await add_dataset(store, meta=document)
-    job = await add_job(store, payload=document, snapshot=document, plan=document)
+    job = await add_job(store, payload=document, plan=document)
     await report(store, job.job.id, status="running", result=document)
     async with store.write() as transaction:
         await transaction.events.append(job.job.id, ("note", document))
@@ -428,7 +430,7 @@ async def test_documents_come_back_exactly(store: Store, document: dict[str, Any
     again = await stored(store, job.job.id)
     assert found is not None
     last = (await events_of(store, job.job.id))[-1][2]
-    for back in (found.meta, again.job.payload, again.snapshot, again.plan, again.job.result, last):
+    for back in (found.meta, again.job.payload, again.plan, again.job.result, last):
         assert repr(back) == repr(document)  # repr tells 1.0 from 1, True from 1, and shows the order
 
 

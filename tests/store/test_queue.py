@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import update
 
 from influencerai.domain.job import JobStatus
-from influencerai.domain.problem import Problem
+from influencerai.domain.problem import CANCELLATION, Problem
 from influencerai.errors import ConflictError, FencedOffError
 from influencerai.store import Store
 from influencerai.store.events import StepFigures
 from influencerai.store.pending_jobs import WAITING_FOR_WORKER
 from influencerai.store.queue import Lease, PublishedFile, Report
-from influencerai.store.requeue import CANCELLATION, GIVEN_UP, RequeueReason, RetryRules
+from influencerai.store.requeue import GIVEN_UP, RequeueReason, RetryRules
 from influencerai.store.schema import jobs
 from influencerai.store.times import MILLISECONDS_PER_DAY, to_milliseconds
 from tests.store.rows import (
