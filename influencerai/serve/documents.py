@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, create_model
 
@@ -16,6 +16,7 @@ from influencerai.domain.usage import Usage
 from influencerai.domain.wire import WireModel
 from influencerai.serve.errors import ErrorBody
 
+Item = TypeVar("Item")
 Responses = dict[int | str, dict[str, Any]]
 _INTEGER = {"schema": {"type": "integer"}}
 _PAGE_HEADERS = {
@@ -84,31 +85,30 @@ class WarnedUsage(Usage, Warned):
     """Usage after a change of quotas, and what was ignored."""
 
 
-class LoraConfigPage(BaseModel):
+class Items(BaseModel, Generic[Item]):
+    """A whole list."""
+
+    data: list[Item]
+
+
+class ItemPage(Items[Item], Generic[Item]):
+    """A slice of a list."""
+
+    total: int
+    take: int
+    skip: int
+
+
+class LoraConfigPage(ItemPage[LoraConfigRecord]):
     """A slice of the configurations."""
 
-    data: list[LoraConfigRecord]
-    total: int
-    take: int
-    skip: int
 
-
-class JobPage(BaseModel):
+class JobPage(ItemPage[Job]):
     """A slice of the jobs."""
 
-    data: list[Job]
-    total: int
-    take: int
-    skip: int
 
-
-class ImagePage(BaseModel):
+class ImagePage(ItemPage[DatasetImage]):
     """A slice of a dataset's images."""
-
-    data: list[DatasetImage]
-    total: int
-    take: int
-    skip: int
 
 
 class EventPage(WireModel):
@@ -118,28 +118,20 @@ class EventPage(WireModel):
     last_seq: int
 
 
-class Metrics(BaseModel):
+class Metrics(Items[JobMetric]):
     """The curve of a job."""
 
-    data: list[JobMetric]
 
-
-class Artifacts(BaseModel):
+class Artifacts(Items[JobArtifact]):
     """Files of a job."""
 
-    data: list[JobArtifact]
 
-
-class BaseModels(BaseModel):
+class BaseModels(Items[BaseModelEntry]):
     """Base models that configurations can name."""
 
-    data: list[BaseModelEntry]
 
-
-class Presets(BaseModel):
+class Presets(Items[Preset]):
     """Presets of configurations."""
-
-    data: list[Preset]
 
 
 class Health(BaseModel):

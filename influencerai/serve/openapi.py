@@ -12,9 +12,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_camel
 
+from influencerai.serve.client_calls import CALLS
 from influencerai.serve.documents import ERROR_NAMES
-from influencerai.serve.examples import ANSWERS, CALLS, ERRORS, MISSING, PATH_PARAMETERS, REQUESTS
-from influencerai.serve.schemas import complete_schemas, dictionaries
+from influencerai.serve.examples import ANSWERS, ERRORS, MISSING, PATH_PARAMETERS, REQUESTS
+from influencerai.serve.schemas import complete_schemas, dictionaries, name_schemas
 from influencerai.settings import Settings
 
 PAGE_PATH = "/api"
@@ -42,11 +43,12 @@ _SCHEMES: dict[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Production: an API key or a JWT."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "Production: an API key."},
 }
-_RENAMED = {
+_NAMES = {
     "Body_upload_images": "ImageUpload",
     "LoraConfig-Input": "LoraConfigDraft",
     "LoraConfig-Output": "LoraConfig",
 }
+"""By the name that FastAPI gives a schema: the one that it has in the document."""
 _LARGEST = 2**63 - 1
 
 
@@ -109,6 +111,7 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)
     complete_schemas(document)
+    name_schemas(document, _NAMES)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             _describe(operation)
@@ -119,11 +122,7 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
     _add_links(document["paths"])
     for schema in dictionaries(components["schemas"]):
         _correct(schema)
-    text = json.dumps(document)
-    for old, new in _RENAMED.items():
-        text = text.replace(f'"{old}"', f'"{new}"').replace(f'/{old}"', f'/{new}"')
-    renamed: dict[str, Any] = json.loads(text)
-    return renamed
+    return document
 
 
 def _security(path: str, settings: Settings) -> list[dict[str, list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -47,6 +47,16 @@ def complete_schemas(document: dict[str, Any]) -> None:
             found["$ref"] = _TEMPLATE.format(model=_AS_SENT[name])
     for name in _JOBS:
         _split_by_status(schemas, name)
+
+
+def name_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Rename schemas, in their order, with every reference to them."""
+    components = document["components"]
+    components["schemas"] = {names.get(name, name): schema for name, schema in components["schemas"].items()}
+    references = {_TEMPLATE.format(model=old): _TEMPLATE.format(model=new) for old, new in names.items()}
+    for found in dictionaries(document):
+        if (new := references.get(found.get("$ref", ""))) is not None:
+            found["$ref"] = new
 
 
 def _add(schemas: dict[str, Any], model: type[BaseModel]) -> None:

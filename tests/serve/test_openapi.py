@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from influencerai.client import InfluencerAIClient
 from influencerai.serve.app import create_app
-from influencerai.serve.examples import CALLS
+from influencerai.serve.client_calls import CALLS
 from influencerai.service import Service
 from influencerai.settings import Settings
 from tests.contract.reference import CONFIG, DATASET, JOB, example

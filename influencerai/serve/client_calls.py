@@ -1,0 +1,41 @@
+"""Client calls: the method of the clients that sends each operation."""
+
+from __future__ import annotations
+
+CALLS = {
+    "create_dataset": "datasets.create",
+    "list_datasets": "datasets.list",
+    "get_dataset": "datasets.get",
+    "update_dataset": "datasets.update",
+    "update_dataset_status": "datasets.set_status",
+    "get_dataset_report": "datasets.report",
+    "delete_dataset": "datasets.delete",
+    "upload_images": "datasets.upload",
+    "list_images": "datasets.images",
+    "get_thumbnail": "datasets.thumbnail",
+    "write_caption": "datasets.write_caption",
+    "create_lora_config": "lora_configs.create",
+    "list_lora_configs": "lora_configs.list",
+    "get_lora_config": "lora_configs.get",
+    "update_lora_config": "lora_configs.update",
+    "delete_lora_config": "lora_configs.delete",
+    "list_models": "models",
+    "list_presets": "presets",
+    "create_job": "jobs.create",
+    "list_jobs": "jobs.list",
+    "get_job_series": "jobs.series",
+    "get_job": "jobs.get",
+    "update_job": "jobs.update",
+    "cancel_job": "jobs.cancel",
+    "retry_job": "jobs.retry",
+    "delete_job": "jobs.delete",
+    "get_job_events": "jobs.follow",
+    "get_job_metrics": "jobs.metrics",
+    "list_job_artifacts": "jobs.artifacts",
+    "download_job_artifact": "jobs.download",
+    "get_sample_thumbnail": "jobs.thumbnail",
+    "get_cluster": "cluster",
+    "get_usage": "usage",
+    "get_readiness": "readiness",
+}
+"""By operation, the method of the Python client; the TypeScript client has the same ones in camelCase."""
