@@ -1,24 +1,53 @@
-"""Interruption: a signal stops a training so that it can be resumed; a second one aborts it."""
+"""Interruption: signals end long work so that it can be continued later.
+
+Two kinds of work end differently. A training (`Interruption`) stops at its next step and saves its state. All other
+work (`EndedBySignal`) gets a KeyboardInterrupt.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from influencerai.domain import Event, StageEvent
+from influencerai.errors import StoppedError
+
+if TYPE_CHECKING:
+    from influencerai.domain import Event
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class InterruptedRun(Exception):  # noqa: N818 - the user asked for it, it is not an error
+    """A signal ended the command.
+
+    Args:
+        message: what became of the work.
+        signal_number: of the signal.
+        continued_by: the command that continues the work: `--resume` (this one with that option), `repetition` (this
+            one again), or None where there is nothing to continue.
+    """
+
+    def __init__(
+        self, message: str, *, signal_number: int, continued_by: Literal["--resume", "repetition"] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.signal_number = signal_number
+        self.continued_by = continued_by
 
 
 class Interruption:
-    """Turns a signal into a request to stop during training steps, and into KeyboardInterrupt at other times.
+    """Turns signals into a request to stop while steps are trained, and into KeyboardInterrupt at other times.
 
-    Aborting at any moment is safe, since files are written whole or not at all; stopping at a step boundary also keeps
+    Aborting at any moment is safe, since files appear whole or not at all; stopping at a step boundary also keeps
     the steps since the last saved state.
 
     Args:
-        announce: called in the signal handler when a stop is requested.
+        announce: called, inside the signal handler, when the request is made.
         signals: the signals to handle.
     """
 
@@ -29,13 +58,13 @@ class Interruption:
         self._signals = signals
         self._previous: dict[signal.Signals, Any] = {}
         self.signal: signal.Signals | None = None
-        """The last signal received."""
+        """The last signal that arrived."""
         self.stage = ""
         """The stage of the run."""
 
     @staticmethod
     def is_possible() -> bool:
-        """Whether Ctrl-C can be handled here: in the main thread, without another handler."""
+        """Whether Ctrl-C may be handled here: in the main thread, and unless another handler is installed."""
         is_main = threading.current_thread() is threading.main_thread()
         return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -46,7 +75,7 @@ class Interruption:
 
     def watch(self, event: Event) -> None:
         """Keep track of the stage of the run."""
-        if isinstance(event, StageEvent):
+        if event.type == "stage":
             self.stage = event.stage
 
     def __enter__(self) -> Self:
@@ -65,3 +94,72 @@ class Interruption:
         if again or self.stage != "training":
             raise KeyboardInterrupt
         self._announce()
+
+
+class InterruptedTraining(Interruption):
+    """The interruption of a command that trains, which ends as `InterruptedRun`."""
+
+    def __init__(self, *, announce: Callable[[], None]) -> None:
+        super().__init__(announce=announce, signals=SIGNALS)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, KeyboardInterrupt | StoppedError) and self.signal is not None:
+            raise self._explained(error, self.signal) from error
+
+    def _explained(self, error: BaseException, number: signal.Signals) -> InterruptedRun:
+        if self.stage in ("", "checking"):
+            text = "Interrupted before the run began; run the same command again."
+            return InterruptedRun(text, signal_number=number)
+        if isinstance(error, StoppedError):
+            text = error.message
+        elif self.stage == "training":
+            text = "Aborted; the run continues from its last saved state."
+        else:
+            text = f"Interrupted while {self.stage}; what was done so far is kept."
+        return InterruptedRun(text, signal_number=number, continued_by="--resume")
+
+
+class EndedBySignal:
+    """A block that ends with KeyboardInterrupt on any signal, and leaves as `InterruptedRun`.
+
+    Args:
+        message: what became of the work.
+    """
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._signal: signal.Signals | None = None
+        self._is_held = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        hangup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else set()  # not under nohup
+        self._previous = {number: signal.signal(number, self._receive) for number in {*SIGNALS, *hangup}}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if isinstance(error, KeyboardInterrupt) and self._signal is not None:
+            raise InterruptedRun(self._message, signal_number=self._signal, continued_by="--resume") from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Finish this block first: a signal takes effect at its end."""
+        before, self._is_held = self._signal, True
+        try:
+            yield
+        finally:
+            self._is_held = False
+        if self._signal is not before:
+            raise KeyboardInterrupt
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number)
+        if not self._is_held:
+            raise KeyboardInterrupt

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from influencerai.basemodel import diffusers_folder, hub
 from influencerai.basemodel.base_model import BaseModel, find_base_model
@@ -50,6 +51,22 @@ class ListedAlias:
     """None where it is not here."""
     places: tuple[Path, ...]
     """Where it can be put: a single file, or a diffusers folder."""
+
+    @property
+    def remedy(self) -> str:
+        """How to get the model."""
+        file, folder = self.places
+        command = f"influencerai models get {self.alias}"
+        return f"Run: {command}, or copy it to {file} (single file) or {folder} (diffusers folder)."
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "alias": self.alias,
+            "hubId": self.hub_id,
+            "path": self.path and str(self.path),
+            "places": [str(place) for place in self.places],
+        }
 
 
 def list_models(models_dirs: Sequence[Path]) -> list[ListedModel]:

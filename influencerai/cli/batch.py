@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.interruption import same_command
-from influencerai.cli.outcome import InterruptedRun, print_result
+from influencerai.cli.outcome import print_result
 from influencerai.errors import InfluencerAIError
+from influencerai.interruption import InterruptedRun
 from influencerai.progress.text import visible
 from influencerai.settings import Settings
 
 if TYPE_CHECKING:
-    from influencerai.cli.batch_check import Checked
-    from influencerai.cli.batch_progress import BatchListener
-    from influencerai.cli.batch_rows import BatchRow
-    from influencerai.cli.batch_training import Training
+    from influencerai.batch.check import Checked
+    from influencerai.batch.listener import BatchListener
+    from influencerai.batch.rows import BatchRow
+    from influencerai.batch.trainings import Training
 
 
 class Place(Protocol):
@@ -76,9 +76,10 @@ def batch(
 
     Everything is checked before anything starts.
     """
-    from influencerai.cli.batch_file import read_batch
-    from influencerai.cli.batch_outcome import REPORTS, check_report, refuse_problems, show_plan, show_warnings
-    from influencerai.cli.batch_state import BatchState
+    from influencerai.batch.document import read_batch
+    from influencerai.batch.report import REPORTS, check_report
+    from influencerai.batch.state import BatchState
+    from influencerai.cli.batch_plan import refuse_problems, show_plan, show_warnings
 
     if report and report.suffix.lower() not in REPORTS:
         raise click.UsageError(f"--report {report} should end in {' or '.join(REPORTS)}.")
@@ -93,8 +94,8 @@ def batch(
     if server:
         if not tenant and not api_key:
             raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
-        from influencerai.cli.batch_jobs import ServerBatch
-        from influencerai.cli.batch_server import BatchServer
+        from influencerai.batch.remote import BatchServer
+        from influencerai.batch.remote_jobs import ServerBatch
 
         of_tenant = BatchServer(
             server,
@@ -109,7 +110,7 @@ def batch(
         )
         place = ServerBatch(of_tenant, at_once=at_once, fail_fast=fail_fast)
     else:
-        from influencerai.cli.batch_local import LocalBatch
+        from influencerai.batch.local import LocalBatch
 
         place = LocalBatch(settings=settings, backend=backend, state=state, fail_fast=fail_fast)
     with nullcontext() if dry_run and not server else state.lock():
@@ -130,7 +131,8 @@ def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, repo
         TrainingError: one of the trainings has failed.
         InfluencerAIError: all went well, but the report cannot be written.
     """
-    from influencerai.cli.batch_outcome import failure_of, result_of, show_warnings, write_report
+    from influencerai.batch.report import failure_of, result_of, write_report
+    from influencerai.cli.batch_plan import show_warnings
     from influencerai.cli.batch_progress import choose_batch_listener
     from influencerai.cli.batch_tables import summary_table
 
@@ -143,8 +145,8 @@ def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, repo
                     listener(row)
             place.train(checked, rows, listener)
     except InterruptedRun as stop:
-        ending = same_command(stop.message, signal_number=stop.signal_number)
-        ending.__cause__ = stop
+        stop.continued_by = "repetition"
+        ending = stop
     except BaseException as error:  # raised below, when what has become of the trainings is told
         ending = error
     if not as_json:
@@ -166,7 +168,7 @@ def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, repo
 
 
 def _row(item: Checked, *, retry_failed: bool) -> BatchRow:
-    from influencerai.cli.batch_rows import BatchRow
+    from influencerai.batch.rows import BatchRow
 
     row = BatchRow(name=item.training.name, dataset=item.training.dataset)
     if item.standing == "failed" and retry_failed:

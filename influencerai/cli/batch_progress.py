@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import click
 from rich.console import Console, Group
@@ -14,7 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from influencerai.cli.batch_rows import BatchRow, RowStatus
+from influencerai.batch.listener import BatchListener
+from influencerai.batch.rows import BatchRow, RowStatus
 from influencerai.cli.batch_tables import live_table, progress_of
 from influencerai.cli.outcome import print_json
 from influencerai.cli.progress import SECONDS_BETWEEN_LINES, Printed
@@ -25,16 +25,6 @@ _LOOKS_PER_SECOND = 2
 """A table of twenty rows takes some milliseconds, which a training on the same core has less."""
 _LINES_AROUND = 6
 _URGENCY: dict[RowStatus, int] = {"running": 0, "stopped": 1, "failed": 2, "waiting": 3, "completed": 4}
-
-
-class BatchListener(AbstractContextManager["BatchListener"], Protocol):
-    """Shows how the trainings of a batch get on. `announce_stop` says that the one that runs ends at its next step."""
-
-    def __call__(self, row: BatchRow) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def announce_stop(self) -> None: ...
 
 
 def choose_batch_listener(rows: Sequence[BatchRow], *, as_json: bool) -> BatchListener:

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from influencerai.cli.batch_rows import BatchRow, RowStatus
-from influencerai.cli.batch_training import Problem
+from influencerai.batch.rows import BatchRow, RowStatus
+from influencerai.batch.trainings import Problem
 from influencerai.progress.text import duration, visible
 
 if TYPE_CHECKING:
-    from influencerai.cli.batch_check import Checked
+    from influencerai.batch.check import Checked
 
 STYLES: dict[RowStatus, str] = {
     "waiting": "dim",

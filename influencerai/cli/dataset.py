@@ -150,7 +150,7 @@ Example:
 @output_options
 def demo(*, out: str, character: str | None, as_json: bool) -> None:
     """Write a sample character, 20 pictures with captions, into the folder OUT."""
-    from influencerai.cli.characters import choose_character, write_sample_set
+    from influencerai.demo.sample_set import choose_character, write_sample_set
 
     settings = Settings.load()
     name = choose_character(character)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from influencerai.cli.common import output_options
 from influencerai.cli.outcome import print_result
-from influencerai.cli.progress import short_path
+from influencerai.cli.resume_command import program_name
 from influencerai.demo.characters import list_characters
 from influencerai.demo.spec import demo_config
+from influencerai.progress.text import short_path
 from influencerai.settings import Settings
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from influencerai.demo.run.whole import DemoResult
 
 COUNT = 2
 """Characters of a demo that names none."""
@@ -48,7 +57,7 @@ Takes a few minutes on two CPU cores. --out is relative to the current directory
 def demo(*, out: Path, characters: Sequence[str], local: bool, resume: bool, as_json: bool) -> None:
     """Start a server, have it train LoRAs of two sample characters for two tenants at the same time, and draw the same
     prompts from the same noise before and after."""
-    from influencerai.cli.characters import choose_character
+    from influencerai.demo.sample_set import choose_character
 
     chosen = list(dict.fromkeys(choose_character(name) for name in characters))
     if local:
@@ -56,17 +65,61 @@ def demo(*, out: Path, characters: Sequence[str], local: bool, resume: bool, as_
             raise click.UsageError("--local trains one character: give --character once.")
         run_local_demo(chosen[0] if chosen else choose_character(None), out=out, resume=resume, as_json=as_json)
         return
-    from influencerai.cli.demo_whole import run_whole_demo
+    run_served_demo(chosen or list_characters()[:COUNT], out=out, resume=resume, as_json=as_json)
 
-    run_whole_demo(chosen or list_characters()[:COUNT], out=out, resume=resume, as_json=as_json)
+
+def run_served_demo(
+    characters: Sequence[str], *, out: Path, resume: bool, as_json: bool, epochs: int | None = None
+) -> None:
+    """Train the characters on a server of their own, and print what was made."""
+    from influencerai.cli.demo_output import DemoOutput
+    from influencerai.demo.run import whole
+
+    view = DemoOutput(characters, as_json=as_json)
+    found = whole.run_whole_demo(characters, out=out, epochs=epochs or whole.EPOCHS, resume=resume, view=view)
+    if as_json:
+        print_result(_document(found))
+        return
+    click.echo(f"Trained {' and '.join(item.character for item in found.trained)} in {found.minutes:.1f} minutes.")
+    for item in found.trained:
+        click.echo(f"{item.character}:")
+        click.echo(f"  before and after: {short_path(found.grids[item.character])}\n  LoRA: {short_path(item.lora)}")
+    root, tenant, name = shlex.quote(short_path(found.server.root)), found.trained[0].tenant, program_name()
+    click.echo(f"The server's log: {short_path(found.server.log)}")
+    click.echo(
+        f"""
+To start the same server again with these jobs; its page is then http://127.0.0.1:3001/api:
+  {name} serve --root {root}
+In another terminal, all jobs of a tenant, and those that are active:
+  {name} jobs list --tenant {tenant}
+  {name} jobs watch --tenant {tenant}"""
+    )
+
+
+def _document(found: DemoResult) -> dict[str, Any]:
+    made = [
+        {
+            "character": item.character,
+            "tenant": item.tenant,
+            "jobId": item.job.id,
+            "grid": str(found.grids[item.character]),
+            "loraPath": str(item.lora),
+            "finalLoss": (item.job.result or {}).get("finalLoss"),
+            "trainingTimeMinutes": (item.job.result or {}).get("trainingTimeMinutes"),
+        }
+        for item in found.trained
+    ]
+    where = {"root": str(found.server.root), "log": str(found.server.log)}
+    return {"characters": made, **where, "minutes": round(found.minutes, 2)}
 
 
 def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool, epochs: int = 100) -> None:
     """Train a LoRA of one character on the embedded base model, here, and draw before and after."""
-    from influencerai.cli.characters import write_sample_set
-    from influencerai.cli.demo_grid import draw_before_after
+    from influencerai.cli.demo_output import DemoOutput
     from influencerai.cli.training import run_training
     from influencerai.demo.characters import changed_files
+    from influencerai.demo.run.before_after import draw_before_after
+    from influencerai.demo.sample_set import write_sample_set
 
     begun = time.monotonic()
     settings = Settings.load(root=out)
@@ -82,7 +135,8 @@ def run_local_demo(name: str, *, out: Path, resume: bool, as_json: bool, epochs:
     )
     loss_plot, grid = out / "loss.png", out / "before-after.png"
     run.plot(loss_plot)
-    draw_before_after({run.lora_path: grid}, settings=settings, plan=run.spec.plan, as_json=as_json)
+    view = DemoOutput([name], as_json=as_json)
+    draw_before_after({run.lora_path: grid}, settings=settings, plan=run.spec.plan, view=view)
     minutes = (time.monotonic() - begun) / 60
     if as_json:
         document = {"character": name, "grid": str(grid), "lossPlot": str(loss_plot), "minutes": round(minutes, 2)}

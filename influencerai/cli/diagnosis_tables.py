@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from influencerai.cli.common import standard_output
-from influencerai.cli.diagnosis import Diagnosis
+from influencerai.doctor import Diagnosis
 from influencerai.progress.text import visible
 
 

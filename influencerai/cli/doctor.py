@@ -25,7 +25,7 @@ Exits with 1 if something that a training needs is missing.""",
 @output_options
 def doctor(*, show_all: bool, as_json: bool) -> None:
     """Say in a few lines what works on this machine and what is missing, with the command that repairs it."""
-    from influencerai.cli.diagnosis import diagnose
+    from influencerai.doctor import diagnose
 
     found = diagnose(Settings.load(), load_torch=show_all)
     if as_json:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from influencerai.cli.common import output_options, standard_output
-from influencerai.cli.interruption import same_command
 from influencerai.cli.outcome import print_json, print_result
 from influencerai.errors import ValidationError
+from influencerai.interruption import InterruptedRun
 from influencerai.progress.text import visible
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ Examples:
   influencerai jobs watch --tenant me
   influencerai jobs watch 01a206ae-4e40-7536-9936-a9df81e09aa6 --tenant me
 
-Ctrl-C ends the watching and leaves the jobs alone.""",
+Ctrl-C stops watching; the jobs keep running.""",
 )
 @click.argument("id", required=False)
 @server_options
@@ -220,8 +220,8 @@ def _leaving_alone(id: str | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        text = "The jobs go on." if id is None else f"Job {id} goes on."
-        raise same_command(text, signal_number=signal.SIGINT) from interrupt
+        text = "The jobs keep running." if id is None else f"Job {id} keeps running."
+        raise InterruptedRun(text, signal_number=signal.SIGINT, continued_by="repetition") from interrupt
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def list_(*, as_json: bool) -> None:
     found, aliases = list_models(settings.models_dirs), list_aliases(settings.models_dirs)
     if as_json:
         print_result(
-            {"models": [model_document(model) for model in found], "aliases": [alias_document(a) for a in aliases]}
+            {"models": [model_document(model) for model in found], "aliases": [alias.to_wire() for alias in aliases]}
         )
         return
     _print_models(found)
@@ -107,28 +107,11 @@ def model_document(model: ListedModel) -> dict[str, Any]:
     }
 
 
-def alias_document(alias: ListedAlias) -> dict[str, Any]:
-    """The JSON form."""
-    return {
-        "alias": alias.alias,
-        "hubId": alias.hub_id,
-        "path": alias.path and str(alias.path),
-        "places": [str(place) for place in alias.places],
-    }
-
-
 def alias_line(alias: ListedAlias) -> str:
     """Where a well-known model is, or how to get it."""
     if alias.path:
         return f"{alias.alias}: {alias.path}"
-    return f"{alias.alias} is not here. {alias_remedy(alias)}"
-
-
-def alias_remedy(alias: ListedAlias) -> str:
-    """How to get a well-known model."""
-    file, folder = alias.places
-    command = f"influencerai models get {alias.alias}"
-    return f"Run: {command}, or copy it to {file} (single file) or {folder} (diffusers folder)."
+    return f"{alias.alias} is not here. {alias.remedy}"
 
 
 def _print_models(found: list[ListedModel]) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import click
 
+from influencerai.cli.resume_command import continuation
 from influencerai.errors import DependencyMissingError, InfluencerAIError, ValidationError
+from influencerai.interruption import InterruptedRun
 from influencerai.progress.text import visible
 
 DONE = 0
@@ -23,17 +25,7 @@ UNUSABLE = 2
 _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EFBIG, errno.EIO}
 )
-"""Why a file system takes no file: no mistake of the program."""
-
-
-class InterruptedRun(Exception):  # noqa: N818 - an interruption is what was asked for, no error
-    """A signal ended the command. `resume_command` goes on where there is something to go on with."""
-
-    def __init__(self, message: str, *, signal_number: int, resume_command: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.signal_number = signal_number
-        self.resume_command = resume_command
+"""Reasons of a file system to refuse a write, which are no bugs of the program."""
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -107,7 +99,8 @@ def _document(error: BaseException) -> dict[str, Any]:
         if error.failure:
             document["result"] = error.failure
     elif isinstance(error, InterruptedRun):
-        document |= {"code": "stopped", "message": error.message, "resumeCommand": error.resume_command}
+        message, command = continuation(error)
+        document |= {"code": "stopped", "message": message, "resumeCommand": command}
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         document |= {"code": "stopped", "message": "Interrupted.", "resumeCommand": None}
     elif isinstance(error, click.ClickException):
@@ -120,9 +113,10 @@ def _document(error: BaseException) -> dict[str, Any]:
 
 def _print_error(error: BaseException) -> None:
     if isinstance(error, InterruptedRun):
-        click.echo(visible(error.message), err=True)
-        if error.resume_command:
-            click.echo(visible(f"Go on with:\n  {error.resume_command}"), err=True)
+        message, command = continuation(error)
+        click.echo(visible(message), err=True)
+        if command:
+            click.echo(visible(f"Continue with:\n  {command}"), err=True)
     elif isinstance(error, KeyboardInterrupt | click.Abort):
         click.echo("Interrupted.", err=True)
     elif isinstance(error, click.ClickException):
@@ -136,7 +130,7 @@ def _print_error(error: BaseException) -> None:
     else:
         _print_lines(
             _unexpected(error),
-            "This is a mistake of InfluencerAI. Please report it with what the same command prints with --debug, "
+            "This is a bug in InfluencerAI. Please report it with what the same command prints with --debug, "
             "and with the output of `influencerai doctor --all`.",
         )
 

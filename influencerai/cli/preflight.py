@@ -6,14 +6,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from influencerai.cli.common import standard_output
-from influencerai.cli.config_sources import ResolvedConfig
 from influencerai.cli.dataset_tables import plan_document, print_findings, print_plan
-from influencerai.cli.light_check import check_training, refuse_warnings
 from influencerai.cli.outcome import print_result
 from influencerai.domain import TrainingSpec
 from influencerai.progress.text import visible
 from influencerai.settings import Settings
+from influencerai.train.light_check import check_training, refuse_warnings
 from influencerai.training_plan import ResourceEstimate, TrainingPlan, estimate, exposure_text
+from influencerai.training_plan.config_sources import ResolvedConfig
 
 
 def show_preflight(

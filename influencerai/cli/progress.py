@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,7 +27,7 @@ from influencerai.domain import (
 )
 from influencerai.progress.bars import stage_progress
 from influencerai.progress.curve import RunningMean
-from influencerai.progress.text import duration, visible
+from influencerai.progress.text import duration, short_path, visible
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
 SECONDS_BETWEEN_LINES = 5.0
@@ -106,12 +105,6 @@ def remark(event: Event) -> str | None:
         case WarningEvent():
             return visible(f"Warning: {event.message}")
     return None
-
-
-def short_path(path: str | Path) -> str:
-    """The path from the current directory where it lies under it."""
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
 
 
 class Bars:

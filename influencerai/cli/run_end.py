@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from influencerai.cli.progress import short_path
+from influencerai.cli.resume_command import program
 from influencerai.domain.lora_layout import READERS, Layout
-from influencerai.progress.text import visible
+from influencerai.progress.text import short_path, visible
 
 if TYPE_CHECKING:
     from influencerai.train.runs.run import Run
@@ -49,7 +49,7 @@ def _command(run: Run, path: Path) -> str:
     root = run.settings.root.resolve()
     shown = path.resolve()
     name = shown.relative_to(root) if shown.is_relative_to(root) else shown
-    return shlex.join(["influencerai", "sample", str(name), "--prompt", _prompt(run)])
+    return shlex.join([*program(), "sample", str(name), "--prompt", _prompt(run)])
 
 
 def _prompt(run: Run) -> str:

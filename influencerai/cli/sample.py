@@ -21,14 +21,14 @@ from influencerai.cli.drawing import (
     pictures_folder,
     save_picture,
 )
-from influencerai.cli.light_check import raise_faults
 from influencerai.cli.lora_sources import LoraSource, choose_loras, named_lora, parse_checkpoints
 from influencerai.cli.outcome import print_result
-from influencerai.cli.packages import check_train_packages
-from influencerai.cli.progress import short_path
 from influencerai.errors import InfluencerAIError, ModelError
+from influencerai.packages import check_train_packages
 from influencerai.preflight import find_model, noted
+from influencerai.progress.text import short_path
 from influencerai.settings import Settings
+from influencerai.train.light_check import raise_faults
 
 if TYPE_CHECKING:
     from influencerai.generate.lora_comparison import Drawn

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from influencerai.cli.common import database_url_option, output_options
-from influencerai.cli.interruption import SIGNALS
 from influencerai.cli.outcome import print_json
 from influencerai.errors import DependencyMissingError, ValidationError
+from influencerai.interruption import SIGNALS
 from influencerai.settings import SECRET_VARIABLES, Settings
 
 if TYPE_CHECKING:

@@ -9,20 +9,20 @@ import click
 
 from influencerai.cli.common import dataset_argument, output_options
 from influencerai.cli.config_options import ConfigCommand, config_options, given_fields
-from influencerai.cli.config_sources import (
+from influencerai.cli.lora_sources import named_lora
+from influencerai.cli.outcome import DONE, FAILED, print_result
+from influencerai.cli.run_end import end_lines
+from influencerai.domain import LoraConfig, TrainingOptions
+from influencerai.domain.presets import PresetName
+from influencerai.progress.text import short_path
+from influencerai.settings import Settings
+from influencerai.training_plan.config_sources import (
     ConfigLayer,
     assignment_layer,
     file_layer,
     preset_layer,
     resolve_config,
 )
-from influencerai.cli.lora_sources import named_lora
-from influencerai.cli.outcome import DONE, FAILED, print_result
-from influencerai.cli.progress import short_path
-from influencerai.cli.run_end import end_lines
-from influencerai.domain import LoraConfig, TrainingOptions
-from influencerai.domain.presets import PresetName
-from influencerai.settings import Settings
 
 
 @click.command(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from influencerai.cli.interruption import Interruption
-from influencerai.cli.light_check import check_training, refuse_warnings
 from influencerai.cli.plan_text import chosen_text
 from influencerai.cli.progress import choose_listener
 from influencerai.domain import Event, LoraConfig, StageEvent, WarningEvent
+from influencerai.interruption import InterruptedTraining
 from influencerai.settings import Settings
+from influencerai.train.light_check import check_training, refuse_warnings
 
 if TYPE_CHECKING:
     from influencerai.train.runs.run import Run
@@ -37,7 +37,10 @@ def run_training(
         InterruptedRun: a signal ended the run.
         InfluencerAIError: the run failed, or the train extra is not installed.
     """
-    with choose_listener(as_json=as_json) as listener, Interruption(announce=listener.announce_stop) as interruption:
+    with (
+        choose_listener(as_json=as_json) as listener,
+        InterruptedTraining(announce=listener.announce_stop) as interruption,
+    ):
 
         def on_event(event: Event) -> None:
             interruption.watch(event)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from influencerai.cli.batch_outcome import write_report
-from influencerai.cli.batch_rows import BatchRow
-from influencerai.cli.batch_state import BatchState
+from influencerai.batch.report import write_report
+from influencerai.batch.rows import BatchRow
+from influencerai.batch.state import BatchState
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.settings import Settings
@@ -268,7 +268,7 @@ def test_after_ctrl_c_the_same_command_goes_on_to_the_same_bytes(
                 break
         code, last = interrupt(process)
     assert (code, last["code"], last["exitCode"]) == (130, "stopped", 130)
-    assert shlex.split(last["resumeCommand"])[:3] == ["influencerai", "batch", str(place.file)]
+    assert shlex.split(last["resumeCommand"])[1:5] == ["-m", "influencerai", "batch", str(place.file)]
     report = json.loads((place.root / "report.json").read_text())["trainings"]
     assert [row["status"] for row in report] == ["completed", "stopped"]
     assert len(place.runs) == 2

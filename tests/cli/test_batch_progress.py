@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from influencerai.batch.rows import BatchRow
 from influencerai.cli.batch_progress import STOPPING, BatchLines, LiveBatch
-from influencerai.cli.batch_rows import BatchRow
 from influencerai.cli.batch_tables import summary_table
 from influencerai.domain import StageEvent, StepEvent, WarningEvent
 from influencerai.domain.job_log import JobEvent, JobEventType

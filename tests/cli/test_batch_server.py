@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from influencerai.cli.batch_server import BatchServer
-from influencerai.cli.batch_state import BatchState
+from influencerai.batch.remote import BatchServer
+from influencerai.batch.state import BatchState
 from influencerai.client import InfluencerAIClient
 from influencerai.domain.job import Job
 from influencerai.errors import TooManyError
@@ -221,7 +221,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_follows_them(
         code, last = interrupt(process)
     assert (code, last["code"]) == (130, "stopped")
     assert last["message"].startswith("Interrupted. Submitted jobs go on (1)")
-    assert shlex.split(last["resumeCommand"])[1:] == ["batch", str(place.file), *arguments]
+    assert shlex.split(last["resumeCommand"])[3:] == ["batch", str(place.file), *arguments]
     [job] = client.jobs.list()
     assert job.status == "pending"
     with working(server):
@@ -267,7 +267,7 @@ def test_another_key_of_the_tenant_follows_the_same_jobs_and_none_is_shown(
             with place.started("--server", url, "--upload", *key, "--json") as process:
                 found.append(wait_for_job(process))
                 _, last = interrupt(process)
-            assert shlex.split(last["resumeCommand"])[3:] == ["--server", url, "--upload", "--json"]
+            assert shlex.split(last["resumeCommand"])[5:] == ["--server", url, "--upload", "--json"]
             assert "set INFLUENCERAI_API_KEY" in last["message"]
         with InfluencerAIClient(server.url, api_key=keys[0]) as client:
             assert [job.id for job in client.jobs.list()] == [found[0]]

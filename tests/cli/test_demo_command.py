@@ -24,16 +24,14 @@ from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
 
-from influencerai.cli.demo import run_local_demo
-from influencerai.cli.demo_interruption import DemoInterruption
-from influencerai.cli.demo_progress import DemoBars, DemoLines
-from influencerai.cli.demo_whole import run_whole_demo
-from influencerai.cli.diagnosis import SERVE_PACKAGES
-from influencerai.cli.outcome import InterruptedRun
+from influencerai.cli.demo import run_local_demo, run_served_demo
+from influencerai.cli.demo_output import DemoBars, DemoLines
 from influencerai.demo.characters import list_characters, write_character
 from influencerai.demo.spec import DEMO_PROMPTS, demo_config
 from influencerai.domain.job import JobDetail
 from influencerai.domain.job_log import JobEvent
+from influencerai.interruption import EndedBySignal, InterruptedRun
+from influencerai.packages import SERVE_PACKAGES
 from influencerai.service import Service
 from influencerai.settings import Settings
 from tests.cli.conftest import Invoke, json_lines
@@ -41,10 +39,9 @@ from tests.worker.workplace import MARK, marked
 
 ROOT = Path(__file__).parents[2]
 BRIEF = """
-import functools
-from influencerai.cli import demo_whole
 from influencerai.cli.main import main
-demo_whole.run_whole_demo = functools.partial(demo_whole.run_whole_demo, epochs=12)
+from influencerai.demo.run import whole
+whole.EPOCHS = 12
 main()
 """
 """The program, whose demo trains less."""
@@ -94,7 +91,7 @@ def test_a_demo_keeps_edited_captions(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("demo", "--local", "--out", tmp_path)
     assert result.exit_code == 1
     assert f"{tmp_path / '.influencerai'}" in result.stderr
-    assert "mistake of InfluencerAI" not in result.stderr
+    assert "bug in InfluencerAI" not in result.stderr
     assert caption.read_text() == "ohwx, in my own words"
 
 
@@ -128,7 +125,7 @@ def test_two_tenants_train_at_the_same_time_and_nothing_is_left_running(
     mark = secrets.token_hex(8)
     monkeypatch.setenv(MARK, mark)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of another cluster, which the demo leaves alone
-    run_whole_demo(["ava", "leo"], out=tmp_path, epochs=8, as_json=True)
+    run_served_demo(["ava", "leo"], out=tmp_path, epochs=8, resume=False, as_json=True)
     assert gone(mark) == []
     lines = json_lines(capsys.readouterr().out)
     made = {item["character"]: item for item in lines[-1]["characters"]}
@@ -211,7 +208,7 @@ def test_why_the_server_does_not_start_is_said(tmp_path: Path) -> None:
     last = json_lines(output(tmp_path))[-1]
     assert ".influencerai" in last["message"]
     assert "server.log" in last["remedy"]
-    assert "mistake of InfluencerAI" not in errors(tmp_path)
+    assert "bug in InfluencerAI" not in errors(tmp_path)
 
 
 @pytest.mark.parametrize("package", ["ray", "torch", "starlette"])
@@ -272,7 +269,7 @@ def test_a_signal_waits_for_what_is_done_whole() -> None:
     done = []
 
     def work() -> None:
-        with DemoInterruption() as interruption, interruption.held():
+        with EndedBySignal("Interrupted.") as interruption, interruption.held():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
             done.append("whole")

@@ -11,7 +11,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from influencerai.cli.diagnosis import TRAIN_PACKAGES, diagnose
+from influencerai.doctor import diagnose
+from influencerai.packages import TRAIN_PACKAGES
 from influencerai.settings import Settings
 from tests.cli.conftest import Invoke, json_lines
 
@@ -42,7 +43,7 @@ def test_settings_are_shown_with_their_origin(invoke: Invoke) -> None:
 def test_it_is_short_and_honest(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("INFLUENCERAI_DEVICE", "auto")
-    monkeypatch.setattr("influencerai.cli.diagnosis.gpu_names", list)
+    monkeypatch.setattr("influencerai.doctor.gpu_names", list)
     result = invoke("doctor")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -60,7 +61,7 @@ def test_it_is_short_and_honest(invoke: Invoke, monkeypatch: pytest.MonkeyPatch,
 
 def test_a_build_for_cpus_beside_a_gpu_is_a_problem(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("influencerai.cli.diagnosis.gpu_names", lambda: ["NVIDIA H100"])
+    monkeypatch.setattr("influencerai.doctor.gpu_names", lambda: ["NVIDIA H100"])
     found = diagnose(Settings(root=project), load_torch=False)
     is_cpu_build = str(found.versions["torch"]).endswith("+cpu")
     assert any("cannot use NVIDIA H100" in problem.message for problem in found.problems) == is_cpu_build

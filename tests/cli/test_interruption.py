@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from influencerai.cli.interruption import Interruption, resume_command
-from influencerai.cli.outcome import InterruptedRun
+from influencerai.cli.resume_command import continuation
 from influencerai.domain import StageEvent
 from influencerai.domain.event import Stage
 from influencerai.errors import StoppedError, TrainingError
+from influencerai.interruption import InterruptedRun, InterruptedTraining
 from tests.cli.conftest import json_lines
 
 
-def interruption(*, stage: Stage | None) -> tuple[Interruption, list[str]]:
+def interruption(*, stage: Stage | None) -> tuple[InterruptedTraining, list[str]]:
     announced: list[str] = []
-    found = Interruption(announce=lambda: announced.append("stopping"))
+    found = InterruptedTraining(announce=lambda: announced.append("stopping"))
     if stage:
         found.watch(StageEvent(stage=stage))
     return found, announced
@@ -32,7 +32,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-def run_inside(stopping: Interruption, *numbers: signal.Signals) -> None:
+def run_inside(stopping: InterruptedTraining, *numbers: signal.Signals) -> None:
     """A run that gets signals and then stops as the trainer does, if it was asked to."""
     with stopping:
         assert not stopping.requested
@@ -48,7 +48,7 @@ def test_the_first_signal_while_training_asks_to_stop_at_the_next_step() -> None
         run_inside(stopping, signal.SIGTERM)
     assert len(announced) == 1
     assert caught.value.signal_number == signal.SIGTERM
-    assert caught.value.resume_command is not None
+    assert caught.value.continued_by == "--resume"
 
 
 def test_the_second_signal_aborts() -> None:
@@ -56,7 +56,7 @@ def test_the_second_signal_aborts() -> None:
     with pytest.raises(InterruptedRun, match="last saved state") as caught:
         run_inside(stopping, signal.SIGINT, signal.SIGINT)
     assert len(announced) == 1
-    assert caught.value.resume_command is not None
+    assert caught.value.continued_by == "--resume"
 
 
 def test_a_signal_at_another_stage_ends_at_once_and_can_be_resumed() -> None:
@@ -64,7 +64,7 @@ def test_a_signal_at_another_stage_ends_at_once_and_can_be_resumed() -> None:
     with pytest.raises(InterruptedRun, match="while encoding images") as caught:
         run_inside(stopping, signal.SIGINT)
     assert announced == []
-    assert caught.value.resume_command is not None
+    assert caught.value.continued_by == "--resume"
 
 
 @pytest.mark.parametrize("stage", [None, "checking"])
@@ -72,7 +72,7 @@ def test_before_the_run_there_is_nothing_to_resume(stage: Stage | None) -> None:
     stopping, _ = interruption(stage=stage)
     with pytest.raises(InterruptedRun, match="same command again") as caught:
         run_inside(stopping, signal.SIGINT)
-    assert caught.value.resume_command is None
+    assert caught.value.continued_by is None
 
 
 def test_other_errors_pass_and_handlers_are_put_back() -> None:
@@ -84,9 +84,16 @@ def test_other_errors_pass_and_handlers_are_put_back() -> None:
 
 
 def test_the_command_that_goes_on_has_resume_once_and_before_a_double_dash() -> None:
-    assert resume_command(["train", "my set"]).endswith(" train 'my set' --resume")
-    assert resume_command(["train", "--resume", "me"]).endswith(" train --resume me")
-    assert resume_command(["train", "--", "-me"]).endswith(" train --resume -- -me")
+    stop = InterruptedRun("Stopped.", signal_number=2, continued_by="--resume")
+    for given, shown in (
+        (["train", "my set"], " train 'my set' --resume"),
+        (["train", "--resume", "me"], " train --resume me"),
+        (["train", "--", "-me"], " train --resume -- -me"),
+    ):
+        command = continuation(stop, arguments=given)[1]
+        assert command is not None
+        assert command.endswith(shown)
+    assert continuation(InterruptedRun("Stopped.", signal_number=2), arguments=["train"]) == ("Stopped.", None)
 
 
 TRAIN = ("train", "data/faces", "--model", "small", "--resolution", "128", "--network-dim", "2", "--network-alpha", "1")
@@ -151,5 +158,5 @@ def test_sigterm_saves_too_and_a_second_signal_aborts(project: Path) -> None:
         printed, errors = process.communicate(timeout=120)
         assert process.returncode == 143, errors
         assert printed == ""
-        assert errors.splitlines()[-2:-1] == ["Go on with:"]
+        assert errors.splitlines()[-2:-1] == ["Continue with:"]
         assert errors.splitlines()[-1].endswith(f"--output-path {output} --resume")

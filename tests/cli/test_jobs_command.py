@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from influencerai.cli.interruption import same_command
 from influencerai.cli.main import main
+from influencerai.cli.resume_command import continuation
 from influencerai.client import InfluencerAIClient
+from influencerai.interruption import InterruptedRun
 from influencerai.settings import Settings
 from tests.cli.conftest import Invoke, json_lines
 from tests.client.filled import publish, submit
@@ -156,19 +157,21 @@ def test_ctrl_c_leaves_the_job_running_and_says_so(id_given: bool, server: Serve
     report(client, job.id)
     code, shown = on_terminal(server, "watch", *([job.id] if id_given else []), until="3/12")
     assert code == 130
-    assert ("goes on." if id_given else "The jobs go on.") in shown
-    assert f"influencerai jobs watch{' ' + job.id if id_given else ''}" in shown
+    assert ("keeps running." if id_given else "The jobs keep running.") in shown
+    assert f"-m influencerai jobs watch{' ' + job.id if id_given else ''}" in shown
     assert "Traceback" not in shown
     assert client.jobs.get(job.id).status == "running"
 
 
 @pytest.mark.parametrize("key", [["--api-key", "iak_secret"], ["--api-key=iak_secret"]])
 def test_the_command_that_goes_on_shows_no_key(key: list[str]) -> None:
-    stop = same_command("Interrupted.", signal_number=2, arguments=["batch", *key, "my file.yaml", "--", "--api-key=x"])
-    assert stop.resume_command == "influencerai batch 'my file.yaml' -- --api-key=x"
-    assert stop.message.startswith("Interrupted. ")
-    assert "INFLUENCERAI_API_KEY" in stop.message
-    assert same_command("Interrupted.", signal_number=2, arguments=["jobs", "watch"]).message == "Interrupted."
+    stop = InterruptedRun("Interrupted.", signal_number=2, continued_by="repetition")
+    message, command = continuation(stop, arguments=["batch", *key, "my file.yaml", "--", "--api-key=x"])
+    assert command is not None
+    assert command.endswith(" batch 'my file.yaml' -- --api-key=x")
+    assert message.startswith("Interrupted. ")
+    assert "INFLUENCERAI_API_KEY" in message
+    assert continuation(stop, arguments=["jobs", "watch"])[0] == "Interrupted."
 
 
 def on_terminal(server: Served, *arguments: str, until: str) -> tuple[int, str]:

@@ -12,8 +12,9 @@ import pytest
 from influencerai import __version__
 from influencerai.cli.config_options import ConfigOption
 from influencerai.cli.main import COMMANDS, main
-from influencerai.cli.outcome import InterruptedRun, exit_code_of, report_error
+from influencerai.cli.outcome import exit_code_of, report_error
 from influencerai.errors import DatasetError, TrainingError, ValidationError
+from influencerai.interruption import InterruptedRun
 from tests.cli.conftest import Invoke, json_lines
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ def test_an_output_that_cannot_show_a_name_escapes_it(project: Path, encoding: s
     done = subprocess.run(command, env=environment, cwd=project, capture_output=True, check=False)
     shown = (done.stdout + done.stderr).decode(encoding)
     assert done.returncode == 1
-    assert "mistake of InfluencerAI" not in shown
+    assert "bug in InfluencerAI" not in shown
     if as_json:
         message = json.loads(done.stdout.decode(encoding).splitlines()[-1])
         assert "夏目🙂" in json.dumps(message, ensure_ascii=False)
@@ -38,4 +38,4 @@ def test_an_output_that_takes_no_more_is_no_mistake_of_the_program(project: Path
         done = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert "No space left on device where the output goes" in done.stderr
-    assert "mistake of InfluencerAI" not in done.stderr
+    assert "bug in InfluencerAI" not in done.stderr

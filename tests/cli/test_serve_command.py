@@ -172,7 +172,7 @@ def test_a_home_that_cannot_be_written_is_an_error_with_a_remedy(
     said = " ".join(done.stderr.split())
     assert done.exit_code in (1, 2), said
     assert (remedy in said, str(tmp_path / "file/.ray") in said) == (True, True), said
-    assert "mistake of InfluencerAI" not in said
+    assert "bug in InfluencerAI" not in said
 
 
 HEAD = """

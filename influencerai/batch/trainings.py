@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from influencerai.cli.config_sources import ConfigLayer, preset_layer, resolve_config
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import output_path, slug
 from influencerai.domain.presets import PRESETS, PresetName
 from influencerai.errors import ValidationError
+from influencerai.training_plan.config_sources import ConfigLayer, preset_layer, resolve_config
 
 DEFAULT_OUTPUT = "data/loras/{name}"
 

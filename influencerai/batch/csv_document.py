@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from influencerai.cli.batch_file import cannot_be_read, suggestion
-from influencerai.cli.batch_training import Batch, Draft, Problem, resolve_drafts
+from influencerai.batch.document import cannot_be_read, suggestion
+from influencerai.batch.trainings import Batch, Draft, Problem, resolve_drafts
 from influencerai.domain import LoraConfig, TrainingOptions
 from influencerai.text_files import read_text_file
 

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influencerai.cli.batch_file import read_batch
-from influencerai.cli.batch_training import Batch
+from influencerai.batch.document import read_batch
+from influencerai.batch.trainings import Batch
 from influencerai.domain.output_path import output_path
 from influencerai.errors import ValidationError
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 
-from influencerai.cli.batch_check import Checked, LocalCheck, memory_problems
-from influencerai.cli.batch_progress import BatchListener
-from influencerai.cli.batch_rows import BatchRow
-from influencerai.cli.batch_state import BatchState, StoredTraining
-from influencerai.cli.batch_training import Training
-from influencerai.cli.interruption import Interruption
+from influencerai.batch.check import Checked, LocalCheck, memory_problems
+from influencerai.batch.listener import BatchListener
+from influencerai.batch.rows import BatchRow
+from influencerai.batch.state import BatchState, StoredTraining
+from influencerai.batch.trainings import Training
 from influencerai.domain import Event, WarningEvent
 from influencerai.domain.output_path import output_path
 from influencerai.errors import InfluencerAIError, StoppedError
+from influencerai.interruption import InterruptedTraining, Interruption
 from influencerai.preflight import examine, name_faults
 from influencerai.settings import Settings
 from influencerai.training_plan.memory import physical_memory_bytes
@@ -69,7 +69,7 @@ class LocalBatch:
         """
         gc.collect()
         gc.freeze()  # what the imports made stays; the collections between trainings need not look at it
-        with Interruption(announce=listener.announce_stop) as interruption:
+        with InterruptedTraining(announce=listener.announce_stop) as interruption:
             for item, row in zip(checked, rows, strict=True):
                 if row.has_ended:
                     continue

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from influencerai.cli.packages import check_train_packages
 from influencerai.domain import LoraConfig
 from influencerai.domain.output_path import output_path
 from influencerai.errors import InfluencerAIError, TrainingError
+from influencerai.packages import check_train_packages
 from influencerai.preflight import Preflight, examine, name_faults, noted
 from influencerai.settings import Settings
 

@@ -1,4 +1,4 @@
-"""The sample characters, as commands name and write them."""
+"""Sample sets: a character's images and captions, written into a folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from influencerai.errors import DatasetError, ValidationError
 
 
 def choose_character(name: str | None) -> str:
-    """The character of that name, or the first.
+    """The character of this name, or the first one.
 
     Raises:
-        ValidationError: there is none of that name.
+        ValidationError: there is no such character.
     """
     names = list_characters()
     if name is not None and name not in names:
@@ -21,10 +21,10 @@ def choose_character(name: str | None) -> str:
 
 
 def write_sample_set(character: str, *, folder: Path) -> int:
-    """Write a character's pictures and captions into `folder`; returns how many pictures.
+    """Write a character's images and captions into `folder`; returns how many images.
 
     Raises:
-        DatasetError: `folder` holds other pictures, which would be trained on too, or cannot be written to.
+        DatasetError: `folder` has other images, which would be trained on too, or cannot be written to.
     """
     others = [path.name for path in folder.glob("*.png") if not path.name.startswith(f"{character}_")]
     if others:

@@ -1,10 +1,11 @@
-"""Progress of the demo's jobs: a bar for each on a terminal, lines elsewhere, JSON lines for scripts."""
+"""What a demo prints: a bar per job on a terminal, lines elsewhere, JSON lines for scripts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -13,17 +14,49 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import TextColumn
 
-from influencerai.cli.demo_tenants import tenant_of
+from influencerai.cli.drawing import drawing_progress
 from influencerai.cli.job_tables import event_line, progress_text
 from influencerai.cli.outcome import print_json
 from influencerai.cli.progress import SECONDS_BETWEEN_LINES
+from influencerai.demo.run.tenants import tenant_of
+from influencerai.demo.run.view import OnEvent
 from influencerai.domain.job_log import JobEvent
 from influencerai.progress.bars import stage_progress
-from influencerai.progress.text import visible
+from influencerai.progress.text import short_path, visible
+
+
+class DemoOutput:
+    """What a demo prints: JSON lines on standard output, else sentences and progress on standard error."""
+
+    def __init__(self, characters: Sequence[str], *, as_json: bool) -> None:
+        self._characters = characters
+        self._as_json = as_json
+
+    def starting(self, log: Path) -> None:
+        self._say(f"Starting a server with Ray; its log is {short_path(log)}.")
+
+    def ready(self, url: str) -> None:
+        if self._as_json:
+            print_json({"type": "ready", "url": url})
+        tenants = " and ".join(tenant_of(name) for name in self._characters)
+        self._say(f"It listens on {url} (its page: {url}/api); a job for {tenants}:")
+
+    def training(self) -> AbstractContextManager[OnEvent]:
+        return choose_demo_listener(self._characters, as_json=self._as_json)
+
+    def stopping(self) -> None:
+        self._say("Stopping the server; Ctrl-C kills it.")
+
+    def drawing(self, text: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return drawing_progress(text, as_json=self._as_json)
+
+    def _say(self, text: str) -> None:
+        if not self._as_json:
+            click.echo(text, err=True)
 
 
 class DemoListener(AbstractContextManager["DemoListener"], Protocol):
-    """Shows what happens to the jobs of several characters."""
+    """Shows the jobs of several characters."""
 
     def __call__(self, character: str, event: JobEvent) -> None: ...
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 
-from influencerai.cli.batch_state import BatchState, digest
-from influencerai.cli.batch_training import Training
+from influencerai.batch.state import BatchState, digest
+from influencerai.batch.trainings import Training
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.client.upload import local_folder
 from influencerai.domain.dataset import Dataset, UploadAnswer

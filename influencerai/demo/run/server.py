@@ -1,4 +1,4 @@
-"""The demo's server: `influencerai serve` as a process, waited for, and ended with everything that it has started."""
+"""The demo's server: `influencerai serve` as a child process, stopped together with every process it started."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import click
-
-from influencerai.cli.demo_interruption import DemoInterruption
-from influencerai.cli.progress import short_path
 from influencerai.client import InfluencerAIClient
+from influencerai.demo.run.view import DemoView
 from influencerai.errors import DependencyMissingError, InfluencerAIError
-from influencerai.progress.text import visible
+from influencerai.interruption import EndedBySignal
+from influencerai.progress.text import short_path, visible
 
 READY_SECONDS = 180.0
 STOP_SECONDS = 90.0
-"""More than the server itself gives to running trainings and to Ray."""
+"""More than the server itself allows running trainings and Ray."""
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -35,7 +33,7 @@ class DemoServer:
         self.root = root
         self.log = log
         self.url = ""
-        """Known once it is ready."""
+        """Set when it is ready."""
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,7 +43,7 @@ class DemoServer:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Begin; returns at once.
+        """Start the process, without waiting for it.
 
         Raises:
             InfluencerAIError: root or log cannot be written.
@@ -71,14 +69,14 @@ class DemoServer:
             ) from error
 
     def wait_until_ready(self) -> None:
-        """Return when it takes jobs and a node may train them; `url` is known then.
+        """Return when it accepts jobs and a node can train them; sets `url`.
 
         Raises:
-            InfluencerAIError: it has ended, or is not ready in time; says why, and where its log is.
+            InfluencerAIError: it has exited, or is not ready in time; names the reason and its log.
         """
         deadline = time.monotonic() + READY_SECONDS
-        missing = "it does not say where it listens"
-        while not (ready := self._said("ready")):
+        missing = "it has not printed its address"
+        while not (ready := self._printed("ready")):
             self._check_time(deadline, missing)
         self.url = str(ready["url"])
         with InfluencerAIClient(self.url) as client:
@@ -89,17 +87,17 @@ class DemoServer:
                 self._check_time(deadline, missing)
 
     async def watch(self) -> None:
-        """Never return.
+        """Run until the server exits.
 
         Raises:
-            InfluencerAIError: it has ended, though nobody has asked it to.
+            InfluencerAIError: it has exited, though nothing asked it to.
         """
         while True:
             self._check_alive()
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def stop(self) -> None:
-        """Have it save what is trained and end; a signal meanwhile, or too long a time, kills it."""
+        """Let it save the state of its trainings and exit; a signal meanwhile, or the timeout, kills it."""
         if self._process is None:
             return
         try:
@@ -112,7 +110,7 @@ class DemoServer:
             self._end_rest()
 
     def _end_rest(self) -> None:
-        """Kill what is left of its process group: Ray's services, which else take seconds to find their parent dead.
+        """Kill the rest of its process group: Ray's services, which otherwise notice seconds later that it has exited.
 
         Ray's workers have groups of their own; they end when Ray's services do, and trainings when their worker does.
         """
@@ -122,13 +120,13 @@ class DemoServer:
         self._process.wait()
 
     def _environment(self) -> dict[str, str]:
-        """This process's, but neither another cluster nor limits of requests."""
+        """This process's environment, without another cluster's address and without rate limits."""
         own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         fixed = {"THREADS": str(self._threads), "WORKERS": "1", "SHARE_GPUS": "true", "RATE_LIMITS": "false"}
         return {**own, **{f"INFLUENCERAI_{name}": value for name, value in fixed.items()}}
 
-    def _said(self, type: str) -> dict[str, Any] | None:
-        """The document of this type that the server has printed, if it has."""
+    def _printed(self, type: str) -> dict[str, Any] | None:
+        """The document of this type in the server's output, or None."""
         for line in self.log.read_text("utf-8", errors="replace").splitlines(keepends=True):
             if line.startswith(f'{{"type": "{type}"') and line.endswith("\n"):
                 found: dict[str, Any] = json.loads(line)
@@ -147,19 +145,19 @@ class DemoServer:
         assert self._process is not None
         if (code := self._process.poll()) is None:
             return
-        said = self._said("error") or {}
-        message = f"The server has ended: {said.get('message') or f'its exit code is {code}'}"
-        if said.get("code") == DependencyMissingError.code:
+        printed = self._printed("error") or {}
+        message = f"The server has exited: {printed.get('message') or f'its exit code is {code}'}"
+        if printed.get("code") == DependencyMissingError.code:
             raise missing_for_server(message)
-        raise InfluencerAIError(message, remedy=" ".join(filter(None, (said.get("remedy"), self._where_to_look()))))
+        raise InfluencerAIError(message, remedy=" ".join(filter(None, (printed.get("remedy"), self._where_to_look()))))
 
     def _where_to_look(self) -> str:
         return f"Its log is {short_path(self.log)}. `influencerai demo --local` needs no server."
 
 
 @contextmanager
-def running_server(server: DemoServer, *, interruption: DemoInterruption, as_json: bool) -> Iterator[DemoServer]:
-    """The server until the end of the block, which no process of it outlives.
+def running_server(server: DemoServer, *, interruption: EndedBySignal, view: DemoView) -> Iterator[DemoServer]:
+    """The server until the end of the block; none of its processes keeps running after it.
 
     Raises:
         InfluencerAIError: it does not start.
@@ -171,14 +169,14 @@ def running_server(server: DemoServer, *, interruption: DemoInterruption, as_jso
         yield server
     finally:
         try:
-            if server.is_running and not as_json:
-                click.echo("Stopping the server; Ctrl-C kills it.", err=True)
+            if server.is_running:
+                view.stopping()
         finally:
             server.stop()
 
 
 def missing_for_server(message: str) -> DependencyMissingError:
-    """What to do without a package of the server's."""
+    """The error for a missing package of the server."""
     return DependencyMissingError(
         visible(message),
         remedy="Run: pip install 'influencerai[train,serve]'. Or train without a server: influencerai demo --local.",

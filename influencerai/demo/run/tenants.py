@@ -1,4 +1,4 @@
-"""The demo's tenants: each registers a character, submits a job and fetches its LoRA, all at the same time."""
+"""The demo's tenants: each registers a character, submits a job and downloads its LoRA, all at the same time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from influencerai.cli.demo_server import DemoServer
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.demo.captions import TRIGGER
+from influencerai.demo.run.server import DemoServer
+from influencerai.demo.run.view import OnEvent
 from influencerai.demo.spec import demo_config
 from influencerai.domain.job import TERMINAL, Job, JobDetail
-from influencerai.domain.job_log import JobEvent
 from influencerai.errors import ConflictError
 
-OnEvent = Callable[[str, JobEvent], None]
-"""Called with a character and what has happened to its job."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A character whose job is completed, and the file that was fetched."""
+    """A character whose job is completed, and the downloaded file."""
 
     character: str
     tenant: str
@@ -33,37 +31,37 @@ class Trained:
 
 
 def tenant_of(character: str) -> str:
-    """The tenant whose character it is."""
+    """The tenant that owns the character."""
     return f"{character}-studio"
 
 
 def dataset_path(character: str) -> str:
-    """Where its pictures lie, relative to the server's root."""
+    """The folder of its images, relative to the server's root."""
     return f"datasets/{character}"
 
 
 async def train_all(
     characters: Sequence[str], *, server: DemoServer, out: Path, epochs: int, resume: bool, on_event: OnEvent
 ) -> list[Trained]:
-    """Have the server train every character, each for its own tenant; its pictures lie below the root already.
+    """Let the server train every character, each for its own tenant; the images are below its root already.
 
     Args:
-        characters: whose LoRAs.
+        characters: to train.
         server: one that is ready.
-        out: each LoRA gets to `<out>/<character>/`.
+        out: each LoRA is downloaded to `<out>/<character>/`.
         epochs: of each training.
-        resume: go on with each tenant's last job, whatever has become of it.
-        on_event: gets what happens.
+        resume: continue each tenant's last job, whatever its status.
+        on_event: gets each job's events.
 
     Raises:
         TrainingError: a job failed.
-        InfluencerAIError: the server has ended, or refused something.
+        InfluencerAIError: the server has exited, or refused a request.
     """
-    ways = (
+    trainings = (
         _train(name, url=server.url, folder=out / name, epochs=epochs, resume=resume, on_event=on_event)
         for name in characters
     )
-    training, watching = asyncio.gather(*ways), asyncio.create_task(server.watch())
+    training, watching = asyncio.gather(*trainings), asyncio.create_task(server.watch())
     try:
         await asyncio.wait((training, watching), return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
@@ -76,7 +74,7 @@ async def train_all(
 
 
 async def _train(character: str, *, url: str, folder: Path, epochs: int, resume: bool, on_event: OnEvent) -> Trained:
-    """The whole way of one tenant, from the pictures to the file."""
+    """Everything one tenant does, from the images to the LoRA file."""
     tenant = tenant_of(character)
     async with AsyncInfluencerAIClient(url, tenant_id=tenant) as client:
         dataset = await _dataset(client, dataset_path(character))
@@ -104,12 +102,12 @@ async def _config(client: AsyncInfluencerAIClient, character: str, *, epochs: in
 
 
 async def _job(client: AsyncInfluencerAIClient, dataset: str, config: str, *, resume: bool) -> Job:
-    """The job to wait for: a new one, which has the server to itself, or where it goes on the last one."""
+    """The job to wait for: the last one with `resume`, else a new one, after cancelling those that are active."""
     async for job in client.jobs.list():
         if resume:
             return await client.jobs.retry(job.id) if job.status == "failed" else job
         if job.status not in TERMINAL:
-            with suppress(ConflictError):  # it has ended by itself
+            with suppress(ConflictError):  # it has ended meanwhile
                 await client.jobs.cancel(job.id)
     return await client.jobs.create(dataset_id=dataset, lora_config_id=config)
 

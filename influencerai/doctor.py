@@ -1,4 +1,4 @@
-"""What `influencerai doctor` finds out about this machine and this installation."""
+"""Doctor: versions, devices, models and folders of this machine, and what training still lacks here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from influencerai import __version__
 from influencerai.basemodel.inventory import list_aliases, list_models
-from influencerai.cli.models import alias_document, alias_remedy
 from influencerai.demo.characters import MODEL_ID
 from influencerai.errors import InfluencerAIError
+from influencerai.packages import TRAIN_PACKAGES
 from influencerai.preflight.device import gpu_names
 from influencerai.settings import Settings
 from influencerai.training_plan import processor
@@ -23,35 +23,6 @@ from influencerai.training_plan import processor
 INSTALL = "pip install 'influencerai[train]'"
 MIN_FREE_BYTES = 2 * 2**30
 """Disk space below which a training is likely to end for want of it."""
-
-TRAIN_PACKAGES = {
-    "accelerate": "accelerate",
-    "bitsandbytes": "bitsandbytes",
-    "diffusers": "diffusers",
-    "matplotlib": "matplotlib",
-    "numpy": "numpy",
-    "peft": "peft",
-    "pytorch-optimizer": "pytorch_optimizer",
-    "safetensors": "safetensors",
-    "torch": "torch",
-    "transformers": "transformers",
-}
-"""Distributions of the train extra with the modules that they bring."""
-SERVE_PACKAGES = {
-    "aiosqlite": "aiosqlite",
-    "alembic": "alembic",
-    "fastapi": "fastapi",
-    "fastapi-swagger": "fastapi_swagger",
-    "limits": "limits",
-    "prometheus-client": "prometheus_client",
-    "pyjwt": "jwt",
-    "python-multipart": "python_multipart",
-    "ray": "ray",
-    "sqlalchemy": "sqlalchemy",
-    "structlog": "structlog",
-    "uvicorn": "uvicorn",
-}
-"""Distributions of the serve extra with the modules that they bring."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +102,7 @@ def _look_at_packages(found: Diagnosis) -> None:
         found.problems.append(
             Problem(
                 message="influencerai runs from its source without being installed: no model family is registered.",
-                remedy=f"pip install --editable '{Path(__file__).parents[2]}[train]'",
+                remedy=f"pip install --editable '{Path(__file__).parents[1]}[train]'",
             )
         )
 
@@ -201,11 +172,9 @@ def _look_at_models(found: Diagnosis, settings: Settings) -> None:
         for model in list_models(settings.models_dirs)
     ]
     aliases = list_aliases(settings.models_dirs)
-    found.aliases = [alias_document(alias) for alias in aliases]
+    found.aliases = [alias.to_wire() for alias in aliases]
     found.notes += [
-        Problem(message=f"{alias.alias} is not here.", remedy=alias_remedy(alias))
-        for alias in aliases
-        if not alias.path
+        Problem(message=f"{alias.alias} is not here.", remedy=alias.remedy) for alias in aliases if not alias.path
     ]
     if not any(model["name"] == MODEL_ID for model in found.models):
         problem = Problem(

@@ -5,8 +5,36 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 
-from influencerai.cli.diagnosis import TRAIN_PACKAGES
 from influencerai.errors import DependencyMissingError
+
+TRAIN_PACKAGES = {
+    "accelerate": "accelerate",
+    "bitsandbytes": "bitsandbytes",
+    "diffusers": "diffusers",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "peft": "peft",
+    "pytorch-optimizer": "pytorch_optimizer",
+    "safetensors": "safetensors",
+    "torch": "torch",
+    "transformers": "transformers",
+}
+"""Distributions of the train extra with the modules that they bring."""
+SERVE_PACKAGES = {
+    "aiosqlite": "aiosqlite",
+    "alembic": "alembic",
+    "fastapi": "fastapi",
+    "fastapi-swagger": "fastapi_swagger",
+    "limits": "limits",
+    "prometheus-client": "prometheus_client",
+    "pyjwt": "jwt",
+    "python-multipart": "python_multipart",
+    "ray": "ray",
+    "sqlalchemy": "sqlalchemy",
+    "structlog": "structlog",
+    "uvicorn": "uvicorn",
+}
+"""Distributions of the serve extra with the modules that they bring."""
 
 
 def check_train_packages(purpose: str = "This command") -> None:

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from influencerai.cli.batch_state import BatchState, spec_identity
-from influencerai.cli.batch_training import Training
+from influencerai.batch.state import BatchState, spec_identity
+from influencerai.batch.trainings import Training
 from influencerai.domain import TrainingSpec
 from influencerai.errors import CheckpointError, ModelError
 from influencerai.preflight import AssumedDevice, Preflight, preflight

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from influencerai.cli.batch_check import Checked
-from influencerai.cli.batch_datasets import OF_THE_SERVER, BatchDatasets, Pictures
-from influencerai.cli.batch_state import BatchState, StoredTraining, digest
-from influencerai.cli.batch_training import Training
+from influencerai.batch.check import Checked
+from influencerai.batch.remote_datasets import OF_THE_SERVER, BatchDatasets, Pictures
+from influencerai.batch.state import BatchState, StoredTraining, digest
+from influencerai.batch.trainings import Training
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.domain import LoraConfig
 from influencerai.domain.dataset import Dataset

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from influencerai.cli.batch_check import Checked
-from influencerai.cli.batch_datasets import OF_THE_SERVER
-from influencerai.cli.batch_progress import BatchListener
-from influencerai.cli.batch_rows import BatchRow
-from influencerai.cli.batch_server import BatchServer, Ticket
-from influencerai.cli.batch_training import Training
-from influencerai.cli.outcome import InterruptedRun
+from influencerai.batch.check import Checked
+from influencerai.batch.listener import BatchListener
+from influencerai.batch.remote import BatchServer, Ticket
+from influencerai.batch.remote_datasets import OF_THE_SERVER
+from influencerai.batch.rows import BatchRow
+from influencerai.batch.trainings import Training
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import ConflictError, InfluencerAIError, NotFoundError
+from influencerai.interruption import InterruptedRun
 
 
 class ServerBatch:

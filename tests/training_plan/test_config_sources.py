@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from influencerai.cli.config_sources import (
+from influencerai.errors import ValidationError
+from influencerai.training_plan.config_sources import (
     ConfigLayer,
     assignment_layer,
     file_layer,
     preset_layer,
     resolve_config,
 )
-from influencerai.errors import ValidationError
 
 MODEL = ConfigLayer(fields={"modelName": "sd15"})
 

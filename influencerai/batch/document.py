@@ -12,12 +12,12 @@ import pydantic
 import yaml
 from pydantic import BeforeValidator, Field
 
-from influencerai.cli.batch_training import Batch, Draft, Problem, resolve_drafts
-from influencerai.cli.config_sources import file_layer
+from influencerai.batch.trainings import Batch, Draft, Problem, resolve_drafts
 from influencerai.domain.wire import WireModel
 from influencerai.errors import ValidationError
 from influencerai.spelling import nearest
 from influencerai.text_files import read_text_file
+from influencerai.training_plan.config_sources import file_layer
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -89,7 +89,7 @@ def read_batch(path: Path) -> Batch:
         ValidationError: the file itself cannot be read.
     """
     if path.suffix.lower() == ".csv":
-        from influencerai.cli.batch_csv import read_rows
+        from influencerai.batch.csv_document import read_rows
 
         return read_rows(path)
     try:

@@ -1,0 +1,63 @@
+"""The command that continues interrupted work, as it can be pasted into the same shell."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from influencerai.interruption import InterruptedRun
+
+_KEY = "--api-key"
+
+
+def continuation(interrupted: InterruptedRun, *, arguments: Sequence[str] | None = None) -> tuple[str, str | None]:
+    """(message, command) for the user; terminals and logs that show the command get no API key to keep.
+
+    Args:
+        interrupted: how the command ended.
+        arguments: of the command line; by default those of this process.
+    """
+    message, given = interrupted.message, list(sys.argv[1:] if arguments is None else arguments)
+    if interrupted.continued_by is None:
+        return message, None
+    if interrupted.continued_by == "--resume":
+        end = given.index("--") if "--" in given else len(given)
+        if "--resume" not in given[:end]:
+            given.insert(end, "--resume")
+    shown = _without_key(given)
+    if shown != given:
+        message = f"{message} The command is shown without its key: set INFLUENCERAI_API_KEY to it."
+    return message, shlex.join([*program(), *shown])
+
+
+def program() -> list[str]:
+    """The words by which this program was started."""
+    if getattr(sys.modules["__main__"], "__spec__", None):
+        python = Path(sys.executable).name
+        return [python if shutil.which(python) == sys.executable else sys.executable, "-m", "influencerai"]
+    name = Path(sys.argv[0]).name
+    found = shutil.which(name)
+    same = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
+    return [name if same else sys.argv[0]]
+
+
+def program_name() -> str:
+    """The same as text of a shell."""
+    return shlex.join(program())
+
+
+def _without_key(arguments: Sequence[str]) -> list[str]:
+    """The arguments without `--api-key X` and `--api-key=X`, of which only the first is in two parts."""
+    shown: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            return [*shown, argument, *left]
+        if argument == _KEY:
+            next(left, None)
+        elif not argument.startswith(f"{_KEY}="):
+            shown.append(argument)
+    return shown
