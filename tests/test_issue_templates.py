@@ -24,6 +24,6 @@ def test_the_forms_are_forms() -> None:
 
 
 def test_the_pages_that_they_link_to_exist() -> None:
-    text = (FOLDER / "mistake.yml").read_text("utf-8")
+    text = (FOLDER / "bug.yml").read_text("utf-8")
     assert "../blob/main/docs/troubleshooting.md" in text
     assert (FOLDER.parents[1] / "docs/troubleshooting.md").is_file()
