@@ -101,7 +101,7 @@ def test_models_are_looked_for_in_the_users_folder_then_in_the_embedded_one(tmp_
     own, embedded = Settings(root=tmp_path).models_dirs
     assert own == tmp_path / "models"
     assert embedded.parts[-3:] == ("influencerai", "demo", "models")
-    assert (embedded.parents[1] / "settings.py").is_file()
+    assert (embedded.parents[1] / "errors.py").is_file()
 
 
 def test_threads_default_to_the_cores_that_may_be_used() -> None:

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from ipaddress import ip_network
 from pathlib import Path
@@ -21,42 +17,15 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from influencerai.errors import ValidationError
-from influencerai.spelling import nearest
-from influencerai.text_files import read_text_file
+from influencerai.settings.origin import SettingOrigin, label, messages, shown
+from influencerai.settings.process_environment import usable_cores
+from influencerai.settings.sources import ENV_PREFIX, absolute, check_variables, find_file, read_file, variable
 
-ENV_PREFIX = "INFLUENCERAI_"
-FILE_VARIABLE = "INFLUENCERAI_SETTINGS_FILE"
-FILE_NAME = "influencerai.toml"
-CLIENT_VARIABLES = frozenset({"INFLUENCERAI_SERVER", "INFLUENCERAI_TENANT", "INFLUENCERAI_API_KEY"})
-"""What the commands that ask a server read; no settings of this machine."""
-SECRET_VARIABLES = frozenset({"INFLUENCERAI_DATABASE_URL", "INFLUENCERAI_JWT_SECRET", "INFLUENCERAI_API_KEY"})
-"""Settings and a client's key that no other process needs from the environment."""
-_SERVICES_VARIABLES = frozenset({"PGPASSWORD", "PGPASSFILE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
-"""By which a process reaches the database and the cluster."""
 _SERVER_ONLY = frozenset({"jwt_secret", "jwt_jwks_file"})
 
-
-def _absolute(path: Path) -> Path:
-    try:
-        path = path.expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"'{path.parts[0]}' is no user's home folder: write the path in full") from error
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
+Folder = Annotated[Path, AfterValidator(absolute)]
 """A path, made absolute when it is read, so that a later change of directory changes nothing."""
 Network = Annotated[str, AfterValidator(lambda text: str(ip_network(text)))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SettingOrigin:
-    """One setting as `influencerai doctor` shows it."""
-
-    name: str
-    value: Any
-    origin: str
-    """"default", "argument", the environment variable's name or the file's path."""
 
 
 class Settings(BaseSettings):
@@ -217,7 +186,7 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except pydantic.ValidationError as error:
-            raise ValidationError("A setting cannot be used", field_errors=_messages(error)) from error
+            raise ValidationError("A setting cannot be used", field_errors=messages(error)) from error
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
@@ -250,19 +219,19 @@ class Settings(BaseSettings):
             ValidationError: names the variable or the file, the setting, and what is wrong with it.
         """
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        warnings = _check_variables(cls.model_fields)
+        warnings = check_variables(cls.model_fields)
         environment = EnvSettingsSource(cls)()
-        file = _find_file(arguments.get("root") or environment.get("root") or ".")
-        from_file = _read_file(file, known=cls.model_fields) if file else {}
+        file = find_file(arguments.get("root") or environment.get("root") or ".")
+        from_file = read_file(file, known=cls.model_fields) if file else {}
         origins = {
             **dict.fromkeys(from_file, str(file)),
-            **{name: _variable(name) for name in environment},
+            **{name: variable(name) for name in environment},
             **dict.fromkeys(arguments, "argument"),
         }
         try:
             settings = cls(**{**from_file, **environment, **arguments})
         except ValidationError as error:
-            error.field_errors = {_label(name, origins): texts for name, texts in error.field_errors.items()}
+            error.field_errors = {label(name, origins): texts for name, texts in error.field_errors.items()}
             raise
         settings._origins = origins
         settings._warnings = warnings
@@ -315,107 +284,9 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[SettingOrigin, ...]:
         """Every setting with its value and where that came from, in the order of the fields."""
         return tuple(
-            SettingOrigin(name=name, value=_shown(getattr(self, name)), origin=self._origins.get(name, "default"))
+            SettingOrigin(name=name, value=shown(getattr(self, name)), origin=self._origins.get(name, "default"))
             for name in type(self).model_fields
         )
-
-
-def child_environment(*, reaches_services: bool) -> dict[str, str]:
-    """This process's environment for another one, which gets its settings by other means, without secrets.
-
-    Args:
-        reaches_services: whether the other process connects to the database or the cluster itself.
-    """
-    left_out = SECRET_VARIABLES if reaches_services else SECRET_VARIABLES | _SERVICES_VARIABLES
-    return {name: value for name, value in os.environ.items() if name not in left_out}
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _shown(value: Any) -> Any:
-    """The value as it may be seen: a URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", value) if isinstance(value, str) else value
-
-
-def _variable(name: str) -> str:
-    return f"{ENV_PREFIX}{name}".upper()
-
-
-def _find_file(root: str | Path) -> Path | None:
-    """The file that the environment names, be it there or not; else the one in the root, if there is one."""
-    if named := os.environ.get(FILE_VARIABLE):
-        try:
-            return _absolute(Path(named))
-        except ValueError as error:
-            errors = {FILE_VARIABLE: [str(error)]}
-            raise ValidationError("A setting cannot be used", field_errors=errors) from error
-    try:
-        file = _absolute(Path(root)) / FILE_NAME
-        return file if file.is_file() else None
-    except (ValueError, TypeError):
-        return None  # validation reports the root, with where it came from
-    except OSError as error:
-        raise ValidationError(
-            f"The root {root} cannot be used: {error.strerror}.",
-            remedy=f"Name a folder that may be entered with {_variable('root')}.",
-        ) from error
-
-
-def _read_file(file: Path, *, known: Iterable[str]) -> dict[str, Any]:
-    """The file's settings, its relative paths made absolute."""
-    try:
-        values = tomllib.loads(read_text_file(file).text)
-    except RecursionError as error:
-        raise ValidationError(f"The settings file {file} cannot be read: it is nested too deeply.") from error
-    except (OSError, ValueError) as error:
-        raise ValidationError(f"The settings file {file} cannot be read: {error}.") from error
-    unknown = {name: nearest(name.lower(), known) for name in values if name not in known}
-    if unknown:
-        errors = {
-            name: ["Unknown setting" + (f", did you mean '{meant}'?" if meant else "")]
-            for name, meant in unknown.items()
-        }
-        raise ValidationError(f"The settings file {file} has unknown settings", field_errors=errors)
-    for name in ("root", "models_dir", "cache_dir", "jwt_jwks_file"):
-        if isinstance(value := values.get(name), str) and not value.startswith("~"):
-            values[name] = file.parent / value
-    return values
-
-
-def _check_variables(known: Iterable[str]) -> tuple[str, ...]:
-    """Refuse near misses of a variable's name and warn of the rest, which may not be meant for us.
-
-    Kubernetes, for one, sets INFLUENCERAI_SERVICE_HOST in every pod beside a service of that name.
-    """
-    variables = {*(_variable(name) for name in known), FILE_VARIABLE, *CLIENT_VARIABLES}
-    warnings = []
-    for name in sorted(os.environ):
-        if not name.startswith(ENV_PREFIX) or name in variables:
-            continue
-        short = name.removeprefix(ENV_PREFIX).lower()
-        if meant := nearest(short, (*known, "settings_file")):
-            text = f"Unknown setting, did you mean {_variable(meant)}?"
-            raise ValidationError("The environment has an unknown setting", field_errors={name: [text]})
-        warnings.append(f"The environment variable {name} is no setting and is ignored.")
-    return tuple(warnings)
-
-
-def _messages(error: pydantic.ValidationError) -> dict[str, list[str]]:
-    """pydantic's report as {setting: messages}, without what only follows from another error."""
-    found: dict[str, list[str]] = {}
-    for item in error.errors():
-        if item["type"] != "default_factory_not_called":
-            found.setdefault(str(item["loc"][0]), []).append(item["msg"].removeprefix("Value error, "))
-    return found
-
-
-def _label(name: str, origins: Mapping[str, str]) -> str:
-    """The setting as the user wrote it."""
-    origin = origins.get(name, "argument")
-    return {"argument": name, _variable(name): origin}.get(origin, f"{name} in {origin}")
 
 
 def _load_signature() -> inspect.Signature:
