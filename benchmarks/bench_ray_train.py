@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load
 
 from benchmarks.report import write_report
+from influencerai.job_process.channel import Channel
 from influencerai.job_process.entry import follow_attempt, run_attempt
 from influencerai.job_process.messages import Completed, Go, Prepared, ProcessMessage
 from influencerai.train.ranks import Ranks, joined_ranks
@@ -70,7 +71,8 @@ def train(place: Path, ranks: Ranks) -> None:
         [prepared] = [message for message in said if isinstance(message, Prepared)]
         return Go(spec=prepared.spec)
 
-    run_attempt(order, send=said.append, receive=agree, stop_requested=lambda: False, ranks=ranks)
+    channel = Channel(send=said.append, receive=agree, stop_requested=lambda: False)
+    run_attempt(order, channel, ranks=ranks)
     if not isinstance(said[-1], Completed):
         raise RuntimeError(said[-1])
 

@@ -24,6 +24,7 @@ from influencerai.serve.errors import STATUS
 from influencerai.serve.examples import ANSWERS, REQUESTS
 from influencerai.service import Service
 from influencerai.settings import ENV_PREFIX, Settings
+from influencerai.worker.outcome import OUTCOME_RULES
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODELS: dict[str, type[BaseModel]] = {
@@ -81,6 +82,15 @@ def examples() -> str:
         for path, name in made
     ]
     return "\n\n".join([*parts, f"`GET /jobs/{{id}}`, later:\n\n{_json_block(ANSWERS['get_job'])}"])
+
+
+def outcomes() -> str:
+    """One line per rule of an attempt's outcome; the first that matches decides."""
+    lines = ["| last message | requested | outcome | what becomes of the job |", "|---|---|---|---|"]
+    for rule in OUTCOME_RULES:
+        cells = (rule.last_message or "any", rule.requested or "any", rule.outcome, rule.follows)
+        lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def _json_block(document: Any) -> str:
@@ -173,6 +183,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "errors": errors,
     "examples": examples,
     "memory": memory,
+    "outcomes": outcomes,
     "presets": presets,
     "routes": routes,
 }

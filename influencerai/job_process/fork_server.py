@@ -22,6 +22,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 from influencerai.domain import TrainingFailure
+from influencerai.job_process.channel import Channel
 from influencerai.job_process.messages import (
     WORKER_MESSAGE,
     Failed,
@@ -219,7 +220,8 @@ def _attempt(orders: socket.socket, events: socket.socket) -> None:
             )
         )
         raise
-    take_part(order, send=send, receive=inbox.get, stop_requested=stopping.is_set, cancel_requested=cancelled.is_set)
+    channel = Channel(send=send, receive=inbox.get, stop_requested=stopping.is_set, cancel_requested=cancelled.is_set)
+    take_part(order, channel)
 
 
 def _surroundings(order: TrainingRequest) -> dict[str, str]:

@@ -100,7 +100,8 @@ class Requeue:
         names = (await self._connection.execute(published.order_by(artifacts.c.step, artifacts.c.name))).scalars()
         progress = (row.result or {}).get("progress", {})
         epoch = progress.get("currentEpoch") if isinstance(progress, Mapping) else None
-        return TrainingFailure.of(problem, epoch=epoch or 0, partial_checkpoints=names, cancelled=cancelled).to_wire()
+        known = epoch if isinstance(epoch, int) else 0  # an external worker may write any JSON
+        return TrainingFailure.of(problem, epoch=known, partial_checkpoints=names, cancelled=cancelled).to_wire()
 
 
 def ended(status: str, outcome: str, problem: Problem | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from influencerai.domain import CheckpointEvent, StageEvent, StepEvent, Training
 from influencerai.domain.output_path import RUN_MARKER
 from influencerai.errors import DatasetError, InfluencerAIError
 from influencerai.files import atomic_file, safetensors_file
+from influencerai.job_process.channel import Channel
 from influencerai.job_process.entry import run_attempt
 from influencerai.job_process.messages import (
     PROCESS_MESSAGE,
@@ -59,13 +60,13 @@ class Supervisor:
         self._cancels = cancels
 
     def run(self, order: TrainingRequest) -> ProcessMessage:
-        run_attempt(
-            order,
+        channel = Channel(
             send=self._take,
             receive=self._answer,
             stop_requested=lambda: self._stopping,
             cancel_requested=lambda: self._cancels and self._stopping,
         )
+        run_attempt(order, channel)
         assert not any(isinstance(message, Completed | Stopped | Failed) for message in self.messages[:-1])
         return self.messages[-1]
 
@@ -145,8 +146,7 @@ def test_it_reports_what_happens_and_keeps_the_states(root: Path) -> None:
     assert isinstance(outcome, Completed)
     prepared = supervisor.prepared
     assert (prepared.output_dir, prepared.dataset_fingerprint) == (OUTPUT, prepared.spec.dataset_fingerprint)
-    [warning, *_] = prepared.warnings
-    assert "networkAlpha 64 exceeds networkDim 4" in warning
+    assert any("networkAlpha 64 exceeds networkDim 4" in text for text in prepared.warnings)
     assert [event.message for event in supervisor.events(WarningEvent)] == list(prepared.warnings)
     assert outcome.result.warnings == prepared.warnings
     assert [event.step for event in supervisor.events(StepEvent)] == [1, 2, 3, 4]
@@ -366,12 +366,8 @@ def test_a_defect_is_tried_again_and_shows_no_secret(
             raise KeyError(f"first line\ns3cr3t-value at postgres://me:hunter2@db/x below {root}/data")
         supervisor.messages.append(message)
 
-    run_attempt(
-        make_request(root),
-        send=break_down,
-        receive=lambda: Go(spec=supervisor.prepared.spec),
-        stop_requested=lambda: False,
-    )
+    channel = Channel(send=break_down, receive=lambda: Go(spec=supervisor.prepared.spec), stop_requested=lambda: False)
+    run_attempt(make_request(root), channel)
     outcome = supervisor.messages[-1]
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retryable) == ("internal", True)

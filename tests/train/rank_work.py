@@ -13,6 +13,7 @@ import pytest
 
 from influencerai.domain import StageEvent, StepEvent, TrainingSpec
 from influencerai.errors import StoppedError
+from influencerai.job_process.channel import Channel
 from influencerai.job_process.entry import follow_attempt, run_attempt
 from influencerai.job_process.messages import Go, Prepared, ProcessMessage, Progress, TrainingRequest, WorkerMessage
 from influencerai.models.family import load_family
@@ -103,5 +104,6 @@ def carry_out(
         [prepared] = [message for message in messages if isinstance(message, Prepared)]
         return Go(spec=prepared.spec)
 
-    run_attempt(orders[0], send=send, receive=receive, stop_requested=lambda: stop_at in steps, ranks=ranks)
+    channel = Channel(send=send, receive=receive, stop_requested=lambda: stop_at in steps)
+    run_attempt(orders[0], channel, ranks=ranks)
     return messages

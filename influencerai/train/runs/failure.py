@@ -1,8 +1,9 @@
-"""What a failed run leaves: the contract's failed result, with the last epochs as LoRA files."""
+"""Failure: the contract's result of a failed run, with the LoRA files of its last epochs."""
 
 from __future__ import annotations
 
 from influencerai.domain import TrainingFailure, TrainingSpec
+from influencerai.domain.problem import Problem
 from influencerai.errors import InfluencerAIError
 from influencerai.train.backend import RunContext
 from influencerai.train.runs.exporter import epoch_files
@@ -15,10 +16,8 @@ def describe_failure(error: InfluencerAIError, spec: TrainingSpec, context: RunC
     history = context.run_dir / HISTORY_FILE
     steps = [record["step"] for record in read_history(history) if record["type"] == "step"]
     current = (steps[-1] if steps else 0) // TrainingPlan(spec).steps_per_epoch + 1
-    return TrainingFailure(
-        error=str(error),
-        code=error.code,
-        remedy=error.remedy or error.advice,
+    return TrainingFailure.of(
+        Problem.of(error),
         epoch=min(current, spec.config.epochs) if history.exists() else 0,
-        partial_checkpoints=tuple(path.name for path in epoch_files(context.output_dir, spec)),
+        partial_checkpoints=(path.name for path in epoch_files(context.output_dir, spec)),
     )
