@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from influencerai.errors import StoppedError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from influencerai.domain import Event
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+T = TypeVar("T")
+_SECONDS_BETWEEN_CANCELLATIONS = 1.0
 
 
 class InterruptedRun(Exception):  # noqa: N818 - the user asked for it, it is not an error
@@ -38,6 +40,59 @@ class InterruptedRun(Exception):  # noqa: N818 - the user asked for it, it is no
         self.message = message
         self.signal_number = signal_number
         self.continued_by = continued_by
+
+
+class SignalReceived(KeyboardInterrupt):
+    """A signal ended the work of `run_until_signal`."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as `asyncio.run` does until SIGINT or SIGTERM cancels it; a second signal abandons it.
+
+    The event loop handles the signals between two callbacks, also in a process that was started with SIGINT ignored, as
+    shells start background jobs. The cancellation is repeated until the work has ended: a library that raises an error
+    of its own while it closes a connection would otherwise replace the only one, and the work would never end.
+
+    Raises:
+        SignalReceived: a signal ended the work.
+    """
+    import asyncio  # takes longer to import than the program needs to print its help
+
+    received: list[signal.Signals] = []
+
+    async def supervise() -> T:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+
+        def cancel() -> None:
+            if not task.done():
+                task.cancel()
+                loop.call_later(_SECONDS_BETWEEN_CANCELLATIONS, cancel)
+
+        def receive(number: signal.Signals) -> None:
+            received.append(number)
+            if len(received) > 1:
+                raise SignalReceived(number)
+            cancel()
+
+        for number in SIGNALS:
+            loop.add_signal_handler(number, receive, number)
+        return await task
+
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        return asyncio.run(supervise())
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
+        if not received:
+            raise
+        raise SignalReceived(received[-1]) from error
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interruption:
@@ -145,8 +200,9 @@ class EndedBySignal:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if isinstance(error, KeyboardInterrupt) and self._signal is not None:
-            raise InterruptedRun(self._message, signal_number=self._signal, continued_by="--resume") from error
+        received = error.number if isinstance(error, SignalReceived) else self._signal
+        if isinstance(error, KeyboardInterrupt) and received is not None:
+            raise InterruptedRun(self._message, signal_number=received, continued_by="--resume") from error
 
     @contextmanager
     def held(self) -> Iterator[None]:

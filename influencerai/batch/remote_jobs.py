@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,7 +16,7 @@ from influencerai.batch.trainings import Training
 from influencerai.client import AsyncInfluencerAIClient
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import ConflictError, InfluencerAIError, NotFoundError
-from influencerai.interruption import InterruptedRun
+from influencerai.interruption import InterruptedRun, SignalReceived, run_until_signal
 
 
 class ServerBatch:
@@ -36,28 +35,28 @@ class ServerBatch:
 
     def check(self, trainings: Sequence[Training]) -> list[Checked]:
         """See `BatchServer.check`."""
-        return asyncio.run(self._server.check(trainings))
+        return run_until_signal(self._server.check(trainings))
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
         """Have every training done whose row has not ended; one that is refused or fails ends no other.
 
         Raises:
-            InterruptedRun: Ctrl-C or SIGTERM ended the command; what is submitted goes on.
+            InterruptedRun: Ctrl-C or SIGTERM ended the command; submitted jobs keep running.
             UnreachableError: the server has not answered for ten minutes, or not at all when a job was submitted.
             StoreError, AuthenticationError, PermissionDeniedError: it takes no more from who asks.
         """
         self._server.say = listener.say
         jobs = _Jobs(self._server, listener, at_once=self._at_once, fail_fast=self._fail_fast)
         try:
-            asyncio.run(jobs.train(checked, rows))
-        except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
+            run_until_signal(jobs.train(checked, rows))
+        except SignalReceived as interrupt:
             active = sum(row.job_id is not None and not row.has_ended for row in rows)
-            text = f"Interrupted. Submitted jobs go on ({active}); no more are submitted."
-            terminated = isinstance(interrupt, asyncio.CancelledError)
-            number = signal.SIGTERM if terminated else signal.SIGINT
-            raise InterruptedRun(text, signal_number=number) from interrupt
+            text = f"Interrupted. Submitted jobs keep running ({active}); no more are submitted."
+            raise InterruptedRun(text, signal_number=interrupt.number) from interrupt
         except OF_THE_SERVER as error:
-            error.add_note("Submitted jobs go on. The same command follows them when the server takes requests again.")
+            error.add_note(
+                "Submitted jobs keep running. The same command follows them when the server accepts requests again."
+            )
             raise
 
 
@@ -72,10 +71,7 @@ class _Jobs:
         self._has_failed = False
 
     async def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow]) -> None:
-        """Those that have a job already come first. SIGTERM cancels the task, as asyncio has Ctrl-C do."""
-        this = asyncio.current_task()
-        assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+        """Submit and follow all jobs that have not ended; those that were submitted earlier come first."""
         todo = [(item, row) for item, row in zip(checked, rows, strict=True) if not row.has_ended]
         todo.sort(key=lambda pair: not pair[0].resumes)
         async with self._server.client() as client:

@@ -210,7 +210,7 @@ def test_trainings_have_names_and_paths_of_their_own_or_the_file_is_refused(
         "datasets": [{"path": f"p/{number}", "name": name} for number, name in enumerate(datasets)],
         "configs": [{"name": name, "modelName": "sd15"} for name in configs],
     }
-    found = read(tmp_path_factory.mktemp("any"), yaml.safe_dump(document, allow_unicode=True))
+    found = read(tmp_path_factory.mktemp("any"), yaml.safe_dump(document, allow_unicode=True, default_style='"'))
     assert len(found.trainings) == len(datasets) * len(configs)
     seen = {training.name for training in found.trainings}, {output_path(item.config) for item in found.trainings}
     is_unique = all(len(names) == len(found.trainings) for names in seen)

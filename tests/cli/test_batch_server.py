@@ -220,7 +220,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_follows_them(
         wait_for_job(process)
         code, last = interrupt(process)
     assert (code, last["code"]) == (130, "stopped")
-    assert last["message"].startswith("Interrupted. Submitted jobs go on (1)")
+    assert last["message"].startswith("Interrupted. Submitted jobs keep running (1)")
     assert shlex.split(last["resumeCommand"])[3:] == ["batch", str(place.file), *arguments]
     [job] = client.jobs.list()
     assert job.status == "pending"
@@ -248,7 +248,10 @@ def test_sigterm_ends_as_ctrl_c_does_and_leaves_a_report(place: BatchPlace, serv
         printed, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
     last = json_lines(printed)[-1]
-    assert (last["code"], last["message"].startswith("Interrupted. Submitted jobs go on (1)")) == ("stopped", True)
+    assert (last["code"], last["message"].startswith("Interrupted. Submitted jobs keep running (1)")) == (
+        "stopped",
+        True,
+    )
     report = json.loads((place.root / "report.json").read_text())["trainings"]
     assert [(row["status"], row["jobId"]) for row in report] == [("waiting", job_id), ("waiting", None)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from influencerai.demo.run.tenants import Trained, dataset_path, train_all
 from influencerai.demo.run.view import DemoView
 from influencerai.demo.sample_set import write_sample_set
 from influencerai.errors import DependencyMissingError
-from influencerai.interruption import EndedBySignal
+from influencerai.interruption import EndedBySignal, run_until_signal
 from influencerai.packages import SERVE_PACKAGES, TRAIN_PACKAGES, missing_packages
 from influencerai.settings import Settings
 
@@ -70,7 +69,7 @@ def run_whole_demo(
         with running_server(server, interruption=interruption, view=view):
             view.ready(server.url)
             with view.training() as on_event:
-                trained = asyncio.run(
+                trained = run_until_signal(
                     train_all(characters, server=server, out=out, epochs=epochs, resume=resume, on_event=on_event)
                 )
         draw_before_after({item.lora: grids[item.character] for item in trained}, settings=settings, view=view)
