@@ -36,13 +36,14 @@ check: setup ## Run everything that CI runs: lint and all tests, side by side.
 	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
 
 all-tests: setup
-	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --durations 40 --nbmake tests notebooks
+	$(BIN)/python -m pytest -m "not campaign" $(PYTEST_ARGS) --durations 40 --nbmake tests notebooks/01_first_lora.ipynb
 
 docs: setup ## Build the documentation site into build/site.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 campaign: setup ## Run the benchmarks and the kill campaign (hours); write benchmarks/results/.
 	$(BIN)/python -m pytest -m campaign $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --nbmake notebooks $(PYTEST_ARGS)
 	@for name in $(CAMPAIGN); do \
 		echo "== $$name"; $(BIN)/python -m benchmarks.$$name --out benchmarks/results/ || exit 1; \
 	done

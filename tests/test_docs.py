@@ -76,6 +76,7 @@ def file_map() -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_tables_are_current(path: Path) -> None:
     text = path.read_text("utf-8")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[1] / ".github" / "ISSUE_TEMPLATE"
 PROGRAM = str(Path(sys.executable).with_name("check-jsonschema"))
 
@@ -16,6 +18,7 @@ def check(schema: str, *files: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_forms_are_forms() -> None:
     forms = [path for path in FOLDER.glob("*.yml") if path.name != "config.yml"]
     assert len(forms) == 2

@@ -1,6 +1,7 @@
 """The notebooks as they are committed: executed to the end, with their pictures, and without traces of a machine.
 
-`make check` executes them too, with fewer epochs (the metadata `nbmake` of a cell says how many).
+`make check` executes the first one too, `make campaign` all of them, with fewer epochs: the metadata `nbmake` of a cell
+has their number.
 """
 
 from __future__ import annotations

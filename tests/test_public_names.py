@@ -68,6 +68,7 @@ def test_import_loads_no_third_party_package() -> None:
     assert loaded == ["influencerai"]
 
 
+@pytest.mark.slow
 def test_the_nouns_load_without_torch() -> None:
     loaded = run_python(
         "import json, sys; from influencerai import LoraConfig, Settings, TrainingSpec, ValidationError\n"

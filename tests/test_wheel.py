@@ -21,6 +21,7 @@ def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_package(wheel_names: set[str]) -> None:
     files = {
         path.relative_to(ROOT).as_posix()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "numpy", "huggingface_hub")
 
 
@@ -28,6 +30,7 @@ def test_recognising_a_local_model_loads_nothing_heavy() -> None:
     assert found == "sd15 []"
 
 
+@pytest.mark.slow
 def test_the_import_is_quick() -> None:
     code = "import time; t = time.process_time(); import influencerai.basemodel; print(time.process_time() - t)"
     assert min(float(run_python(code)) for _ in range(3)) < 0.5

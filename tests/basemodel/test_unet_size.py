@@ -16,6 +16,7 @@ from tests.original_layout import original_tensors, save_hollow_file
 from tests.small_models import small_sd15, small_sdxl
 
 
+@pytest.mark.slow
 def test_folders(tmp_path: Path) -> None:
     folders = [small_sd15(tmp_path / "sd15"), small_sdxl(tmp_path / "sdxl")]
     folders.append(Settings().models_dirs[1] / "influencerai/tiny-avatars")
@@ -26,6 +27,7 @@ def test_folders(tmp_path: Path) -> None:
         assert unet_size.own_size(base) == own_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "count", "own_size"), [("sd15", 859_520_964, 512), ("sdxl", 2_567_463_684, 1024)])
 def test_single_files(family: str, count: int, own_size: int, tmp_path: Path) -> None:
     modules = {

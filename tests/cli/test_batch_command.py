@@ -30,6 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchPlace:
     return BatchPlace(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_training_is_done_once(place: BatchPlace) -> None:
     first = place.trained(*DRY)
     assert [(row["name"], row["status"], row["earlier"]) for row in first] == [
@@ -46,6 +47,7 @@ def test_every_training_is_done_once(place: BatchPlace) -> None:
     assert (place.runs, place.files()) == (runs, files)
 
 
+@pytest.mark.slow
 def test_a_changed_config_a_changed_picture_and_a_lost_file_are_trained_again(place: BatchPlace) -> None:
     place.trained(*DRY)
     place.write(
@@ -110,6 +112,7 @@ def test_a_dry_run_shows_totals_and_stores_nothing(place: BatchPlace) -> None:
     assert sorted(place.root.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_time_is_known_from_earlier_runs(place: BatchPlace) -> None:
     place.trained(*DRY)
     for run in (place.root / ".influencerai" / "runs").iterdir():
@@ -121,6 +124,7 @@ def test_the_time_is_known_from_earlier_runs(place: BatchPlace) -> None:
     assert "about 4:00" in place.batch("--dry-run").stdout
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_no_other_and_is_tried_again_only_when_asked(place: BatchPlace) -> None:
     blocked = place.root / "blocked" / "lora" / RUN_MARKER
     blocked.mkdir(parents=True)  # no check beforehand opens the marker of a run
@@ -198,6 +202,7 @@ def test_after_a_failure_the_rest_can_be_left(place: BatchPlace) -> None:
     assert place.files() == {}
 
 
+@pytest.mark.slow
 def test_lines_say_how_it_goes_and_the_end_is_a_table(place: BatchPlace) -> None:
     found = place.batch(*DRY)
     lines = found.stderr.splitlines()

@@ -55,6 +55,7 @@ def captions(client: InfluencerAIClient) -> dict[str, str]:
     return {image.path: image.caption for image in client.datasets.images(dataset.id)}
 
 
+@pytest.mark.slow
 def test_folders_of_the_same_name_go_to_datasets_of_their_own(
     place: BatchPlace, server: Served, client: InfluencerAIClient, settings: Settings, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_folders_of_the_same_name_go_to_datasets_of_their_own(
     assert [bytes_in(settings.root / path) for path in paths] == [bytes_in(folder) for folder in folders]
 
 
+@pytest.mark.slow
 def test_a_colleagues_dataset_is_used_where_it_is_the_same_and_refused_where_not(
     place: BatchPlace, server: Served, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_pictures_that_lie_on_the_server_already_are_not_overwritten(
         assert bytes_in(settings.root / LEO) == there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["leo_02.png", "leo_02.txt"])
 def test_what_was_deleted_here_is_not_trained_on(
     gone: str, place: BatchPlace, server: Served, client: InfluencerAIClient

@@ -3,10 +3,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Invoke, json_lines
 from tests.databases import Databases
 
 
+@pytest.mark.slow
 def test_an_empty_postgres_is_upgraded_once(databases: Databases, invoke: Invoke) -> None:
     url = databases.new("postgres", schema=False)
     assert invoke("db", "check", "--database-url", url).exit_code == 1

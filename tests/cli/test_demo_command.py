@@ -199,6 +199,7 @@ def test_a_server_that_ends_by_itself_ends_the_demo(tmp_path: Path) -> None:
     assert "server.log" in last["remedy"]
 
 
+@pytest.mark.slow
 def test_why_the_server_does_not_start_is_said(tmp_path: Path) -> None:
     (tmp_path / "server").mkdir()
     (tmp_path / "server/.influencerai").write_text("no folder")
@@ -211,6 +212,7 @@ def test_why_the_server_does_not_start_is_said(tmp_path: Path) -> None:
     assert "bug in InfluencerAI" not in errors(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["ray", "torch", "starlette"])
 def test_a_missing_package_is_named_with_what_helps(tmp_path: Path, package: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(

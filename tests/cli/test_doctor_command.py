@@ -84,6 +84,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_problem(project: Path, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_asked_for_and_not_there_is_a_problem(project: Path) -> None:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "INFLUENCERAI_DEVICE": "cuda"}
     command = [sys.executable, "-m", "influencerai", "doctor"]

@@ -24,6 +24,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_of_ours(invoke: Invoke, project: Path) -> None:
     trained = invoke(
         *("train", "data/faces", "--model", "small", "--resolution", "128", "--epochs", "1", "--network-dim", "2"),

@@ -24,6 +24,7 @@ def lora(project: Path) -> str:
     return str(run.lora_path.relative_to(project))
 
 
+@pytest.mark.slow
 def test_a_grid_has_a_section_per_prompt_and_the_base_model_first(invoke: Invoke, lora: str, tmp_path: Path) -> None:
     out = tmp_path / "new" / "grid.png"
     prompts = ("--prompt", "ohwx woman", "--prompt", "a man")
@@ -47,6 +48,7 @@ def test_a_grid_has_a_section_per_prompt_and_the_base_model_first(invoke: Invoke
     assert [picture.get("lora", {}).get("name") for picture in record["pictures"]] == [None, "drawn-final"] * 6
 
 
+@pytest.mark.slow
 def test_the_default_is_a_free_name_in_the_current_directory(invoke: Invoke, lora: str, project: Path) -> None:
     for name in ("grid.png", "grid-2.png"):
         result = invoke("sample", lora, "--prompt", "a man", "--count", "1", "--no-base", *QUICK)
@@ -79,6 +81,7 @@ def trained(project: Path) -> str:
     return str(run.output_dir.relative_to(project))
 
 
+@pytest.mark.slow
 def test_a_runs_checkpoints_are_columns_and_strengths_are_rows(invoke: Invoke, trained: str, tmp_path: Path) -> None:
     result = invoke(
         "sample", trained, "--checkpoints", "1,3", "--strength", "0", "--strength", "1", "--prompt", "ohwx woman",

@@ -82,7 +82,7 @@ def follow(server: Server, job: str) -> socket.socket:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("ray", [True, False], ids=["on ray", "alone"])
+@pytest.mark.parametrize("ray", [True, pytest.param(False, marks=pytest.mark.campaign)], ids=["on ray", "alone"])
 def test_a_submitted_job_is_trained_and_nothing_is_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: bool
 ) -> None:
@@ -137,6 +137,7 @@ def test_an_empty_postgres_is_said_with_the_command_that_helps(
     assert "influencerai db upgrade" in result.output
 
 
+@pytest.mark.slow
 def test_ready_is_one_json_line_where_it_was_asked_for(tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("influencerai"))
     command = [program, "serve", "--no-ray", "--runner", "none", "--port", "0", "--root", str(tmp_path), "--json"]
@@ -150,6 +151,7 @@ def test_ready_is_one_json_line_where_it_was_asked_for(tmp_path: Path) -> None:
     assert line.startswith('{"type": "ready", "url": "http://127.0.0.1:')
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize(
     ("command", "remedy"),

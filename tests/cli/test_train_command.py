@@ -18,6 +18,7 @@ def train(invoke: Invoke, *arguments: str | Path) -> Result:
     return invoke("train", "data/faces", *QUICK, *arguments)
 
 
+@pytest.mark.slow
 def test_a_training_ends_with_the_contracts_result(invoke: Invoke, project: Path) -> None:
     result = train(invoke, "--batch-size", "4", "--output-path", "data/loras/one", "--json")
     assert result.exit_code == 0, result.output
@@ -35,6 +36,7 @@ def test_a_training_ends_with_the_contracts_result(invoke: Invoke, project: Path
     assert tensors
 
 
+@pytest.mark.slow
 def test_lines_say_what_happens_and_the_end_where_the_file_is(invoke: Invoke) -> None:
     result = train(invoke, "--batch-size", "4", "--output-path", "data/loras/lines")
     assert result.exit_code == 0, result.output
@@ -97,6 +99,7 @@ def test_strict_makes_warnings_an_error(invoke: Invoke, project: Path, way: tupl
     assert not (project / "data" / "loras" / "strict").exists()
 
 
+@pytest.mark.slow
 def test_the_end_names_its_numbers_and_the_commands_that_show_the_file(invoke: Invoke, project: Path) -> None:
     more = ("--epochs", "2", "--save-every-n-epochs", "1", "--validation-split", "0.4", "--trigger-word", "ohwx's dog")
     result = train(invoke, *more, "--output-path", "data/loras/end")
@@ -178,6 +181,7 @@ def test_a_missing_dataset_and_a_missing_model_exit_with_1(invoke: Invoke) -> No
     assert "There is no base model 'someone/nothing'" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_training_that_learned_nothing_fails(invoke: Invoke, project: Path) -> None:
     options = ("--optimizer", "Prodigy", "--learning-rate", "0.0001", "--output-path", "data/loras/nothing")
     result = train(invoke, *options)

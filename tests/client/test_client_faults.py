@@ -106,6 +106,7 @@ def test_what_is_deleted_is_gone_though_the_answer_is_lost(proxy: Proxy, connect
         client.datasets.delete(dataset.id)
 
 
+@pytest.mark.slow
 def test_what_an_outage_may_have_let_through_is_gone_and_not_missing(connect: Connect) -> None:
     for outage in (502, 503, 504):
         with busy((outage, "0"), (404, None)) as (url, asked):
@@ -182,6 +183,7 @@ def busy(*script: tuple[int, str | None]) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_asked_again_when_it_says(connect: Connect) -> None:
     begun = time.monotonic()
     with busy((429, "1"), (503, "0"), (502, None), (200, None)) as (url, asked):
@@ -232,6 +234,7 @@ def test_a_certificate_that_nobody_knows_is_refused_however_the_address_is_writt
 # Waiting
 
 
+@pytest.mark.slow
 def test_a_wait_survives_cut_streams_and_a_server_that_is_started_again(settings: Settings, connect: Connect) -> None:
     settings.root.mkdir()
     seen: list[JobEvent] = []
@@ -314,6 +317,7 @@ def test_a_question_that_gets_no_answer_is_not_waited_for_beyond_the_end(connect
     assert time.monotonic() - begun < 25
 
 
+@pytest.mark.slow
 def test_a_long_callback_costs_no_patience(connect: Connect) -> None:
     """The first question after it is lost, and asked again."""
     refused: Reply = (503, {}, b"")
@@ -333,6 +337,7 @@ def test_a_wait_ends_in_time(client: InfluencerAIClient) -> None:
     assert 1 <= time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
 def test_a_stream_is_left_in_time_though_heartbeats_go_on(
     client: InfluencerAIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +361,7 @@ def test_a_server_that_does_not_come_back_is_given_up(proxy: Proxy, connect: Con
         list(events)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_left_is_closed(server: Served, client: InfluencerAIClient) -> None:
     events = client.jobs.follow(submit(client).id)
     assert next(events).seq == 1
@@ -449,6 +455,7 @@ def test_a_later_call_goes_on_too_and_damage_is_noticed(
         assert not part.exists()
 
 
+@pytest.mark.slow
 def test_a_part_that_another_download_works_on_is_left_to_it(
     published: str, client: InfluencerAIClient, tmp_path: Path
 ) -> None:

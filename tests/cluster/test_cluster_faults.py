@@ -112,7 +112,7 @@ def test_a_cancelled_job_ends_at_its_next_step(place: Site) -> None:
     place.check(id)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_job_of_a_dead_node_goes_on_on_another(alone: Site) -> None:
     alone.add_node("one", cpus=1)
     alone.staff(1)

@@ -147,6 +147,7 @@ def test_a_name_that_is_no_label_is_refused(name: str) -> None:
         start_command(NodeOffer(name=name), head_address=None)
 
 
+@pytest.mark.slow
 def test_a_token_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".ray").write_text("a file where Ray's folder should be")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -156,6 +157,7 @@ def test_a_token_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tm
         start_environment(NodeOffer(), is_head=True)
 
 
+@pytest.mark.slow
 def test_without_a_token_nobody_joins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

@@ -48,6 +48,7 @@ def job(api: Server, ids: dict[str, str]) -> dict[str, str]:
     return {**ids, JOB: str(curl(api, "Create Job", ids).document["id"])}
 
 
+@pytest.mark.slow
 def test_create_dataset(api: Server) -> None:
     answer = curl(api, "Create Dataset")
     assert_shown(answer, "Create Dataset", "Response (201 Created)", free={"id"})
@@ -72,6 +73,7 @@ def test_get_dataset(api: Server) -> None:
     assert_shown(answer, "Get Dataset by ID", "Response (200 OK)", ids, free={"meta.lastUpdatedBy"})
 
 
+@pytest.mark.slow
 def test_get_dataset_that_is_not_there(api: Server) -> None:
     answer = curl(api, "Get Dataset by ID")
     assert error_as_shown(answer) == example("Get Dataset by ID", "Response (404 Not Found)").document

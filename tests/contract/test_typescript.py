@@ -24,6 +24,7 @@ def ids(api: Server) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_create_dataset(api: Server) -> None:
     printed, _ = run_snippet(api, "Create Dataset")
     [made] = api.ask("GET", "/datasets").document
@@ -31,6 +32,7 @@ def test_create_dataset(api: Server) -> None:
     assert {name: made[name] for name in DATASET_BODY} == DATASET_BODY
 
 
+@pytest.mark.slow
 def test_list_datasets(api: Server) -> None:
     for _ in range(12):
         api.ask("POST", "/datasets", DATASET_BODY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from influencerai.dataset import inspect_dataset
@@ -12,6 +13,7 @@ from influencerai.dataset.contact_sheet import SIDE, contact_sheet
 from influencerai.training_plan.buckets import Bucket, resize_and_crop
 
 
+@pytest.mark.slow
 def test_the_frame_stands_where_the_image_is_cropped(tmp_path: Path) -> None:
     Image.new("RGB", (SIDE, 2 * SIDE), (10, 20, 200)).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("ohwx 魔女 " + "and more " * 100)

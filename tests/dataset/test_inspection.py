@@ -167,6 +167,7 @@ def test_an_animation_is_warned_about(tmp_path: Path, format_: str) -> None:
     assert [warning in image.warnings for image in inspect_dataset(tmp_path).images] == [True, False]
 
 
+@pytest.mark.slow
 def test_folders_may_be_nested_deeper_than_python_calls(tmp_path: Path) -> None:
     deepest = "/".join(["d"] * 1000)
     subprocess.run(["mkdir", "-p", tmp_path / deepest], check=True)  # pathlib recurses too

@@ -163,6 +163,7 @@ def test_where_there_are_no_hard_links_images_are_copied(spec: TrainingSpec, sou
         shutil.rmtree(elsewhere, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_states_are_discarded_and_the_history_stays(tmp_path: Path) -> None:
     model, dataset = small_sd15(tmp_path / "model"), write_dataset(tmp_path / "dataset")
     spec = make_spec(make_config(model), dataset, settings=make_settings(tmp_path))

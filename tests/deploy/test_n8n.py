@@ -104,6 +104,7 @@ def test_every_node_is_reached_and_none_holds_a_secret() -> None:
         assert (node["type"].rpartition(".")[2] in ("webhook", "httpRequest")) == ("credentials" in node)
 
 
+@pytest.mark.slow
 def test_a_job_that_completes_is_waited_for_and_answered(server: Server, payload: dict[str, str]) -> None:
     running = {"status": "running", "result": {"progress": {"currentEpoch": 1, "totalEpochs": 2}}}
     reply = call(walk(server, reporting(server, running, COMPLETED)), payload)
@@ -215,6 +216,7 @@ def test_a_caller_without_the_webhooks_secret_makes_no_job(server: Server, paylo
     assert len(jobs(server)) == before
 
 
+@pytest.mark.slow
 def test_in_production_the_credential_is_an_api_key(tmp_path: Path) -> None:
     with serve(tmp_path, auth="production") as server:
         tenant, worker = (make_key(tmp_path, *options) for options in (["--tenant", "studio"], ["--worker"]))
@@ -269,7 +271,7 @@ def make_key(root: Path, *options: str) -> str:
     return f"Bearer {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_real_training_is_waited_for(tmp_path: Path) -> None:
     with serve(tmp_path, runner="inline") as server:
         write_character("ava", tmp_path / "data/datasets/ava")

@@ -36,6 +36,7 @@ class TestWriteAtomic:
         with pytest.raises(InfluencerAIError, match="cannot be written"):
             atomic_file.write_atomic(tmp_path / "file" / "state.json", b"new")
 
+    @pytest.mark.slow
     def test_what_a_killed_writer_left_is_removed(self, tmp_path: Path) -> None:
         process = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(tmp_path,))
         process.start()

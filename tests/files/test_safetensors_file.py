@@ -63,6 +63,7 @@ class TestCanonicalSafetensors:
         with safetensors.safe_open(path, "numpy") as file:
             assert file.metadata() is None
 
+    @pytest.mark.slow
     @settings(deadline=None)
     @given(metadata=st.dictionaries(st.text(), st.text(), max_size=8))
     def test_metadata_and_tensors_come_back(

@@ -66,6 +66,7 @@ def test_numbers_that_cannot_be_drawn_by_are_refused(name: str, value: Any, samp
         sampler.draw("a", lora=3, **QUICK)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_one_text_is_one_row_and_numbers_may_be_numpys(sampler: Sampler, run: Run) -> None:
     numbers: dict[str, Any] = {"count": np.int64(1), "seed": np.int32(3)}
     [row] = sampler.draw("ohwx woman", lora=str(run.lora_path), **numbers, **QUICK)
@@ -91,6 +92,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_the_others(sampler: Sampler) -
     assert np.abs(together[3] - alone).max() > 10
 
 
+@pytest.mark.slow
 def test_the_lora_changes_the_pictures_and_leaves_the_base_as_it_was(sampler: Sampler, run: Run) -> None:
     before = pixels(sampler.draw(["ohwx woman"], **QUICK))
     with_lora = pixels(sampler.draw(["ohwx woman"], lora=run.lora_path, **QUICK))
@@ -103,6 +105,7 @@ def test_the_lora_changes_the_pictures_and_leaves_the_base_as_it_was(sampler: Sa
     assert np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_a_run_draws_what_the_sampler_draws(sampler: Sampler, run: Run) -> None:
     drawn = run.sample(["ohwx woman", "a man"], count=2, seed=3, steps=2)
     rows = sampler.draw(["ohwx woman", "a man"], lora=run.lora_path, count=2, seed=3, steps=2)
@@ -200,6 +203,7 @@ def test_a_lora_tells_its_model_and_resolution(run: Run, tmp_path: Path) -> None
     assert describe_lora(write_lora(tmp_path / "bare.safetensors", metadata={})).model_name is None
 
 
+@pytest.mark.slow
 def test_a_lora_is_sampled_by_what_it_was_trained_to_predict(settings: Settings, sampler: Sampler) -> None:
     config = make_config("small", epochs=1, outputPath="loras/v", meta={"predictionType": "v_prediction"})
     lora = Trainer(config, settings=settings).train("data").lora_path

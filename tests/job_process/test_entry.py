@@ -123,6 +123,7 @@ def stage(name: str) -> Callable[[ProcessMessage], bool]:
     return is_reached
 
 
+@pytest.mark.slow
 def test_an_attempt_ends_with_the_bytes_of_the_trainer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     outcome, supervisor = run(make_request(root))
@@ -140,6 +141,7 @@ def test_an_attempt_ends_with_the_bytes_of_the_trainer(root: Path, monkeypatch: 
     assert (root / OUTPUT / RUN_MARKER).read_text() == JOB
 
 
+@pytest.mark.slow
 def test_it_reports_what_happens_and_keeps_the_states(root: Path) -> None:
     order = make_request(root, config={"networkAlpha": 64})
     outcome, supervisor = run(order)
@@ -160,6 +162,7 @@ def test_an_order_survives_the_wire(root: Path) -> None:
     assert TrainingRequest.model_validate_json(to_line(order)) == order
 
 
+@pytest.mark.slow
 def test_the_spec_in_go_is_the_truth(root: Path) -> None:
     order = make_request(root)
     spec = make_spec(order.config, root / DATASET, settings=make_settings(root))
@@ -169,6 +172,7 @@ def test_the_spec_in_go_is_the_truth(root: Path) -> None:
     assert metadata["ss_seed"] == "7"
 
 
+@pytest.mark.slow
 def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
     order = make_request(root, config={"networkAlpha": 64})
     first = Supervisor(stop_at=step(3))
@@ -187,6 +191,7 @@ def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
     assert lora_files(root / OUTPUT) == undisturbed(spec, order, root / "plain")
 
 
+@pytest.mark.slow
 def test_a_later_attempt_that_fails_early_still_names_what_is_there(root: Path) -> None:
     order = make_request(root)
     first = Supervisor(stop_at=step(3))
@@ -205,6 +210,7 @@ def test_a_later_attempt_that_fails_early_still_names_what_is_there(root: Path) 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cancels", "epochs"), [(True, [1, 2]), (False, [])])
 def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs: list[int], root: Path) -> None:
     order = make_request(root, config={"epochs": 5, "meta": {"saveEveryNEpochs": 5}})
@@ -222,6 +228,7 @@ def test_a_cancelled_attempt_publishes_its_last_two_epochs(cancels: bool, epochs
         assert again.result.checkpoints == ("test-run-final.safetensors",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop_at", "sentence"),
     [
@@ -240,6 +247,7 @@ def test_stop_is_heard_before_the_first_step(
     assert outcome.failure.error.startswith(sentence)
 
 
+@pytest.mark.slow
 def test_a_taken_folder_is_left_alone(root: Path) -> None:
     folder = root / OUTPUT
     folder.mkdir(parents=True)
@@ -355,6 +363,7 @@ def test_a_full_disk_is_tried_again_and_the_run_goes_on(root: Path) -> None:
     assert [event.step for event in supervisor.events(StepEvent)] == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_defect_is_tried_again_and_shows_no_secret(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,6 +422,7 @@ def test_a_machine_without_the_gpu_gives_the_job_back(root: Path) -> None:
     assert "no CUDA device" in outcome.message
 
 
+@pytest.mark.slow
 def test_what_fits_in_a_slower_way_only_is_trained_so_and_says_it(tmp_path: Path) -> None:
     """The batch stays what it was: the result differs by rounding alone."""
     warning = (

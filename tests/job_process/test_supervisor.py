@@ -136,6 +136,7 @@ def heavy_imports(order: TrainingRequest) -> list[str]:
     return [name for name in names if name.partition(".")[0] not in LIGHT | sys.stdlib_module_names]
 
 
+@pytest.mark.slow
 def test_a_child_ends_with_the_bytes_of_this_process(root: Path, cache: Path, server: ForkServer) -> None:
     order = make_request(root, cache_dir=cache)
     messages, code = run(order, server)
@@ -146,7 +147,7 @@ def test_a_child_ends_with_the_bytes_of_this_process(root: Path, cache: Path, se
     assert len(heavy_imports(order)) < 5
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_killed_attempt_is_gone_on_with_to_the_same_bytes(root: Path, cache: Path, server: ForkServer) -> None:
     order = make_request(root, cache_dir=cache, config={"epochs": 8})
     first, code = run(order, server, react=at_step(5, JobProcess.kill))
@@ -163,6 +164,7 @@ def test_a_killed_attempt_is_gone_on_with_to_the_same_bytes(root: Path, cache: P
     assert lora_files(root / OUTPUT) == undisturbed(spec, order, root / "plain")
 
 
+@pytest.mark.slow
 def test_a_stopped_attempt_saves_its_state_and_is_gone_on_with(root: Path, cache: Path, server: ForkServer) -> None:
     order = make_request(root, cache_dir=cache, config={"epochs": 8})
     first, code = run(order, server, react=at_step(2, JobProcess.stop))
@@ -175,6 +177,7 @@ def test_a_stopped_attempt_saves_its_state_and_is_gone_on_with(root: Path, cache
     assert steps(second) == list(range(steps(first)[-1] + 1, 17))
 
 
+@pytest.mark.slow
 def test_a_waiting_child_can_be_stopped_and_killed(root: Path, server: ForkServer) -> None:
     async def supervise(end: Callable[[JobProcess], Any]) -> tuple[str, int]:
         child = await JobProcess.start(make_request(root), fork_server=server)
@@ -189,6 +192,7 @@ def test_a_waiting_child_can_be_stopped_and_killed(root: Path, server: ForkServe
     assert asyncio.run(supervise(JobProcess.kill)) == ("prepared", -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_megabytes_pass_in_both_directions(root: Path, server: ForkServer) -> None:
     long = ("ä" * 1_000_000, *("x" * 500 for _ in range(6000)))
     order = make_request(root, backend="dry-run", warnings=long)
@@ -316,7 +320,7 @@ def test_a_long_log_is_begun_anew(root: Path, bare_server: ForkServer) -> None:
         assert log.stat().st_size == kept
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_an_old_attempt_that_wakes_up_does_no_harm(root: Path, cache: Path, server: ForkServer) -> None:
     order = make_request(root, cache_dir=cache, config={"epochs": 8})
 
@@ -390,7 +394,7 @@ def test_nothing_outlives_a_killed_worker(paused: bool, worker: tuple[subprocess
     assert wait_until(lambda: not is_alive(server) and not is_alive(child), seconds=2)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_paused_child_does_not_outlive_its_fork_server(worker: tuple[subprocess.Popen[str], int, int]) -> None:
     process, server, child = worker
     for pid in (process.pid, child):

@@ -157,6 +157,7 @@ class TestInitialWeights:
         inject(components)
         assert torch.equal(torch.get_rng_state(), before)
 
+    @pytest.mark.campaign
     def test_are_the_same_in_another_process_with_one_thread(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__]

@@ -139,6 +139,7 @@ def trained(folders: dict[str, Path]) -> dict[str, Weights]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", FAMILIES)
 class TestInDiffusers:
+    @pytest.mark.slow
     def test_loading_has_the_effect_of_the_adapter(
         self, folders: dict[str, Path], tmp_path: Path, name: str, layout: Layout
     ) -> None:
@@ -162,6 +163,7 @@ class TestInDiffusers:
             fused = getattr(pipeline, component).get_submodule(path).weight.detach()
             assert relative(fused - bases[component, path], change) < 1e-3, path
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("targets", ["attention", "transformer", "all"])
     def test_every_choice_of_targets_is_verified(
         self, folders: dict[str, Path], tmp_path: Path, name: str, layout: Layout, targets: TargetModules
@@ -170,6 +172,7 @@ class TestInDiffusers:
         write(tmp_path / "me.safetensors", weights, family=FAMILIES[name], layout=layout)
         verify_lora(tmp_path / "me.safetensors", weights, family=FAMILIES[name])
 
+    @pytest.mark.slow
     def test_without_text_encoders(
         self, folders: dict[str, Path], tmp_path: Path, trained: dict[str, Weights], name: str, layout: Layout
     ) -> None:
@@ -331,6 +334,7 @@ class TestMetadata:
 
 
 class TestBytes:
+    @pytest.mark.slow
     def test_are_the_same_in_another_process(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "12345"}
         command = [sys.executable, __file__]

@@ -49,6 +49,7 @@ def test_registered() -> None:
     assert isinstance(load_family("sdxl"), StableDiffusionXL)
 
 
+@pytest.mark.slow
 def test_image_encoder(base: LoadableModel, family: Family) -> None:
     pixels = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mean, std = family.load_image_encoder(base, device=CPU)(pixels)
@@ -74,6 +75,7 @@ def test_a_vae_with_a_shift(models: dict[str, LoadableModel], tmp_path: Path) ->
     torch.testing.assert_close(shifted[1], plain[1])
 
 
+@pytest.mark.slow
 def test_conditioning_is_the_pipelines(base: LoadableModel, family: Family) -> None:
     conditioner = family.load_conditioner(base, device=CPU, dtype=torch.float32)
     pipeline = family.pipeline(base, device=CPU, dtype=torch.float32)
@@ -117,6 +119,7 @@ def test_text_encoders_are_frozen_but_differentiable(base: LoadableModel, family
         assert first.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_denoise_is_the_pipelines_call(base: LoadableModel, family: Family) -> None:
     """What the pipeline's UNet answers to one of its own calls, non-square and with every size different."""
     calls: list[tuple[tuple[Any, ...], Tensor]] = []
@@ -197,6 +200,7 @@ def test_lora_targets_and_keys(base: LoadableModel, family: Family) -> None:
     assert prefixes == {"lora_unet"} | ({"lora_te"} if family.name == "sd15" else {"lora_te1", "lora_te2"})
 
 
+@pytest.mark.slow
 def test_full_size_counts() -> None:
     """What sd-scripts trains by default: 192 modules of SD1.5's UNet, 722 of SDXL's."""
     for name, count in (("sd15", 192), ("sdxl", 722)):
@@ -236,6 +240,7 @@ def test_gradient_checkpointing_changes_no_gradient(models: dict[str, LoadableMo
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.slow
 def test_pipeline_draws(base: LoadableModel, family: Family) -> None:
     unet = family.load_denoiser(base, device=CPU, dtype=torch.float32)
     pipeline = family.pipeline(base, device=CPU, dtype=torch.float32, unet=unet)
@@ -247,6 +252,7 @@ def test_pipeline_draws(base: LoadableModel, family: Family) -> None:
     assert np.asarray(images[0]).std() > 1
 
 
+@pytest.mark.slow
 def test_pipeline_in_bfloat16_decodes_in_float32(base: LoadableModel, family: Family) -> None:
     """SDXL's VAE overflows in half precision, also when a caller has turned autocast on."""
     pipeline = family.pipeline(base, device=CPU, dtype=torch.bfloat16)

@@ -65,6 +65,7 @@ def text_keys(family: str, targets: TargetModules) -> list[list[str]]:
 
 
 class TestSd15:
+    @pytest.mark.slow
     def test_default_targets_are_those_of_the_reference_trainer(self, sd15: nn.Module) -> None:
         keys = [kohya_keys.unet_sd15(path) for path in lora_targets.unet_targets(sd15, "transformer")]
         (text,) = text_keys("sd15", "transformer")
@@ -86,6 +87,7 @@ class TestSd15:
 
 
 class TestSdxl:
+    @pytest.mark.slow
     def test_default_targets_are_those_of_the_reference_trainer(self, sdxl: nn.Module) -> None:
         keys = [kohya_keys.unet_sdxl(path) for path in lora_targets.unet_targets(sdxl, "transformer")]
         first, second = text_keys("sdxl", "transformer")
@@ -127,6 +129,7 @@ class TestSdxl:
             kohya_keys.unet_sdxl(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_diffusers_reads_every_unet_key_as_the_path_it_was_made_of(

@@ -77,6 +77,7 @@ def test_an_adapter_among_the_weights_is_refused(copy: Path) -> None:
             read()
 
 
+@pytest.mark.slow
 def test_load(sdxl: Path) -> None:
     base = find_loadable_model(str(sdxl), models_dirs=[])
     unet = base.load("unet", dtype=torch.bfloat16)
@@ -105,6 +106,7 @@ def test_a_missing_tensor_is_no_random_tensor(component: str, file: str, copy: P
         base.load(component)
 
 
+@pytest.mark.slow
 def test_half_precision_variant(copy: Path, sd15: Path) -> None:
     StableDiffusionPipeline.from_pretrained(sd15, safety_checker=None).to(torch.float16).save_pretrained(
         half := copy.parent / "half", variant="fp16"
@@ -120,6 +122,7 @@ def test_half_precision_variant(copy: Path, sd15: Path) -> None:
     assert torch.equal(base.load("unet").conv_in.weight, plain["conv_in.weight"] + 1)
 
 
+@pytest.mark.slow
 def test_sharded_weights(copy: Path, sd15: Path) -> None:
     base = find_loadable_model(str(copy), models_dirs=[])
     unet = base.load("unet")

@@ -55,6 +55,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_weight_arrives(
@@ -88,6 +89,7 @@ def test_values_survive_in_half_precision(
         _assert_equal_weights(loaded.float(), expected.half().float())
 
 
+@pytest.mark.slow
 def test_old_text_encoder_names(configs: Path, originals: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     """Files from the time of transformers 4.18 have no `text_model.` in the names of CLIP."""
     old = {name.replace("transformer.text_model.", "transformer."): t for name, t in originals["sd15"].items()}
@@ -121,6 +123,7 @@ def test_prediction_markers(
     assert (base.prediction_type, base.zero_terminal_snr) == expected
 
 
+@pytest.mark.slow
 def test_full_size_architectures() -> None:
     """Parameter counts that the models' papers and cards state."""
     counts = {
@@ -139,6 +142,7 @@ def test_full_size_architectures() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "tensors"), [("sd15", 1131), ("sdxl", 2515)])
 def test_full_size_files(family: str, tensors: int, full_size: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     """v1-5-pruned-emaonly and sd_xl_base_1.0 hold so many tensors; all of their names and shapes are understood."""
@@ -171,6 +175,7 @@ def test_names_are_those_of_real_checkpoints(full_size: dict[str, dict[str, Tens
         assert {name: tuple(full_size[family][name].shape) for name in shapes} == shapes
 
 
+@pytest.mark.slow
 def test_other_families_are_refused(full_size: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     one = torch.zeros(1)
     sd15 = full_size["sd15"]

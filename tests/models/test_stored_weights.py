@@ -74,6 +74,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(tensor, expected[name], rtol=0.07, atol=1e-3 * float(expected[name].abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "rows"), [("old", False), ("new", False), ("new", True), ("marked", False)])
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_scaled_fp8_in_a_single_file_is_dequantised(
@@ -87,6 +88,7 @@ def test_scaled_fp8_in_a_single_file_is_dequantised(
         assert_close(base.load(component), plain.load(component))
 
 
+@pytest.mark.slow
 def test_scaled_fp8_in_a_folder_is_dequantised(configs: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(configs / "sd15", tmp_path / "copy"))
     save_file(scaled(load_file(copy / UNET), style="new"), copy / UNET, {"format": "pt"})
@@ -109,6 +111,7 @@ def test_fp8_without_scales_is_read_as_it_is(
     assert (base.warnings, base.load("unet").conv_in.weight.dtype) == ((), torch.float32)
 
 
+@pytest.mark.slow
 def test_old_names_are_read(configs: Path, originals: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     """A VAE's attention as diffusers called it, then and now, and OpenCLIP's projection as a Linear."""
     old, new = dict(originals["sdxl"]), dict(originals["sdxl"])

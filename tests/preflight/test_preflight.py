@@ -51,6 +51,7 @@ def fly(root: Path, model: str = EMBEDDED, *, as_path: bool = True, **changes: A
     return preflight(config, root / "dataset", settings=make_settings(root), as_path=as_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["embedded", "sd15", "sdxl"])
 @pytest.mark.parametrize(
     "changes",
@@ -116,6 +117,7 @@ def test_sdxl_on_a_cpu_is_warned_of_with_the_time_that_it_takes(tmp_path: Path, 
     assert "about 9 days on 1 CPU thread" in text
 
 
+@pytest.mark.slow
 def test_no_torch(tmp_path: Path, dataset: Path, models: dict[str, str]) -> None:
     code = f"""
         import sys

@@ -130,6 +130,7 @@ def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert lines[-1] == "Warning: slow\\x07"
 
 
+@pytest.mark.slow
 def test_a_notebook_has_a_plot_that_a_saved_one_keeps() -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()

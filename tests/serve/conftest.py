@@ -27,9 +27,9 @@ async def api(tmp_path: Path, sqlite_url: str) -> AsyncIterator[Api]:
         yield opened
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.campaign)])
 def any_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
-    """An empty database with the schema; on Postgres in `make check` alone."""
+    """An empty database with the schema; on Postgres in the campaign alone."""
     url = databases.new(request.param)
     yield url
     databases.give_back(url)
@@ -37,7 +37,7 @@ def any_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[st
 
 @pytest.fixture
 async def any_api(tmp_path: Path, any_url: str) -> AsyncIterator[Api]:
-    """In development, on SQLite, and in `make check` on Postgres too."""
+    """In development, on SQLite, and in the campaign on Postgres too."""
     async with running(Settings(root=tmp_path, database_url=any_url)) as opened:
         yield opened
 

@@ -69,6 +69,7 @@ async def test_development_trusts_the_header(api: Api) -> None:
     assert (await ask(api, {"x-tenant-id": "x" * 64, "authorization": "Bearer whatever"})).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["development", "production"])
 async def test_what_needs_no_credential(tmp_path: Path, sqlite_url: str, mode: Any) -> None:
     async with running(Settings(root=tmp_path, database_url=sqlite_url, auth=mode)) as api:
@@ -178,6 +179,7 @@ async def test_audience_issuer_and_claim(tmp_path: Path, sqlite_url: str) -> Non
             await refused(api, bearer(token(**{**good, **change})))
 
 
+@pytest.mark.slow
 async def test_tokens_signed_with_keys_of_a_file(tmp_path: Path, sqlite_url: str) -> None:
     rsa_key, ec_key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
     keys = [
@@ -229,6 +231,7 @@ async def test_keys_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
         create_app(Service(Settings(root=tmp_path, auth="production", jwt_secret="short")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["key", "token"])
 async def test_a_worker_reports_and_reads_and_no_more(production: Api, kind: str) -> None:
     _, owner = await production.service.keys.create(tenant=ANN)

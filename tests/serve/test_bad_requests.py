@@ -71,6 +71,7 @@ async def test_every_route_with_a_body_is_tried(api: Api) -> None:
     assert with_body - bodyless == GOOD.keys()
 
 
+@pytest.mark.slow
 async def test_bodies_that_are_no_usable_json(api: Api) -> None:
     found = await ids(api)
     before, shown = await api.rows(), await states(api)
@@ -95,6 +96,7 @@ async def test_bodies_of_other_types(api: Api) -> None:
     assert await states(api) == shown
 
 
+@pytest.mark.slow
 async def test_fields_of_wrong_types(api: Api) -> None:
     found = await ids(api)
     before, shown = await api.rows(), await states(api)
@@ -221,6 +223,7 @@ async def test_a_misspelt_dry_run_starts_nothing(api: Api) -> None:
     assert await api.rows() == before
 
 
+@pytest.mark.slow
 async def test_unknown_ids_of_every_kind(any_api: Api) -> None:
     words = "x %00 a%00b %2e%2e %2e%2e%2f%2e%2e%2fetc ü💥 %ff %ed%a0%80 a%20b %25 * null -1 1'OR'1'='1"
     strange = [*words.split(), "x" * 10_000]
@@ -281,6 +284,7 @@ async def test_duplicate_names_in_an_object_take_the_last(api: Api) -> None:
     assert (await api.send("POST", "/datasets", content=body, headers=JSON)).status_code == 201
 
 
+@pytest.mark.slow
 async def test_numbers_beyond_64_bits_come_back_as_sent(any_api: Api) -> None:
     meta = {"big": 2**64 + 1, "negative": -(2**70), "digits": 10**3999, "float": 1.7976931348623157e308, "zero": -0.0}
     dataset = await any_api.dataset(meta=meta)
@@ -329,6 +333,7 @@ async def test_headers_that_cannot_be_used(api: Api) -> None:
     assert await api.rows() == before
 
 
+@pytest.mark.slow
 async def test_server_fields_of_a_clone_are_ignored(api: Api) -> None:
     job = await api.failed_job()
     dataset = (await api.get(f"/datasets/{job['payload']['datasetId']}")).json()

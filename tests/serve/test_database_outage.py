@@ -68,6 +68,7 @@ async def test_postgres_that_is_stopped_for_a_while(tmp_path: Path, place: Path)
         await asyncio.to_thread(server.cleanup)
 
 
+@pytest.mark.slow
 async def test_sqlite_whose_folder_is_away_for_a_while(tmp_path: Path) -> None:
     folder = tmp_path / "db"
     root = tmp_path / "root"

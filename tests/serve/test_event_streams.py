@@ -211,6 +211,7 @@ async def test_a_tenant_has_so_many_streams_at_once(
         assert again.status_code == 200
 
 
+@pytest.mark.slow
 async def test_fifty_readers_see_one_gapless_sequence(store: Store, client: AsyncClient) -> None:
     jobs = [await new_job(store, name=f"face {number}") for number in range(10)]
     readers = [jobs[0]] * 25 + jobs[1:] * 3
@@ -233,6 +234,7 @@ async def test_fifty_readers_see_one_gapless_sequence(store: Store, client: Asyn
         assert len(sequence) == last
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_hinders_nobody_and_misses_nothing(
     server: Served, store: Store, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ async def test_a_slow_reader_hinders_nobody_and_misses_nothing(
         assert (await numbers_of(response, until=501))[0] == seen[-1] + 1
 
 
+@pytest.mark.slow
 async def test_pages_of_events(any_api: Api) -> None:
     job = await any_api.job()
     await write(any_api.service.store, job["id"], *range(2, 12))

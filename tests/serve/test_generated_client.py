@@ -50,6 +50,7 @@ def models(package: Path) -> Any:
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_every_route_is_there_with_a_typed_result(package: Path) -> None:
     made = {path.stem: path.read_text("utf-8") for path in package.glob("api/*/*.py") if path.stem != "__init__"}
     assert set(made) == set(OPERATIONS)
@@ -62,6 +63,7 @@ def test_every_route_is_there_with_a_typed_result(package: Path) -> None:
     assert untyped == set()
 
 
+@pytest.mark.slow
 def test_every_model_is_there(models: Any) -> None:
     unions = {name for name, schema in SPEC["components"]["schemas"].items() if "oneOf" in schema}
     assert unions == {"Job", "JobDetail", "WarnedJob"}

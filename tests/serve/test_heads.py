@@ -15,6 +15,7 @@ pytestmark = pytest.mark.anyio
 _PASSING = {"x-request-id", "date"}
 
 
+@pytest.mark.slow
 async def test_every_readable_route_answers_its_headers(api: Api) -> None:
     api.pictures()
     dataset = await api.dataset()

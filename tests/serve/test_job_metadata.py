@@ -22,6 +22,7 @@ async def ids(api: Api, query: str, **options: Any) -> tuple[set[str], int]:
     return {job["id"] for job in found["data"]}, found["total"]
 
 
+@pytest.mark.slow
 async def test_jobs_are_found_by_their_metadata(any_api: Api) -> None:
     dataset = (await any_api.dataset())["id"]
     first = await submit(any_api, dataset, metadata={"orderId": "A-17", "note": "a:b c"})
@@ -52,6 +53,7 @@ async def test_metadata_is_replaced_whole_in_any_state(any_api: Api) -> None:
     assert retried["metadata"] == {"customer": "7"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -65,6 +67,7 @@ async def test_metadata_is_bounded(api: Api, metadata: Any) -> None:
     assert all(name.startswith("metadata") for name in errors)
 
 
+@pytest.mark.slow
 async def test_jobs_are_found_by_dataset_and_configuration(any_api: Api) -> None:
     one, other = await any_api.job(), await any_api.job()
     for name in ("datasetId", "loraConfigId"):
@@ -76,6 +79,7 @@ async def test_jobs_are_found_by_dataset_and_configuration(any_api: Api) -> None
     )  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_a_configuration_for_one_job_is_not_stored(any_api: Api) -> None:
     dataset = await any_api.dataset(meta={"triggerWord": "ohwx"})
     job = await submit(any_api, dataset["id"])
@@ -89,6 +93,7 @@ async def test_a_configuration_for_one_job_is_not_stored(any_api: Api) -> None:
     assert clone["payload"] == job["payload"]
 
 
+@pytest.mark.slow
 async def test_a_configuration_for_one_job_is_checked_field_by_field(api: Api) -> None:
     dataset = (await api.dataset())["id"]
 
@@ -108,6 +113,7 @@ async def test_a_configuration_for_one_job_is_checked_field_by_field(api: Api) -
     assert "not both" in both["payload"][0]
 
 
+@pytest.mark.slow
 async def test_a_strangers_result_has_the_documented_types(api: Api) -> None:
     job = await api.job()
     bad = {"progress": {"currentEpoch": "two"}, "loraPath": None, "error": 5}

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
+@pytest.mark.slow
 async def test_create(api: Api) -> None:
     api.pictures()
     dataset, config = await api.dataset(meta={"triggerWord": "ohwx"}), await api.config(epochs=7)
@@ -43,6 +44,7 @@ async def test_create(api: Api) -> None:
     assert training["outputDir"] == "data/loras/portrait"
 
 
+@pytest.mark.slow
 async def test_the_default_configuration_is_written_into_the_payload(api: Api) -> None:
     dataset = await api.dataset()
     body = {"type": "lora-training", "payload": {"datasetId": dataset["id"]}}
@@ -51,6 +53,7 @@ async def test_the_default_configuration_is_written_into_the_payload(api: Api) -
     assert (await api.post("/jobs", body)).json()["payload"]["loraConfigId"] == config["id"]
 
 
+@pytest.mark.slow
 async def test_what_is_not_there_is_named(api: Api) -> None:
     dataset, config = await api.dataset(), await api.config()
     good = {"datasetId": dataset["id"], "loraConfigId": config["id"]}
@@ -71,6 +74,7 @@ async def test_what_is_not_there_is_named(api: Api) -> None:
     assert (await api.get("/jobs")).json()["total"] == 0
 
 
+@pytest.mark.slow
 async def test_a_dry_run_stores_nothing(any_api: Api) -> None:
     any_api.pictures()
     dataset, config = await any_api.dataset(), await any_api.config()
@@ -94,6 +98,7 @@ async def test_a_dry_run_stores_nothing(any_api: Api) -> None:
     assert not (any_api.root / "data/loras").exists()
 
 
+@pytest.mark.slow
 async def test_a_strangers_worker_reports(any_api: Api) -> None:
     job = await any_api.job()
     path = f"/jobs/{job['id']}"
@@ -127,6 +132,7 @@ async def test_a_strangers_worker_reports(any_api: Api) -> None:
     assert seqs == list(range(1, len(seqs) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["completed", "failed"])
 async def test_pending_may_end_at_once(any_api: Api, status: str) -> None:
     job = await any_api.job()
@@ -135,6 +141,7 @@ async def test_pending_may_end_at_once(any_api: Api, status: str) -> None:
     assert ended["finishedAt"] >= ended["startedAt"]
 
 
+@pytest.mark.slow
 async def test_our_own_attempt_alone_reports(api: Api) -> None:
     job = await api.job()
     await api.claim()
@@ -145,6 +152,7 @@ async def test_our_own_attempt_alone_reports(api: Api) -> None:
     assert (await api.get(f"/jobs/{job['id']}")).json()["result"]["progress"]["currentEpoch"] == 0
 
 
+@pytest.mark.slow
 async def test_cancel(any_api: Api) -> None:
     job = await any_api.job()
     path = f"/jobs/{job['id']}"
@@ -166,6 +174,7 @@ async def test_cancel(any_api: Api) -> None:
     assert (await any_api.post(f"/jobs/{running['id']}/cancel")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_retry(any_api: Api) -> None:
     job = await any_api.failed_job()
     state = any_api.service.folders.run_dir("ann", job["id"])
@@ -211,6 +220,7 @@ async def test_a_job_that_an_earlier_version_planned_keeps_its_folder_and_names(
     assert [item.name for item in folder.iterdir()] == ["zoe-epoch-1.safetensors"]
 
 
+@pytest.mark.slow
 async def test_delete_takes_the_jobs_own_files(any_api: Api) -> None:
     job = await any_api.job()
     path = f"/jobs/{job['id']}"
@@ -246,6 +256,7 @@ async def test_delete_takes_the_jobs_own_files(any_api: Api) -> None:
     assert (await any_api.get("/jobs")).json()["total"] == 0
 
 
+@pytest.mark.slow
 async def test_lists(any_api: Api) -> None:
     first = await any_api.job()
     made = [first] + [await any_api.job(**first["payload"]) for _ in range(4)]
@@ -266,6 +277,7 @@ async def test_lists(any_api: Api) -> None:
     assert (await any_api.get("/jobs?type=lora-training&status=pending")).json()["total"] == 4
 
 
+@pytest.mark.slow
 async def test_series(any_api: Api) -> None:
     today = datetime.now(UTC).replace(hour=12)
     first = await any_api.job()

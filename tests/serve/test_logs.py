@@ -67,6 +67,7 @@ async def test_a_line_for_each_request(tmp_path: Path, sqlite_url: str, captured
     assert len({line["request_id"] for line in found}) == len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["json", "text"])
 async def test_no_secret_is_ever_written_down(
     tmp_path: Path, sqlite_url: str, captured: io.StringIO, log_format: Any

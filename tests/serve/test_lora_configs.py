@@ -75,6 +75,7 @@ async def test_change(any_api: Api) -> None:
     checked_error(await any_api.patch("/lora-configs/unknown", {}), 404)
 
 
+@pytest.mark.slow
 async def test_default(any_api: Api) -> None:
     first = await any_api.config(name="a", isDefault=True)
     second = await any_api.config(name="b", isDefault=True)
@@ -87,6 +88,7 @@ async def test_default(any_api: Api) -> None:
     checked_error(await any_api.delete(f"/lora-configs/{first['id']}"), 404)
 
 
+@pytest.mark.slow
 async def test_delete_counts_the_jobs_that_use_it(any_api: Api) -> None:
     config = await any_api.config()
     jobs = [await any_api.job(loraConfigId=config["id"]) for _ in range(3)]

@@ -72,6 +72,7 @@ async def test_jobs_wait_take_and_fail(both_api: Api) -> None:
     assert value(await scraped(api), "job_failures_total", code="out_of_memory") == 1
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_taken_again_has_waited_once(api: Api) -> None:
     await api.job()
     lease, _ = await api.claim()
@@ -81,6 +82,7 @@ async def test_a_job_that_is_taken_again_has_waited_once(api: Api) -> None:
     assert value(await scraped(api), "queue_wait_seconds_count") == 1
 
 
+@pytest.mark.slow
 async def test_nodes_gpus_and_disks(api: Api) -> None:
     gpus = (Device(name="H200", memory_gb=141.0), Device(name="H200", memory_gb=141.0))
     node = Node(id="a" * 56, name="gpu-1", cpus=16, memory_gb=128, devices=gpus)
@@ -100,6 +102,7 @@ async def test_nodes_gpus_and_disks(api: Api) -> None:
     assert 0 < value(samples, "disk_free_bytes", folder="root") <= value(samples, "disk_size_bytes", folder="root")
 
 
+@pytest.mark.slow
 async def test_two_servers_show_the_same_totals(tmp_path: Path, sqlite_url: str) -> None:
     settings = Settings(root=tmp_path, database_url=sqlite_url)
     async with running(settings) as one, running(settings) as other:

@@ -75,6 +75,7 @@ def test_every_route_is_in_it() -> None:
     assert len(OPERATIONS) == len(list(operations())) >= 31
 
 
+@pytest.mark.slow
 def test_it_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     for schema in DOCUMENT["components"]["schemas"].values():
@@ -174,6 +175,7 @@ def test_null_is_said_where_it_counts() -> None:
     assert {name for name, found in change.items() if "anyOf" in found} == {"description", "outputPath"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("auth", "names"), [("development", [["tenant"]]), ("production", [["bearer"], ["apiKey"]])])
 def test_security_is_that_of_the_mode(auth: str, names: list[list[str]]) -> None:
     document = document_of(auth=auth)
@@ -183,6 +185,7 @@ def test_security_is_that_of_the_mode(auth: str, names: list[list[str]]) -> None
         assert [list(item) for item in operation["security"]] == ([] if open_here else names), path
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_page_and_all_that_it_loads_come_from_here(api: Api) -> None:
     page = await api.client.get("/api", headers={"host": "evil.example"})
@@ -200,6 +203,7 @@ async def test_the_page_and_all_that_it_loads_come_from_here(api: Api) -> None:
     assert shown == api.app.openapi()
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_behind_a_prefix_the_page_finds_its_parts(tmp_path: Path, sqlite_url: str) -> None:
     async with running(Settings(root=tmp_path, database_url=sqlite_url)) as api:
@@ -221,6 +225,7 @@ async def test_a_method_that_is_missing_is_told_which_there_are(api: Api) -> Non
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 async def test_a_body_that_is_no_json_is_refused(api: Api, content_type: str) -> None:

@@ -74,6 +74,7 @@ def watched() -> Iterator[list[tuple[str, str]]]:
         _is_watching = False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["dataset", "output", "image", "artifact"])
 def test_no_path_leaves_the_root(tmp_path: Path, sqlite_url: str, what: str) -> None:
     root = tmp_path / "root"
@@ -155,6 +156,7 @@ async def test_what_the_file_system_refuses_is_said_without_the_roots_place(api:
     assert (await api.get(f"/jobs/{job['id']}")).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_an_output_path_must_not_follow_a_link_away(api: Api, tmp_path: Path) -> None:
     """Out of the root, or into our own folder: refused at once, as a dataset's path is."""

@@ -70,6 +70,7 @@ async def test_the_settings_limit_datasets_and_configurations(limited: Api) -> N
     assert refused["quota"] == {"name": "configs", "used": 1, "limit": 1}
 
 
+@pytest.mark.slow
 async def test_jobs_of_a_day_count_even_when_they_are_deleted(limited: Api) -> None:
     first = await limited.failed_job()
     assert (await limited.delete(f"/jobs/{first['id']}")).status_code == 200
@@ -108,6 +109,7 @@ async def test_what_an_attempt_has_used_is_counted_when_it_ends(api: Api) -> Non
     assert (await usage(api))["deviceSeconds"] == ended
 
 
+@pytest.mark.slow
 async def test_an_upload_may_not_pass_what_is_left_or_what_one_may_have(limited: Api) -> None:
     dataset = await limited.dataset()
     images = f"/datasets/{dataset['id']}/images"
@@ -147,6 +149,7 @@ def packable(number: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 async def test_an_archive_counts_as_large_as_it_unpacks(limited: Api) -> None:
     images = f"/datasets/{(await limited.dataset())['id']}/images"
     pictures = [packable(number) for number in range(4)]
@@ -168,6 +171,7 @@ async def test_an_archive_counts_as_large_as_it_unpacks(limited: Api) -> None:
     assert checked_error(await limited.post(images, files={"files": ("b.zip", zipped(*pictures))}), 403)
 
 
+@pytest.mark.slow
 async def test_a_measurement_during_an_upload_keeps_what_that_has_reserved(limited: Api) -> None:
     service, usage, gib = limited.service.quotas, limited.service.usage, 2**30
     await set_quotas(limited, storedGib=1)
@@ -187,6 +191,7 @@ async def test_a_measurement_during_an_upload_keeps_what_that_has_reserved(limit
         assert await transaction.reservations.total(ANN) == 0
 
 
+@pytest.mark.slow
 async def test_a_dead_servers_reservation_ends_and_a_living_ones_is_renewed(
     limited: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +209,7 @@ async def test_a_dead_servers_reservation_ends_and_a_living_ones_is_renewed(
         assert (await connection.execute(select(func.count()).select_from(reservations))).scalar_one() == 0
 
 
+@pytest.mark.slow
 async def test_nothing_is_trained_by_who_may_store_no_more(limited: Api) -> None:
     limited.pictures()
     job = await limited.job()
@@ -256,6 +262,7 @@ async def test_a_quota_that_cannot_be_set_is_refused(api: Api, body: Any) -> Non
     checked_error(await api.patch("/admin/tenants/a%20b/quotas", {"activeJobs": 1}), 400)
 
 
+@pytest.mark.slow
 async def test_the_operator_sees_every_tenant(tmp_path: Path, sqlite_url: str) -> None:
     settings = Settings(root=tmp_path, database_url=sqlite_url, auth="production", rate_limits=False)
     async with running(settings) as api:

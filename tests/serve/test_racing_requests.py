@@ -28,6 +28,7 @@ async def test_one_name_is_taken_once(both_api: Api) -> None:
     assert (await both_api.get("/lora-configs")).json()["total"] == 1
 
 
+@pytest.mark.slow
 async def test_there_is_one_default(both_api: Api) -> None:
     creates = [
         both_api.post("/lora-configs", {"name": f"c{number}", "modelName": "sd15", "isDefault": True})
@@ -91,6 +92,7 @@ async def test_captions_written_at_once_are_all_noted(both_api: Api) -> None:
     assert [image["caption"] for image in images] == [f"new {path}" for path in paths]
 
 
+@pytest.mark.slow
 async def test_uploads_at_once_are_all_there(api: Api) -> None:
     dataset = await api.dataset()
     path = f"/datasets/{dataset['id']}/images"

@@ -66,6 +66,7 @@ async def test_each_kind_has_its_own_allowance(limited: Api) -> None:
         assert "x-ratelimit-limit" not in (await limited.get(path)).headers
 
 
+@pytest.mark.slow
 async def test_off_in_development_and_for_workers(api: Api, tmp_path: Path, sqlite_url: str) -> None:
     assert "x-ratelimit-limit" not in (await api.get("/datasets")).headers
     settings = Settings(root=tmp_path, database_url=sqlite_url, auth="production", reads_per_minute=1)
@@ -79,6 +80,7 @@ async def test_off_in_development_and_for_workers(api: Api, tmp_path: Path, sqli
         assert statuses == [200, 429]
 
 
+@pytest.mark.slow
 async def test_the_window_passes(tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_counts, "WINDOW_MS", 1500)
     settings = Settings(root=tmp_path, database_url=sqlite_url, rate_limits=True, reads_per_minute=1)
@@ -101,6 +103,7 @@ async def test_two_servers_of_one_database_share_a_limit(tmp_path: Path, databas
         assert allowance(await first.get("/datasets", tenant=BOB)) == (limit, limit - 1)
 
 
+@pytest.mark.slow
 async def test_many_at_once_are_counted_each(tmp_path: Path, database_url: str) -> None:
     settings = Settings(root=tmp_path, database_url=database_url, rate_limits=True, reads_per_minute=40)
     async with running(settings) as first, running(settings) as second:

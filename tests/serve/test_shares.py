@@ -73,6 +73,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_requests_for_one_report_share_a_look(api: Api, inspections: Inspections) -> None:
     api.pictures()
     id = (await api.dataset())["id"]
@@ -123,6 +124,7 @@ def server(tmp_path: Path, sqlite_url: str) -> Iterator[Served]:
         yield running_server
 
 
+@pytest.mark.slow
 async def test_a_look_ends_when_its_sender_leaves(server: Served, tmp_path: Path, inspections: Inspections) -> None:
     folder = tmp_path / "me"
     folder.mkdir()

@@ -40,6 +40,7 @@ async def file_store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.database.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_and_comes_back_needs_no_new_store() -> None:
     folder = Path(tempfile.mkdtemp(prefix="db"))
     server = start_server(folder / "postgres")
@@ -144,6 +145,7 @@ READER = """if True:
 """
 
 
+@pytest.mark.slow
 async def test_a_file_that_may_not_be_written_is_said_in_words() -> None:
     # Not in pytest's folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as name:
@@ -162,6 +164,7 @@ async def test_a_file_that_may_not_be_written_is_said_in_words() -> None:
         Path(name).chmod(0o755)
 
 
+@pytest.mark.slow
 async def test_what_is_no_database_is_said_in_words_and_the_program_ends(tmp_path: Path) -> None:
     file = tmp_path / "data.db"
     file.write_bytes(b"This is a letter, not a database." * 200)

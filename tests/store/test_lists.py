@@ -441,6 +441,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_document_comes_back(databases: Databases, kind: Any) -> None:
     url = databases.new(kind)

@@ -108,6 +108,7 @@ QUESTIONS: dict[str, Ask] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_usual_questions_touch_few_jobs(full: tuple[str, str]) -> None:
     kind, url = full

@@ -348,6 +348,7 @@ async def all_jobs(store: Store) -> Sequence[Row[Any]]:
         return (await connection.execute(select(jobs))).all()
 
 
+@pytest.mark.slow
 async def test_nothing_waits_in_a_circle(store: Store, other: Store, database_url: str) -> None:
     code = "import sys; from tests.store.test_races import run_mixed_load; run_mixed_load(sys.argv[1])"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, database_url)

@@ -96,6 +96,7 @@ async def test_the_database_itself_refuses_what_must_not_be(store: Store, rows: 
             await connection.execute(text(rows))
 
 
+@pytest.mark.slow
 async def test_upgrading_again_changes_nothing(bare: Store) -> None:
     await bare.database.upgrade()
     await add_config(bare)
@@ -104,6 +105,7 @@ async def test_upgrading_again_changes_nothing(bare: Store) -> None:
         assert await transaction.counts.total("ann", "lora_config") == 1
 
 
+@pytest.mark.slow
 async def test_processes_may_make_the_schema_at_once(empty_url: str) -> None:
     code = f"""if True:
         import asyncio, sys
@@ -127,6 +129,7 @@ async def test_processes_may_make_the_schema_at_once(empty_url: str) -> None:
     assert [process.returncode for process in processes] == [0] * 3, found
 
 
+@pytest.mark.slow
 async def test_many_stores_may_make_the_schema_at_once(empty_url: str) -> None:
     stores = [Store(empty_url) for _ in range(8)]
     await asyncio.gather(
@@ -162,6 +165,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(store: Store) -> None:
     await stamp(store, HEAD)
 
 
+@pytest.mark.slow
 async def test_an_older_schema_is_refused_until_it_is_upgraded(
     bare: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -310,6 +310,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert datasets.total == len(expected_datasets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_store_does_what_a_plain_model_does(databases: Databases, kind: Kind) -> None:
     with asyncio.Runner() as runner:

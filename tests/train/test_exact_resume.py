@@ -64,6 +64,7 @@ def optimizers() -> list[Any]:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.campaign) for name in get_args(Optimizer)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optimizers())
 def test_every_optimizer_resumes_exactly_with_everything_on(
     name: str, dataset: Path, sd15: Path, tmp_path: Path
@@ -90,6 +91,7 @@ def test_sdxl_resumes_exactly(precision: str, dataset: Path, tmp_path: Path) -> 
     assert run_in_parts(RunPlace(tmp_path / "parts", dataset=dataset), spec, stops=[2]) == straight
 
 
+@pytest.mark.slow
 def test_a_warm_cache_gives_the_bytes_of_a_cold_one(dataset: Path, sd15: Path, tmp_path: Path) -> None:
     spec = spec_of(dataset, sd15, tmp_path, epochs=1, meta={"flip": True, "shuffleTags": True})
     cold = RunPlace(tmp_path / "cold", dataset=dataset, cache=tmp_path / "cache")
@@ -99,6 +101,7 @@ def test_a_warm_cache_gives_the_bytes_of_a_cold_one(dataset: Path, sd15: Path, t
     assert entries
 
 
+@pytest.mark.slow
 def test_history_and_figures_of_a_resumed_run_are_those_of_a_straight_one(
     dataset: Path, sd15: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +122,7 @@ def test_history_and_figures_of_a_resumed_run_are_those_of_a_straight_one(
     assert figures(straight) == figures(parts)
 
 
+@pytest.mark.slow
 def test_a_damaged_state_is_passed_over_for_the_one_before(dataset: Path, sd15: Path, tmp_path: Path) -> None:
     spec = spec_of(dataset, sd15, tmp_path)
     straight = run_straight(RunPlace(tmp_path / "straight", dataset=dataset), spec)
@@ -141,6 +145,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(dataset: Path, sd15: 
     assert place.final(spec) == straight
 
 
+@pytest.mark.slow
 def test_a_state_of_another_spec_is_refused(dataset: Path, sd15: Path, tmp_path: Path) -> None:
     spec = spec_of(dataset, sd15, tmp_path)
     place = RunPlace(tmp_path / "run", dataset=dataset)
@@ -151,6 +156,7 @@ def test_a_state_of_another_spec_is_refused(dataset: Path, sd15: Path, tmp_path:
         place.train(other)
 
 
+@pytest.mark.slow
 def test_states_hold_no_pickle(dataset: Path, sd15: Path, tmp_path: Path) -> None:
     spec = spec_of(dataset, sd15, tmp_path, epochs=1)
     place = RunPlace(tmp_path / "run", dataset=dataset)

@@ -53,6 +53,7 @@ def weights(loop: TrainingLoop) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in loop._adapter.tensors().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_one_step_is_the_textbooks(sd15: Path, place: RunPlace, prediction_type: str) -> None:
     """Noise, min-SNR weights (arXiv:2303.09556, gamma/snr or gamma/(snr+1)), clipping and AdamW by hand."""
@@ -98,6 +99,7 @@ def test_one_step_is_the_textbooks(sd15: Path, place: RunPlace, prediction_type:
         torch.testing.assert_close(tensor, leaves[name].detach(), rtol=1e-3, atol=RATE / 50)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_large_batch_even_where_the_last_is_smaller(sd15: Path, place: RunPlace) -> None:
     """Five images in batches of two, two and one."""
     accumulated = make_loop(spec_of(config(sd15, batch_size=2, gradientAccumulation=3), place), place)
@@ -109,6 +111,7 @@ def test_accumulated_batches_are_one_large_batch_even_where_the_last_is_smaller(
         torch.testing.assert_close(ours.grad_norm, theirs.grad_norm, rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_rounding(sd15: Path, place: RunPlace) -> None:
     spec = spec_of(config(sd15, batch_size=4), place)
     split = spec.model_copy(update={"plan": spec.plan.model_copy(update={"micro_batch": 3})})
@@ -117,6 +120,7 @@ def test_micro_batches_change_nothing_but_rounding(sd15: Path, place: RunPlace) 
     torch.testing.assert_close(ours.grad_norm, theirs.grad_norm, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_the_exported_average_is_the_one_of_every_steps_weights(sd15: Path, place: RunPlace) -> None:
     """Decay min(emaDecay, (1 + n) / (10 + n)) at the n-th step after the first, which EMAModel starts from."""
     loop = make_loop(spec_of(config(sd15, ema=True, emaDecay=0.25), place), place)
@@ -135,6 +139,7 @@ def test_the_exported_average_is_the_one_of_every_steps_weights(sd15: Path, plac
     assert all(torch.equal(tensor, trained[name]) for name, tensor in weights(loop).items())
 
 
+@pytest.mark.slow
 def test_the_text_encoder_has_a_rate_of_its_own(sd15: Path, place: RunPlace) -> None:
     loop = make_loop(spec_of(config(sd15, trainTextEncoder=True, textEncoderLearningRate=0.0), place), place)
     before = weights(loop)
@@ -145,6 +150,7 @@ def test_the_text_encoder_has_a_rate_of_its_own(sd15: Path, place: RunPlace) -> 
     assert [group["lr"] for group in halved._optimizer.param_groups] == [RATE, RATE / 2]
 
 
+@pytest.mark.slow
 def test_validation_is_the_same_at_every_call_and_with_every_batch_size(sd15: Path, place: RunPlace) -> None:
     loop = make_loop(spec_of(config(sd15, validationSplit=0.4), place), place)
     before = weights(loop)

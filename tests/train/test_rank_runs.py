@@ -85,7 +85,7 @@ def test_two_ranks_leave_the_files_and_the_figures_of_one_device(
         assert (first[name] - tensor).norm() <= 1e-3 * tensor.norm(), name
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("stops", [(), (2, 2)], ids=["the same run again", "a run in three parts"])
 def test_two_ranks_give_the_same_bytes(
     stops: tuple[int, ...], undisturbed: RunPlace, root: Path, spec: TrainingSpec
@@ -135,6 +135,7 @@ def check_endings(endings: list[Ending]) -> None:
     assert abs(endings[0].ended_at - endings[1].ended_at) < SECONDS_TO_NOTICE
 
 
+@pytest.mark.slow
 def test_an_attempt_is_stopped_and_gone_on_with(order: TrainingRequest) -> None:
     first, endings = attempt(order, stop_at=3)
     check_endings(endings)
@@ -156,6 +157,7 @@ def test_an_attempt_is_stopped_and_gone_on_with(order: TrainingRequest) -> None:
     assert (metadata["ss_total_batch_size"], metadata["ss_batch_size_per_device"]) == ("2", "1")
 
 
+@pytest.mark.slow
 def test_the_dry_run_is_made_by_the_first_rank(order: TrainingRequest) -> None:
     messages, endings = attempt(order.model_copy(update={"backend": "dry-run"}))
     check_endings(endings)
@@ -172,6 +174,7 @@ def test_a_dataset_that_cannot_be_trained_on_ends_both(order: TrainingRequest) -
     assert (messages[-1].code, messages[-1].retryable) == ("dataset", False)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_first_rank_ends_both(order: TrainingRequest) -> None:
     """It cannot save the state at the end of the first epoch, while the other waits for the next step."""
     messages, endings = attempt(order, largest_file=100_000)
@@ -191,12 +194,14 @@ def test_what_only_the_other_rank_lacks_is_told_by_the_first(order: TrainingRequ
     assert "There is no base model" in messages[-1].message
 
 
+@pytest.mark.slow
 def test_a_first_rank_that_is_killed_ends_the_other(order: TrainingRequest) -> None:
     _, (first, second) = attempt(order, kill=(2, 0))
     assert (first.code, second.code) == (-9, 0)
     assert second.ended_at - first.ended_at < SECONDS_TO_NOTICE
 
 
+@pytest.mark.campaign
 def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: TrainingRequest) -> None:
     messages, (first, second) = attempt(order, kill=(3, 1))
     assert (first.code, second.code) == (0, -9)
@@ -212,6 +217,7 @@ def test_an_attempt_whose_other_rank_is_killed_is_tried_again(order: TrainingReq
     assert list_states(order.run_dir)
 
 
+@pytest.mark.campaign
 def test_a_run_of_two_ranks_goes_on_with_one_where_there_is_no_other(order: TrainingRequest) -> None:
     messages, _ = attempt(order, stop_at=2)
     [ending] = run_ranks(carry_out, [order.model_copy(update={"spec": spec_in(messages)})], count=1)

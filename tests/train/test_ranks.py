@@ -149,6 +149,7 @@ def exchange(ranks: Ranks, path: Path) -> Any:
     }
 
 
+@pytest.mark.slow
 def test_three_ranks_exchange_words_and_sums(tmp_path: Path) -> None:
     first, *others = values(run_ranks(exchange, tmp_path / "file", count=3))
     assert others == [first, first]
@@ -210,6 +211,7 @@ def test_a_rank_that_leaves_is_noticed() -> None:
     assert values(run_ranks(leave)) == ["noticed", "left"]
 
 
+IN_CI = ("one image for two ranks", "everything")
 RUNS: dict[str, dict[str, Any]] = {
     "an odd batch": {"batchSize": 3, "meta": {"aspectRatioBuckets": False}},
     "one image for two ranks": {"batchSize": 1, "meta": {"validationSplit": 0.4}},
@@ -232,7 +234,10 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name if name in IN_CI else pytest.param(name, marks=pytest.mark.campaign) for name in RUNS]
+)
 def test_two_ranks_train_what_one_trains(name: str, sd15: Path, place: RunPlace) -> None:
     check_against_one(spec_of(sd15, place, **RUNS[name]), place)
 
@@ -259,6 +264,7 @@ def check_against_one(spec: TrainingSpec, place: RunPlace) -> None:
             assert (ours[name] - tensor).norm() <= 1e-3 * tensor.norm(), name
 
 
+@pytest.mark.slow
 def test_infinite_gradients_in_one_rank_make_all_skip_the_step(sd15: Path, place: RunPlace) -> None:
     """A loss scale that the first steps overflow at, and a batch that leaves the first rank without an image."""
     spec = spec_of(sd15, place, precision="fp16", batchSize=1)

@@ -60,6 +60,7 @@ def trainer(root: Path, model: Path, *, events: list[Event] | None = None, **cha
     return Trainer(make_config(model, **changes), settings=make_settings(root), on_event=listener)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_contracts_result(root: Path, sd15: Path) -> None:
     events: list[Event] = []
     config: dict[str, Any] = {"epochs": 8, "outputPath": "./data/loras/me-v1/", "meta": {"validationSplit": 0.2}}
@@ -85,6 +86,7 @@ def test_a_run_ends_with_the_contracts_result(root: Path, sd15: Path) -> None:
     assert len([event for event in events if isinstance(event, CheckpointEvent)]) == 4
 
 
+@pytest.mark.slow
 def test_a_trained_run_draws_and_plots(root: Path, sd15: Path) -> None:
     run = trainer(root, sd15, epochs=1, learningRate=0.05).train("data/datasets/me")
     run.plot(root / "loss.png")
@@ -96,6 +98,7 @@ def test_a_trained_run_draws_and_plots(root: Path, sd15: Path) -> None:
     assert weaker.tobytes() != pictures[0].tobytes()
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_bytes(tmp_path: Path, sd15: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     files = []
@@ -106,6 +109,7 @@ def test_the_same_run_twice_gives_the_same_bytes(tmp_path: Path, sd15: Path, mon
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_training_starts_at_the_base_model_and_moves_away(root: Path, sd15: Path) -> None:
     run = trainer(root, sd15, learningRate=0.01, epochs=1).train("data/datasets/me")
     tensors = safetensors.torch.load_file(run.lora_path)
@@ -115,6 +119,7 @@ def test_training_starts_at_the_base_model_and_moves_away(root: Path, sd15: Path
     assert all(float(tensors[name]) == 2 for name in tensors if name.endswith(".alpha"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"learningRate": 1e-4, "meta": {"optimizer": "Prodigy"}}])
 def test_a_training_that_learned_nothing_is_no_success(root: Path, sd15: Path, changes: dict[str, Any]) -> None:
     run = trainer(root, sd15, **changes).train("data/datasets/me")
@@ -123,6 +128,7 @@ def test_a_training_that_learned_nothing_is_no_success(root: Path, sd15: Path, c
     assert run.result.to_wire()["learned"] is False
 
 
+@pytest.mark.slow
 def test_prodigy_learns_at_the_rate_that_it_has_without_one(root: Path, sd15: Path) -> None:
     document = make_config(sd15, epochs=8, meta={"optimizer": "Prodigy"}).to_wire()
     del document["learningRate"]
@@ -132,6 +138,7 @@ def test_prodigy_learns_at_the_rate_that_it_has_without_one(root: Path, sd15: Pa
     assert run.result.learned is None
 
 
+@pytest.mark.slow
 def test_a_run_shows_and_stores_how_much_it_shows(root: Path, sd15: Path) -> None:
     events: list[Event] = []
     run = trainer(root, sd15, events=events, epochs=1, meta={"imagesSeen": 11}).train("data/datasets/me")
@@ -142,6 +149,7 @@ def test_a_run_shows_and_stores_how_much_it_shows(root: Path, sd15: Path) -> Non
     assert metadata["ss_influencerai_images_seen"] == "10"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_resumed_by_its_output_path(root: Path, sd15: Path) -> None:
     config = make_config(sd15)
     settings = make_settings(root)
@@ -155,6 +163,7 @@ def test_a_stopped_run_is_resumed_by_its_output_path(root: Path, sd15: Path) -> 
     assert again.lora_path.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_resuming_with_other_settings_names_them(root: Path, sd15: Path) -> None:
     settings = make_settings(root)
     with pytest.raises(StoppedError):
@@ -167,6 +176,7 @@ def test_resuming_with_other_settings_names_them(root: Path, sd15: Path) -> None
         Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_one_run(root: Path, sd15: Path) -> None:
     settings = make_settings(root)
     with pytest.raises(StoppedError):
@@ -176,6 +186,7 @@ def test_two_processes_do_not_train_one_run(root: Path, sd15: Path) -> None:
         Trainer(make_config(sd15), settings=settings).train("data/datasets/me", resume=True)
 
 
+@pytest.mark.slow
 def test_another_runs_files_are_not_overwritten(root: Path, sd15: Path) -> None:
     first = trainer(root, sd15, epochs=1).train("data/datasets/me")
     before = first.lora_path.read_bytes()
@@ -185,6 +196,7 @@ def test_another_runs_files_are_not_overwritten(root: Path, sd15: Path) -> None:
     assert any(str(second.output_dir) in warning for warning in second.result.warnings)
 
 
+@pytest.mark.slow
 def test_only_the_last_epoch_files_are_kept(root: Path, sd15: Path) -> None:
     meta = {"saveEveryNEpochs": 1, "keepLastN": 2}
     run = trainer(root, sd15, epochs=5, meta=meta).train("data/datasets/me")
@@ -195,6 +207,7 @@ def test_only_the_last_epoch_files_are_kept(root: Path, sd15: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_sample_prompts_are_drawn_and_change_nothing(root: Path, sd15: Path) -> None:
     spec = make_spec(make_config(sd15), root / "data/datasets/me", settings=make_settings(root))
     plain = RunPlace(root / "plain", dataset=root / "data/datasets/me")
@@ -223,6 +236,7 @@ def test_sample_prompts_are_drawn_and_change_nothing(root: Path, sd15: Path) -> 
         assert json.loads(before.info["influencerai"])["epoch"] == 0
 
 
+@pytest.mark.campaign
 def test_the_first_samples_are_the_base_models_and_are_drawn_once(root: Path, sd15: Path) -> None:
     meta = {"samplePrompts": ["ohwx woman"], "sampleEveryNEpochs": 2}
     spec = make_spec(make_config(sd15, meta=meta), root / "data/datasets/me", settings=make_settings(root))
@@ -239,6 +253,7 @@ def test_the_first_samples_are_the_base_models_and_are_drawn_once(root: Path, sd
     assert [event.epoch for event in place.events if isinstance(event, SampleEvent)] == [0, 2]
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_its_loss_and_its_samples_as_pictures(root: Path, sd15: Path) -> None:
     meta = {"samplePrompts": ["ohwx woman", "a man"], "sampleEveryNEpochs": 1, "validationSplit": 0.2}
     changes: dict[str, Any] = {"meta": meta | {"saveEveryNEpochs": 1}, "outputPath": "data/datasets/me/out"}
@@ -267,6 +282,7 @@ def test_a_finished_run_has_its_loss_and_its_samples_as_pictures(root: Path, sd1
     assert record["pictures"][0]["lora"]["name"] == "out-final"
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_written_fail_no_run(root: Path, sd15: Path) -> None:
     events: list[Event] = []
     (root / "data/loras/test-run/loss.png").mkdir(parents=True)
@@ -275,6 +291,7 @@ def test_pictures_that_cannot_be_written_fail_no_run(root: Path, sd15: Path) -> 
     assert any("loss.png" in event.message for event in events if isinstance(event, WarningEvent))
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_and_names_the_last_good_state(root: Path, sd15: Path) -> None:
     with pytest.raises(DivergedError, match="is not a number") as caught:
         trainer(root, sd15, epochs=40, learningRate=1.0, meta={"maxGradNorm": 0, "optimizer": "Lion"}).train(
@@ -291,6 +308,7 @@ def test_a_diverging_run_stops_and_names_the_last_good_state(root: Path, sd15: P
         assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
 
 
+@pytest.mark.slow
 def test_a_failed_run_publishes_its_last_two_epochs(root: Path, sd15: Path) -> None:
     failing = trainer(root, sd15, epochs=20, meta={"saveEveryNEpochs": 20})
     seen: list[int] = []
@@ -347,6 +365,7 @@ def test_other_errors_pass_through_unchanged() -> None:
         raise RuntimeError("shapes differ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fail_at", "epoch"), [("encoding images", 0), ("loading", 0), ("training", 1)])
 def test_a_failure_before_the_first_step_names_its_epoch(root: Path, sd15: Path, fail_at: str, epoch: int) -> None:
     def fail(event: Event) -> None:
@@ -361,6 +380,7 @@ def test_a_failure_before_the_first_step_names_its_epoch(root: Path, sd15: Path,
     assert failure == shown
 
 
+@pytest.mark.slow
 def test_a_failure_after_an_epoch_is_one_of_the_next(root: Path, sd15: Path) -> None:
     def fail(event: Event) -> None:
         if isinstance(event, CheckpointEvent):
@@ -373,12 +393,14 @@ def test_a_failure_after_an_epoch_is_one_of_the_next(root: Path, sd15: Path) -> 
     assert caught.value.failure["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_a_finished_run_keeps_no_state(root: Path, sd15: Path) -> None:
     run = trainer(root, sd15).train("data/datasets/me")
     assert not list(run.run_dir.glob("state-*"))
     assert run.history
 
 
+@pytest.mark.slow
 def test_a_run_that_died_without_a_file_gives_its_folder_back(root: Path, sd15: Path) -> None:
     stopping = Trainer(make_config(sd15), settings=make_settings(root), should_stop=stop_after(1))
     with pytest.raises(StoppedError):
@@ -431,6 +453,7 @@ def interrupt(root: Path, model: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_by_its_own_backend_only(root: Path, sd15: Path) -> None:
     folder = interrupt(root, sd15)
     with pytest.raises(CheckpointError, match=r"the backend 'diffusers', not with 'dry-run'"):
@@ -460,6 +483,7 @@ def test_a_run_folder_that_cannot_be_read_is_passed_over(content: bytes | None, 
     assert dry_trainer(root, sd15).train("data/datasets/me").lora_path.is_file()
 
 
+@pytest.mark.slow
 def test_a_changed_output_name_is_refused(root: Path, sd15: Path) -> None:
     spec_file = interrupt(root, sd15) / "spec.json"
     document = json.loads(spec_file.read_text())
@@ -507,6 +531,7 @@ def test_the_history_ends_before_a_line_that_is_no_record(rest: bytes, tmp_path:
     assert path.read_bytes().count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) -> None:
     events: list[Event] = []
     (root / "data/loras/test-run").mkdir(parents=True)

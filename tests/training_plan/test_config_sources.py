@@ -180,6 +180,7 @@ def test_an_assignment_that_json_cannot_carry_is_named(text: str) -> None:
     str(caught.value).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 def test_many_keys_and_long_numbers_take_little_time(tmp_path: Path) -> None:
     keys = "".join(f"key{number}: 1\n" for number in range(20_000))

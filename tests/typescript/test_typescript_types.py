@@ -10,6 +10,7 @@ from tests.typescript.node import SDK, Package
 from tools.write_openapi import DOCUMENT, render
 
 
+@pytest.mark.slow
 def test_the_document_is_that_of_the_app() -> None:
     assert DOCUMENT.read_text("utf-8") == render(), "run: python tools/write_openapi.py"
 

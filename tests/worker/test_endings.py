@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_ends_the_job_with_its_last_epochs(place: Workp
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @on_sqlite
 def test_files_of_which_only_the_last_are_kept_are_listed_no_more(place: Workplace) -> None:
     id = place.submit(meta={"keepLastN": 1, "saveEveryNEpochs": 1})

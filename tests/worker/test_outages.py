@@ -34,6 +34,7 @@ def postgres() -> Iterator[PostgresServer]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "is_long",
     [pytest.param(False, marks=pytest.mark.campaign), True],

@@ -90,6 +90,7 @@ def test_what_a_killed_server_has_answered_is_there(place: Workplace) -> None:
     place.check_idle()
 
 
+@pytest.mark.campaign
 def test_an_interrupted_server_gives_its_jobs_back(place: Workplace) -> None:
     serving = Serving(place)
     id = place.submit(epochs=16)

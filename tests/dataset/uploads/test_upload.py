@@ -542,6 +542,7 @@ class TestUpload:
         found = errors(tmp_path, {"a.png": png((60_000, 60_000), color_type=RGB, rows=[])})
         assert "more than 67,108,864 pixels" in found["files.a.png"][0]
 
+    @pytest.mark.slow
     @given(name=st.one_of(AWKWARD, st.text(max_size=100)))
     @settings(max_examples=40, deadline=None)
     def test_no_name_makes_a_hidden_file_or_one_elsewhere(self, name: str) -> None:
@@ -691,6 +692,7 @@ class TestKill:
         assert visible(folder) == before
         assert not list(folder.glob(STAGING))
 
+    @pytest.mark.slow
     def test_a_removal_that_was_killed_anywhere_goes_on(self, folder: Path) -> None:
         copies = self.killed(folder, _remove)
         assert len(copies) > 5
@@ -721,6 +723,7 @@ def _race(folders: Sequence[Path], barrier: Barrier, shade: int, replace: bool, 
 
 
 class TestOthers:
+    @pytest.mark.slow
     def test_an_upload_that_goes_on_is_left_alone_and_a_killed_one_is_cleared_up(self, tmp_path: Path) -> None:
         folder = tmp_path / "me"
         ours, theirs = processes.Pipe()
@@ -772,6 +775,7 @@ class TestOthers:
         waiting.join()
         assert is_there
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("replace", [False, True])
     def test_of_two_uploads_at_once_each_is_whole(self, tmp_path: Path, replace: bool) -> None:
         folders = [tmp_path / f"me{attempt}" for attempt in range(5)]
@@ -855,6 +859,7 @@ class TestRefusals:
         assert failed > 2
         assert visible(folder) == {"a.png": picture(7), "b.png": picture(1)}
 
+    @pytest.mark.slow
     def test_a_file_that_the_system_cuts_short_changes_nothing(self, tmp_path: Path) -> None:
         folder = tmp_path / "me"
         ours, theirs = processes.Pipe()

@@ -68,6 +68,7 @@ def encoding(tmp_path: Path, sd15: Path) -> Encoding:
     return Encoding(tmp_path, sd15)
 
 
+@pytest.mark.slow
 def test_a_second_run_encodes_nothing(encoding: Encoding) -> None:
     made, _ = encoding.run(encoding.spec())
     assert made == 5 + 5
@@ -75,6 +76,7 @@ def test_a_second_run_encodes_nothing(encoding: Encoding) -> None:
     assert again == 0
 
 
+@pytest.mark.slow
 def test_editing_one_image_encodes_that_one(encoding: Encoding) -> None:
     encoding.run(encoding.spec())
     Image.new("RGB", (150, 150), "teal").save(encoding.dataset / "02.png")
@@ -82,6 +84,7 @@ def test_editing_one_image_encodes_that_one(encoding: Encoding) -> None:
     assert made == 1
 
 
+@pytest.mark.slow
 def test_editing_one_caption_encodes_that_one(encoding: Encoding) -> None:
     encoding.run(encoding.spec())
     (encoding.dataset / "02.txt").write_text("ohwx woman, laughing")
@@ -89,18 +92,21 @@ def test_editing_one_caption_encodes_that_one(encoding: Encoding) -> None:
     assert made == 1
 
 
+@pytest.mark.slow
 def test_another_resolution_encodes_every_image_and_no_caption(encoding: Encoding) -> None:
     encoding.run(encoding.spec())
     made, _ = encoding.run(encoding.spec(resolution=192))
     assert made == 5
 
 
+@pytest.mark.slow
 def test_another_precision_encodes_every_caption(encoding: Encoding) -> None:
     encoding.run(encoding.spec())
     made, _ = encoding.run(encoding.spec(meta={"precision": "bf16"}))
     assert made == 5
 
 
+@pytest.mark.slow
 def test_other_encoder_weights_encode_everything(encoding: Encoding, tmp_path: Path) -> None:
     encoding.run(encoding.spec())
     encoding.model = small_sd15(tmp_path / "other", seed=1)
@@ -108,6 +114,7 @@ def test_other_encoder_weights_encode_everything(encoding: Encoding, tmp_path: P
     assert made == 10
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_made_again(encoding: Encoding) -> None:
     spec = encoding.spec()
     encoding.run(spec)
@@ -132,6 +139,7 @@ def test_every_variant_that_a_step_asks_for_was_enumerated(encoding: Encoding) -
     assert len(list(data.validation_batches())) == 4
 
 
+@pytest.mark.slow
 def test_flipped_samples_train_on_the_flipped_picture(encoding: Encoding) -> None:
     spec = encoding.spec(meta={"flip": True})
     _, data = encoding.run(spec)
@@ -154,6 +162,7 @@ def test_flipped_samples_train_on_the_flipped_picture(encoding: Encoding) -> Non
     assert flips
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_after_the_spec_is_refused(encoding: Encoding) -> None:
     spec = encoding.spec()
     Image.new("RGB", (150, 150), "teal").save(encoding.dataset / "02.png")
@@ -161,6 +170,7 @@ def test_an_image_that_changed_after_the_spec_is_refused(encoding: Encoding) -> 
         encoding.run(spec)
 
 
+@pytest.mark.slow
 def test_an_image_that_became_a_link_to_another_one_is_refused(encoding: Encoding, tmp_path: Path) -> None:
     spec = encoding.spec()
     (encoding.dataset / "02.png").unlink()
@@ -173,6 +183,7 @@ def test_an_image_that_became_a_link_to_another_one_is_refused(encoding: Encodin
         encoding.run(spec)
 
 
+@pytest.mark.slow
 def test_pixels_are_the_cropped_middle(tmp_path: Path, sd15: Path) -> None:
     dataset = tmp_path / "wide"
     dataset.mkdir()

@@ -63,6 +63,7 @@ def stopped(root: Path, steps: int = 2, **changes: Any) -> None:
         train(root, stop=steps, **changes)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None:
     stopped(root)
     run = train(root, resume=True, threads=2)
@@ -71,6 +72,7 @@ def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None
     assert run.lora_path.read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
     stopped(root)
     moved = root.with_name("elsewhere")
@@ -81,6 +83,7 @@ def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
     assert len(run.history) == 6
 
 
+@pytest.mark.slow
 def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, straight: bytes) -> None:
     stopped(root)
     [file] = root.glob(".influencerai/runs/*/output.json")
@@ -91,6 +94,7 @@ def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, strai
     assert train(moved, resume=True).lora_path.read_bytes() == straight
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_the_runs_own_changes_nothing(root: Path, straight: bytes) -> None:
     stopped(root)
     with pytest.raises(CheckpointError, match=r'options\.precision: "auto" -> "bf16"'):
@@ -99,6 +103,7 @@ def test_a_precision_that_is_the_runs_own_changes_nothing(root: Path, straight: 
     assert (run.spec.options.precision, run.lora_path.read_bytes()) == ("auto", straight)
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_in_our_own_words(root: Path) -> None:
     stopped(root)
     [file] = root.glob(".influencerai/runs/*/spec.json")
@@ -114,6 +119,7 @@ def test_a_damaged_record_is_named_in_our_own_words(root: Path) -> None:
         train(root, resume=True)
 
 
+@pytest.mark.slow
 def test_another_device_is_refused_from_what_to_what(root: Path) -> None:
     stopped(root)
     [file] = root.glob(".influencerai/runs/*/spec.json")
@@ -124,6 +130,7 @@ def test_another_device_is_refused_from_what_to_what(root: Path) -> None:
         train(root, resume=True)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_other_epochs(root: Path) -> None:
     stopped(root, steps=4, meta={"lrScheduler": "constant", "warmupSteps": 0})
     run = train(root, resume=True, epochs=3, meta={"lrScheduler": "constant", "warmupSteps": 0})
@@ -136,6 +143,7 @@ def test_a_stopped_run_goes_on_to_other_epochs(root: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs), "a constant rate makes them one training"
 
 
+@pytest.mark.slow
 def test_the_rate_of_other_epochs_follows_their_schedule(root: Path) -> None:
     stopped(root, steps=5, meta={"lrScheduler": "linear", "warmupSteps": 0})
     run = train(root, resume=True, epochs=4, meta={"lrScheduler": "linear", "warmupSteps": 0})
@@ -145,6 +153,7 @@ def test_the_rate_of_other_epochs_follows_their_schedule(root: Path) -> None:
     assert any("2 -> 4" in text and "linear" in text for text in run.result.warnings)
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
     first = train(root)
     before = first.lora_path.read_bytes()
@@ -162,6 +171,7 @@ def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
         train(root, resume=True, epochs=1)
 
 
+@pytest.mark.slow
 def test_a_continued_run_keeps_the_folder_that_it_took_over(root: Path) -> None:
     dry(root, "me", outputPath="out")
     first = dry(root, "me", outputPath="out", meta={"seed": 2})
@@ -175,6 +185,7 @@ def test_a_continued_run_keeps_the_folder_that_it_took_over(root: Path) -> None:
     assert dry(root, "me", outputPath="out", meta={"seed": 2}, epochs=4, resume=True).output_dir == first.output_dir
 
 
+@pytest.mark.slow
 def test_a_continued_run_that_is_stopped_resumes_exactly(root: Path) -> None:
     train(root)
     shutil.copytree(root, other := root.with_name("copy"))
@@ -184,6 +195,7 @@ def test_a_continued_run_that_is_stopped_resumes_exactly(root: Path) -> None:
     assert parts.lora_path.read_bytes() == whole.lora_path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 def test_a_run_starts_with_the_weights_of_a_file(root: Path, layout: str) -> None:
     first = train(root, epochs=1, meta={"fileFormat": layout})
@@ -203,6 +215,7 @@ def test_a_run_starts_with_the_weights_of_a_file(root: Path, layout: str) -> Non
     assert train(root, epochs=1, outputPath="fourth", init_from=first.run_dir).spec.origin == run.spec.origin
 
 
+@pytest.mark.slow
 def test_a_run_that_leaves_its_first_weights_as_they_were_is_no_success(root: Path) -> None:
     first = train(root, epochs=1, networkAlpha=4)
     meta = {"maxGradNorm": 1e-12, "weightDecay": 0}
@@ -211,6 +224,7 @@ def test_a_run_that_leaves_its_first_weights_as_they_were_is_no_success(root: Pa
     assert any("holds the weights that it started with" in text for text in run.result.warnings)
 
 
+@pytest.mark.slow
 def test_first_weights_that_do_not_fit_are_refused_from_what_to_what(root: Path) -> None:
     first = train(root, epochs=1)
     with pytest.raises(CheckpointError, match=r"networkDim 4 -> 8"):
@@ -221,6 +235,7 @@ def test_first_weights_that_do_not_fit_are_refused_from_what_to_what(root: Path)
         train(root, outputPath="fourth", init_from="me")
 
 
+@pytest.mark.slow
 def test_what_was_not_chosen_follows_the_run(root: Path) -> None:
     stopped(root, meta={"repeats": 2})
     [file] = root.glob(".influencerai/runs/*/spec.json")
@@ -230,6 +245,7 @@ def test_what_was_not_chosen_follows_the_run(root: Path) -> None:
     assert (run.run_dir, run.spec.config.epochs, run.spec.options.repeats) == (file.parent, 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "slug"), [("Zoë", "zo"), ("魔女", "lora")])
 def test_a_run_of_an_earlier_version_is_found_by_its_name(
     name: str, slug: str, root: Path, straight: bytes, monkeypatch: pytest.MonkeyPatch
@@ -266,6 +282,7 @@ def dry(root: Path, name: str, *, resume: bool = False, **changes: Any) -> Run:
     return trainer.train("me", resume=resume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("Zoë", "Zoe", "Zöe"), ("!!!", "???"), ("a b", "a/b")])
 def test_names_with_one_slug_name_their_files_apart(names: tuple[str, ...], root: Path) -> None:
     runs = [dry(root, name) for name in names]

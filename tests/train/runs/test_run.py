@@ -41,6 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, sd15: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_run_is_found_again_by_each_of_its_places(root: Path) -> None:
     run = next(found for found in runs(root) if found.name == "second")
     for place in (run.run_dir, run.output_dir, run.lora_path):
@@ -49,6 +50,7 @@ def test_a_run_is_found_again_by_each_of_its_places(root: Path) -> None:
     assert run.lora_path.is_file()
 
 
+@pytest.mark.slow
 def test_a_place_without_a_finished_run_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="belongs to no run"):
         Run.open(tmp_path)
@@ -109,6 +111,7 @@ def test_pictures_are_a_list_that_shows_itself_as_a_grid(tmp_path: Path) -> None
     assert shown.width > 64
 
 
+@pytest.mark.slow
 def test_progress_is_shown_unless_somebody_listens(root: Path, sd15: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(sd15, name="shown", outputPath="out/shown", epochs=1)
     trainer = Trainer(config, settings=make_settings(root), backend="dry-run")
@@ -120,6 +123,7 @@ def test_progress_is_shown_unless_somebody_listens(root: Path, sd15: Path, capsy
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_after_the_step_and_says_how_to_resume(root: Path, sd15: Path) -> None:
     config = make_config(sd15, name="stopped", outputPath="out/stopped")
 
