@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from influencerai.domain.keyword_model import KeywordModel
+from influencerai.domain.option_document import OptionDocument, refuse_repeated
 from influencerai.domain.output_path import check_output_path
 from influencerai.domain.plain_values import check_plain, plain
 from influencerai.domain.presets import PRESETS, PresetName
@@ -28,17 +29,6 @@ from influencerai.errors import ValidationError
 USUAL_IMAGES_SEEN = 2000
 """Of a character: 15 to 30 images, each about 100 times."""
 PRODIGY_RATE = 1.0
-
-
-class _OptionDocument(dict[str, Any]):
-    """`meta` as it was sent, with the options that it was validated as."""
-
-    def __init__(self, document: Mapping[str, Any], options: TrainingOptions) -> None:
-        super().__init__(document)
-        self.options = options
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (dict(self), self.options)
 
 
 class LoraConfig(KeywordModel):
@@ -130,7 +120,7 @@ class LoraConfig(KeywordModel):
         wire = TrainingOptions.model_fields[name].alias or name
         meta = {key: item for key, item in self.meta.items() if key not in (name, wire)} | {wire: value}
         options = self.options.model_copy(update={name: value})
-        return self.model_copy(update={"meta": _OptionDocument(meta, options)})
+        return self.model_copy(update={"meta": OptionDocument(meta, options)})
 
     @classmethod
     def _keywords(cls, fields: dict[str, Any], *, base: Self | None = None) -> dict[str, Any]:
@@ -143,7 +133,7 @@ class LoraConfig(KeywordModel):
             "options": _option_document(fields.get("options"), place="options"),
             "a keyword": aliases(TrainingOptions._keywords(single)),
         }
-        _refuse_repeated(sources)
+        refuse_repeated(sources)
         meta = dict(base.meta) if base and fields.get("meta") is None else {}
         for source in sources.values():
             meta |= source
@@ -225,7 +215,7 @@ class LoraConfig(KeywordModel):
         if options.images_seen is not None and "repeats" in options.model_fields_set:
             raise ValueError("imagesSeen chooses repeats: give one of the two")
         check_plain(meta)
-        return _OptionDocument(meta, options)
+        return OptionDocument(meta, options)
 
     @model_validator(mode="after")
     def _choose_rate(self) -> Self:
@@ -246,10 +236,8 @@ class LoraConfig(KeywordModel):
     @property
     def options(self) -> TrainingOptions:
         """The typed view of `meta`, absent keys at their defaults; parsed once, when the config is validated."""
-        if not isinstance(self.meta, _OptionDocument):  # a copy whose meta was replaced without validation
-            self.__dict__["meta"] = _OptionDocument(
-                self.meta, TrainingOptions.model_validate(self.meta, context=STORED)
-            )
+        if not isinstance(self.meta, OptionDocument):  # a copy whose meta was replaced without validation
+            self.__dict__["meta"] = OptionDocument(self.meta, TrainingOptions.model_validate(self.meta, context=STORED))
         found: TrainingOptions = self.__dict__["meta"].options
         return found
 
@@ -302,22 +290,3 @@ def _option_document(options: object, *, place: str) -> dict[str, Any]:
 
 
 _BESIDE = "This is a field of the configuration, beside {}"
-
-
-def _refuse_repeated(sources: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse an option that has several values.
-
-    Raises:
-        ValidationError: names the places.
-    """
-    places: dict[str, list[str]] = {}
-    for place, document in sources.items():
-        for name in document:
-            places.setdefault(name, []).append(place)
-    repeated = {
-        TrainingOptions._shown_name(name): [f"This has several values: by {' and by '.join(found)}"]
-        for name, found in places.items()
-        if len(found) > 1
-    }
-    if repeated:
-        raise ValidationError(field_errors=repeated)
