@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from influencerai.dataset import decoding
+from influencerai.dataset.picture_facts import picture_facts
 from influencerai.domain.dataset import DatasetDraft
 from influencerai.domain.job import JobDraft
 from influencerai.service import Service
@@ -29,11 +30,11 @@ def picture(red: int) -> io.BytesIO:
 async def test_a_picture_is_decoded_once_by_upload_inspections_and_pre_flight(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded, facts = [], decoding.picture_facts
+    decoded: list[bytes] = []
 
     def counted(data: bytes, *, max_pixels: int) -> Any:
         decoded.append(data)
-        return facts(data, max_pixels=max_pixels)
+        return picture_facts(data, max_pixels=max_pixels)
 
     monkeypatch.setattr(decoding, "picture_facts", counted)
     service = Service(Settings(root=tmp_path, database_url=database_url), needs_worker=False)
