@@ -8,7 +8,7 @@ from typing import Any, Literal
 from influencerai.domain import Event
 from influencerai.domain.job_log import JobEvent
 from influencerai.progress.curve import RunningMean
-from influencerai.progress.progress_update import glance_of
+from influencerai.progress.progress_update import progress_update
 
 RowStatus = Literal["waiting", "running", "completed", "failed", "stopped"]
 
@@ -48,7 +48,7 @@ class BatchRow:
 
     def hear(self, event: Event | JobEvent) -> bool:
         """Take what a trainer, or a server, says of the training; whether there is something new to be seen."""
-        seen = glance_of(event)
+        seen = progress_update(event)
         if seen.stage is None:
             return False
         if event.type == "status":

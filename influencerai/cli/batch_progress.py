@@ -17,8 +17,8 @@ from influencerai.batch.listener import BatchListener
 from influencerai.batch.rows import BatchRow, RowStatus
 from influencerai.cli.batch_tables import live_table, progress_of
 from influencerai.cli.outcome import print_json
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES, Printed
 from influencerai.progress.text import visible
+from influencerai.progress.training_progress import SECONDS_BETWEEN_LINES, Printed
 
 STOPPING = "Stopping after this step, then saving; press Ctrl-C again to abort at once."
 _LOOKS_PER_SECOND = 2

@@ -17,12 +17,12 @@ from rich.progress import TextColumn
 from influencerai.cli.drawing import drawing_progress
 from influencerai.cli.job_tables import event_line, progress_text
 from influencerai.cli.outcome import print_json
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.demo.run.tenants import tenant_of
 from influencerai.demo.run.view import OnEvent
 from influencerai.domain.job_log import JobEvent
 from influencerai.progress.bars import stage_progress
 from influencerai.progress.text import short_path, visible
+from influencerai.progress.training_progress import SECONDS_BETWEEN_LINES
 
 
 class DemoOutput:

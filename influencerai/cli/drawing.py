@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from influencerai.cli.progress import Lines
 from influencerai.errors import InfluencerAIError, ValidationError
 from influencerai.files import atomic_file
 from influencerai.preflight import probe
+from influencerai.progress.training_progress import Lines
 
 if TYPE_CHECKING:
     from PIL.Image import Image

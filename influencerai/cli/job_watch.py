@@ -14,12 +14,12 @@ from rich.text import Text
 
 from influencerai.cli.job_tables import event_line, job_table, progress_of, status_of, waiting_of
 from influencerai.cli.outcome import print_json, print_result
-from influencerai.cli.progress import SECONDS_BETWEEN_LINES
 from influencerai.domain.job import TERMINAL, Job
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import NotFoundError, StoreError, TooManyError, TrainingError, UnreachableError
 from influencerai.progress.surfaces import Terminal
 from influencerai.progress.text import visible
+from influencerai.progress.training_progress import SECONDS_BETWEEN_LINES
 from influencerai.progress.view import LiveView
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Glance: an event of a training, here or on a server, as far as a view shows it."""
+"""ProgressUpdate: an event of a training, here or on a server, as far as a view shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from influencerai.progress.curve import Point
 
 
 @dataclass(frozen=True, kw_only=True)
-class Glance:
+class ProgressUpdate:
     """What is absent has not changed. Its texts may be a stranger's."""
 
     stage: str | None = None
@@ -35,10 +35,10 @@ class Glance:
     """Paths on this machine of sample pictures that were drawn."""
 
 
-def glance_of(event: Event | JobEvent) -> Glance:
+def progress_update(event: Event | JobEvent) -> ProgressUpdate:
     """What is shown of an event of a `Trainer`, or of a job."""
     if isinstance(event, StepEvent):
-        return Glance(
+        return ProgressUpdate(
             stage="training",
             done=event.step,
             total=event.total_steps,
@@ -50,33 +50,35 @@ def glance_of(event: Event | JobEvent) -> Glance:
     data = event.data if isinstance(event, JobEvent) else event.to_wire()
     match event.type:
         case "stage":
-            return Glance(stage=str(data.get("stage")), done=_count(data.get("done")), total=_count(data.get("total")))
+            return ProgressUpdate(
+                stage=str(data.get("stage")), done=_count(data.get("done")), total=_count(data.get("total"))
+            )
         case "progress":
             return _of_progress(data)
         case "validation":
             point = _point(data.get("step"), data.get("loss"))
             text = f"Epoch {data.get('epoch')}: validation loss {point[1]:.4f}" if point else None
-            return Glance(validation=point, remark=text)
+            return ProgressUpdate(validation=point, remark=text)
         case "checkpoint":
             name = _name(data.get("path"))
-            return Glance(remark=f"Epoch {data.get('epoch')}: wrote {name}", file=name)
+            return ProgressUpdate(remark=f"Epoch {data.get('epoch')}: wrote {name}", file=name)
         case "sample":
             text = f"Epoch {data.get('epoch')}: drew {', '.join(map(_name, data.get('paths') or ()))}"
-            return Glance(remark=text, pictures=event.paths if isinstance(event, SampleEvent) else ())
+            return ProgressUpdate(remark=text, pictures=event.paths if isinstance(event, SampleEvent) else ())
         case "warning":
-            return Glance(remark=str(data.get("message")), is_warning=True)
+            return ProgressUpdate(remark=str(data.get("message")), is_warning=True)
         case "status":
             status, error = str(data.get("status")), data.get("error")
-            return Glance(stage=status, remark=f"{status}: {error}" if error else None, is_warning=bool(error))
-    return Glance()
+            return ProgressUpdate(stage=status, remark=f"{status}: {error}" if error else None, is_warning=bool(error))
+    return ProgressUpdate()
 
 
-def _of_progress(data: Mapping[str, Any]) -> Glance:
+def _of_progress(data: Mapping[str, Any]) -> ProgressUpdate:
     steps = _count(data.get("step")), _count(data.get("totalSteps"))
     epochs = _count(data.get("currentEpoch")), _count(data.get("totalEpochs"))
     done, total = steps if steps[1] else epochs
     seconds = data.get("estimatedSecondsRemaining")
-    return Glance(
+    return ProgressUpdate(
         stage="training",
         done=done,
         total=total,

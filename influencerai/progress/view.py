@@ -14,7 +14,7 @@ from influencerai.domain import Event
 from influencerai.domain.job_log import JobEvent
 from influencerai.errors import InfluencerAIError, StoppedError
 from influencerai.progress.curve import LossCurve, RunningMean
-from influencerai.progress.progress_update import Glance, glance_of
+from influencerai.progress.progress_update import ProgressUpdate, progress_update
 from influencerai.progress.surfaces import Lines, Notebook, Scene, Surface, Terminal
 from influencerai.progress.text import visible
 
@@ -59,10 +59,10 @@ class LiveView:
     def __call__(self, event: Event | JobEvent) -> None:
         """Show what has happened."""
         with self._drawing():
-            glance = glance_of(event)
-            self._scene = self._seen(glance)
-            if glance.remark is not None:
-                self._surface.remark(glance.remark, is_warning=glance.is_warning)
+            update = progress_update(event)
+            self._scene = self._seen(update)
+            if update.remark is not None:
+                self._surface.remark(update.remark, is_warning=update.is_warning)
             self._surface.show(self._scene)
 
     def remark(self, text: str) -> None:
@@ -92,23 +92,23 @@ class LiveView:
         minutes = (time.monotonic() - self._begun) / 60
         return f"completed in {minutes:.1f} minutes" + (f": {self._scene.file}" if self._scene.file else "")
 
-    def _seen(self, glance: Glance) -> Scene:
+    def _seen(self, update: ProgressUpdate) -> Scene:
         scene = replace(
-            self._scene, file=glance.file or self._scene.file, pictures=glance.pictures or self._scene.pictures
+            self._scene, file=update.file or self._scene.file, pictures=update.pictures or self._scene.pictures
         )
-        if glance.validation is not None:
-            scene.curve.add_validation(*glance.validation)
-        if glance.loss is not None:
-            scene.curve.add(*glance.loss)
-            scene = replace(scene, loss=self._loss.add(glance.loss[1]))
-        if glance.stage is not None:
+        if update.validation is not None:
+            scene.curve.add_validation(*update.validation)
+        if update.loss is not None:
+            scene.curve.add(*update.loss)
+            scene = replace(scene, loss=self._loss.add(update.loss[1]))
+        if update.stage is not None:
             scene = replace(
                 scene,
-                stage=glance.stage,
-                done=glance.done,
-                total=glance.total,
-                epochs=glance.epochs or scene.epochs,
-                seconds_left=glance.seconds_left,
+                stage=update.stage,
+                done=update.done,
+                total=update.total,
+                epochs=update.epochs or scene.epochs,
+                seconds_left=update.seconds_left,
             )
         return scene
 

@@ -6,10 +6,11 @@ import json
 import pytest
 from rich.console import Console
 
-from influencerai.cli.progress import Bars, Figures, JsonLines, Lines, choose_listener, remark
+from influencerai.cli.progress import JsonLines, choose_listener
 from influencerai.domain import CheckpointEvent, StageEvent, StepEvent, ValidationEvent, WarningEvent
 from influencerai.domain.event import Stage
 from influencerai.progress.text import duration
+from influencerai.progress.training_progress import Bars, Figures, Lines, remark
 
 
 def step(number: int, *, loss: float = 0.5, seconds_remaining: float = 65) -> StepEvent:

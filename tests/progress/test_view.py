@@ -28,7 +28,7 @@ from influencerai.domain import (
 from influencerai.domain.job_log import JobEvent, JobEventType
 from influencerai.errors import DatasetError
 from influencerai.progress.curve import LossCurve, RunningMean, plot_loss
-from influencerai.progress.progress_update import glance_of
+from influencerai.progress.progress_update import progress_update
 from influencerai.progress.surfaces import Lines, Notebook, Scene, Terminal
 
 CELL = """
@@ -83,15 +83,15 @@ def test_a_trainer_and_a_server_look_the_same() -> None:
         told("validation", step=3, epoch=1, loss=0.5),
         told("warning", message="a caption is empty"),
     ]
-    assert [glance_of(event) for event in here] == [glance_of(event) for event in there]
+    assert [progress_update(event) for event in here] == [progress_update(event) for event in there]
 
 
 def test_what_a_strangers_worker_says_is_shown_as_far_as_it_can_be() -> None:
-    glance = glance_of(told("progress", currentEpoch=2, totalEpochs=5, loss="low", estimatedSecondsRemaining=[]))
-    assert (glance.done, glance.total, glance.loss, glance.seconds_left) == (2, 5, None, None)
-    assert glance_of(told("progress")).total == 0
-    assert glance_of(told("status", status="failed", error="no disk")).remark == "failed: no disk"
-    assert glance_of(told("cancel")).remark is None
+    update = progress_update(told("progress", currentEpoch=2, totalEpochs=5, loss="low", estimatedSecondsRemaining=[]))
+    assert (update.done, update.total, update.loss, update.seconds_left) == (2, 5, None, None)
+    assert progress_update(told("progress")).total == 0
+    assert progress_update(told("status", status="failed", error="no disk")).remark == "failed: no disk"
+    assert progress_update(told("cancel")).remark is None
 
 
 def test_files_are_called_by_their_names() -> None:
@@ -100,7 +100,7 @@ def test_files_are_called_by_their_names() -> None:
         told("checkpoint", epoch=1, path="/srv/studio/data/loras/ava/ava-epoch-1.safetensors"),
         told("sample", epoch=1, paths=["/srv/studio/data/loras/ava/a.png", "b.png"]),
     ]
-    assert [glance_of(event).remark for event in events] == [
+    assert [progress_update(event).remark for event in events] == [
         "Epoch 1: validation loss 0.3333",
         "Epoch 1: wrote ava-epoch-1.safetensors",
         "Epoch 1: drew a.png, b.png",
