@@ -236,7 +236,7 @@ def test_a_batch_runs_once_at_a_time(place: BatchPlace) -> None:
     assert place.runs == []
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_batch_gives_the_bytes_of_single_trainings(
     place: BatchPlace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

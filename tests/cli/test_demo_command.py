@@ -116,8 +116,8 @@ def test_the_local_demo_trains_draws_and_says_where_everything_is(
 # With the server
 
 
+@pytest.mark.campaign
 @on_ray
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_tenants_train_at_the_same_time_and_nothing_is_left_running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

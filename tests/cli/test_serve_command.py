@@ -218,8 +218,8 @@ def test_a_ray_that_was_there_is_joined_and_stays(tmp_path: Path, monkeypatch: p
         head.stdin.close()
 
 
+@pytest.mark.campaign
 @pytest.mark.xdist_group("ray")
-@pytest.mark.slow
 def test_sigterm_ends_a_server_on_ray_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Ray is its own, though another one says that it was started on this machine."""
     with TemporaryDirectory() as folder:  # Ray's sockets have to have short names

@@ -216,7 +216,7 @@ def test_a_caller_without_the_webhooks_secret_makes_no_job(server: Server, paylo
     assert len(jobs(server)) == before
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_in_production_the_credential_is_an_api_key(tmp_path: Path) -> None:
     with serve(tmp_path, auth="production") as server:
         tenant, worker = (make_key(tmp_path, *options) for options in (["--tenant", "studio"], ["--worker"]))

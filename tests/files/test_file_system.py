@@ -31,7 +31,7 @@ MORE_UNDER_IT = (
     "tests/train/test_trainer.py::test_another_runs_files_are_not_overwritten",
     "tests/contract/test_training.py",
 )
-"""In the campaign these too."""
+"""What must pass there too, and takes longer."""
 
 
 def refusing(number: int) -> Callable[..., Any]:
@@ -158,11 +158,9 @@ def test_other_failures_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.
         atomic_file.write_atomic(tmp_path / "state", b"bytes")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the library that refuses is compiled here")
-@pytest.mark.parametrize(
-    "tests", [UNDER_IT, pytest.param(MORE_UNDER_IT, marks=pytest.mark.campaign)], ids=["resuming", "jobs"]
-)
+@pytest.mark.parametrize("tests", [UNDER_IT, MORE_UNDER_IT], ids=["resuming", "jobs"])
 def test_training_resuming_uploading_and_jobs_work_on_a_plain_file_system(
     tests: tuple[str, ...], tmp_path: Path
 ) -> None:

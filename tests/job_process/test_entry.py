@@ -123,7 +123,7 @@ def stage(name: str) -> Callable[[ProcessMessage], bool]:
     return is_reached
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_an_attempt_ends_with_the_bytes_of_the_trainer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     outcome, supervisor = run(make_request(root))
@@ -172,7 +172,7 @@ def test_the_spec_in_go_is_the_truth(root: Path) -> None:
     assert metadata["ss_seed"] == "7"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_stopped_attempt_is_gone_on_with(root: Path) -> None:
     order = make_request(root, config={"networkAlpha": 64})
     first = Supervisor(stop_at=step(3))

@@ -136,7 +136,7 @@ def heavy_imports(order: TrainingRequest) -> list[str]:
     return [name for name in names if name.partition(".")[0] not in LIGHT | sys.stdlib_module_names]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_child_ends_with_the_bytes_of_this_process(root: Path, cache: Path, server: ForkServer) -> None:
     order = make_request(root, cache_dir=cache)
     messages, code = run(order, server)

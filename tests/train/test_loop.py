@@ -111,7 +111,7 @@ def test_accumulated_batches_are_one_large_batch_even_where_the_last_is_smaller(
         torch.testing.assert_close(ours.grad_norm, theirs.grad_norm, rtol=1e-3, atol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_micro_batches_change_nothing_but_rounding(sd15: Path, place: RunPlace) -> None:
     spec = spec_of(config(sd15, batch_size=4), place)
     split = spec.model_copy(update={"plan": spec.plan.model_copy(update={"micro_batch": 3})})

@@ -67,7 +67,7 @@ def history(run: RunPlace) -> list[dict[str, Any]]:
     return [{name: record[name] for name in ("type", "step", "loss")} for record in map(json.loads, lines)]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_two_ranks_leave_the_files_and_the_figures_of_one_device(
     undisturbed: RunPlace, root: Path, spec: TrainingSpec
 ) -> None:

@@ -128,7 +128,7 @@ def test_a_training_that_learned_nothing_is_no_success(root: Path, sd15: Path, c
     assert run.result.to_wire()["learned"] is False
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_prodigy_learns_at_the_rate_that_it_has_without_one(root: Path, sd15: Path) -> None:
     document = make_config(sd15, epochs=8, meta={"optimizer": "Prodigy"}).to_wire()
     del document["learningRate"]
@@ -253,7 +253,7 @@ def test_the_first_samples_are_the_base_models_and_are_drawn_once(root: Path, sd
     assert [event.epoch for event in place.events if isinstance(event, SampleEvent)] == [0, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_finished_run_has_its_loss_and_its_samples_as_pictures(root: Path, sd15: Path) -> None:
     meta = {"samplePrompts": ["ohwx woman", "a man"], "sampleEveryNEpochs": 1, "validationSplit": 0.2}
     changes: dict[str, Any] = {"meta": meta | {"saveEveryNEpochs": 1}, "outputPath": "data/datasets/me/out"}
@@ -380,7 +380,7 @@ def test_a_failure_before_the_first_step_names_its_epoch(root: Path, sd15: Path,
     assert failure == shown
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_failure_after_an_epoch_is_one_of_the_next(root: Path, sd15: Path) -> None:
     def fail(event: Event) -> None:
         if isinstance(event, CheckpointEvent):
@@ -400,7 +400,7 @@ def test_a_finished_run_keeps_no_state(root: Path, sd15: Path) -> None:
     assert run.history
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_that_died_without_a_file_gives_its_folder_back(root: Path, sd15: Path) -> None:
     stopping = Trainer(make_config(sd15), settings=make_settings(root), should_stop=stop_after(1))
     with pytest.raises(StoppedError):
@@ -453,7 +453,7 @@ def interrupt(root: Path, model: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_is_resumed_by_its_own_backend_only(root: Path, sd15: Path) -> None:
     folder = interrupt(root, sd15)
     with pytest.raises(CheckpointError, match=r"the backend 'diffusers', not with 'dry-run'"):
@@ -531,7 +531,7 @@ def test_the_history_ends_before_a_line_that_is_no_record(rest: bytes, tmp_path:
     assert path.read_bytes().count(b"\n") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_samples_that_cannot_be_written_are_a_warning(root: Path, sd15: Path) -> None:
     events: list[Event] = []
     (root / "data/loras/test-run").mkdir(parents=True)

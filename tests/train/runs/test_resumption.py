@@ -63,7 +63,7 @@ def stopped(root: Path, steps: int = 2, **changes: Any) -> None:
         train(root, stop=steps, **changes)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None:
     stopped(root)
     run = train(root, resume=True, threads=2)
@@ -72,7 +72,7 @@ def test_a_run_goes_on_with_its_own_threads(root: Path, straight: bytes) -> None
     assert run.lora_path.read_bytes() == straight
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
     stopped(root)
     moved = root.with_name("elsewhere")
@@ -83,7 +83,7 @@ def test_a_project_that_has_moved_goes_on(root: Path, straight: bytes) -> None:
     assert len(run.history) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, straight: bytes) -> None:
     stopped(root)
     [file] = root.glob(".influencerai/runs/*/output.json")
@@ -94,7 +94,7 @@ def test_a_run_that_wrote_down_no_root_is_found_in_its_project(root: Path, strai
     assert train(moved, resume=True).lora_path.read_bytes() == straight
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_precision_that_is_the_runs_own_changes_nothing(root: Path, straight: bytes) -> None:
     stopped(root)
     with pytest.raises(CheckpointError, match=r'options\.precision: "auto" -> "bf16"'):
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_to_other_epochs(root: Path) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs), "a constant rate makes them one training"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_rate_of_other_epochs_follows_their_schedule(root: Path) -> None:
     stopped(root, steps=5, meta={"lrScheduler": "linear", "warmupSteps": 0})
     run = train(root, resume=True, epochs=4, meta={"lrScheduler": "linear", "warmupSteps": 0})
@@ -171,7 +171,7 @@ def test_a_finished_run_goes_on_to_more_epochs(root: Path) -> None:
         train(root, resume=True, epochs=1)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_continued_run_keeps_the_folder_that_it_took_over(root: Path) -> None:
     dry(root, "me", outputPath="out")
     first = dry(root, "me", outputPath="out", meta={"seed": 2})
@@ -215,7 +215,7 @@ def test_a_run_starts_with_the_weights_of_a_file(root: Path, layout: str) -> Non
     assert train(root, epochs=1, outputPath="fourth", init_from=first.run_dir).spec.origin == run.spec.origin
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_that_leaves_its_first_weights_as_they_were_is_no_success(root: Path) -> None:
     first = train(root, epochs=1, networkAlpha=4)
     meta = {"maxGradNorm": 1e-12, "weightDecay": 0}
@@ -235,7 +235,7 @@ def test_first_weights_that_do_not_fit_are_refused_from_what_to_what(root: Path)
         train(root, outputPath="fourth", init_from="me")
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_what_was_not_chosen_follows_the_run(root: Path) -> None:
     stopped(root, meta={"repeats": 2})
     [file] = root.glob(".influencerai/runs/*/spec.json")
