@@ -101,10 +101,10 @@ class DatasetImageService:
         async with self._quotas.uploading(tenant, wanted) as charge:
             limits = dataclasses.replace(self._limits, max_total_bytes=wanted)
             report = await self._work.long(tenant, put)
-        return report, await self._datasets.look_again(tenant, dataset, always=True)
+        return report, await self._datasets.inspections.inspect_again(tenant, dataset, always=True)
 
     async def list(self, tenant: str, id: str, query: ImageQuery) -> Page[DatasetImage]:
-        """A slice of the dataset's images, as its folder was last looked at.
+        """A slice of the dataset's images, as of the last inspection of its folder.
 
         Raises:
             NotFoundError: there is no such dataset.

@@ -1,4 +1,4 @@
-"""Jobs: submitted, looked at, reported on, cancelled, tried again and deleted."""
+"""Jobs: submitted, shown, reported on, cancelled, retried and deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from influencerai.errors import ConflictError, NotFoundError, ValidationError
 from influencerai.files.tenant_folders import TenantFolders
 from influencerai.service.answer import Answer, answer_once
 from influencerai.service.base_models import BaseModelService
-from influencerai.service.datasets import DatasetService, trigger_word
+from influencerai.service.dataset_inspections import trigger_word
+from influencerai.service.datasets import DatasetService
 from influencerai.service.feasibility import impossibility
 from influencerai.service.lora_configs import check_config
 from influencerai.service.quotas import QuotaService
@@ -73,7 +74,7 @@ class JobService:
             TooManyError: a quota of jobs or GPU-hours is used up for now.
             QuotaError: nothing more may be stored.
         """
-        ahead = await self._look_ahead(tenant, draft.payload)
+        ahead = await self._check_ahead(tenant, draft.payload)
         await self._quotas.freshen(tenant)
 
         async def make(transaction: Transaction) -> Answer[Job]:
@@ -188,7 +189,7 @@ class JobService:
             per_day = await transaction.jobs.per_day(tenant, since=days_since_1970(found[0][0]))
         return JobSeries(window=query.window, data=count_spans(found, per_day))
 
-    async def _look_ahead(self, tenant: str, payload: JobPayload) -> tuple[str, ...]:
+    async def _check_ahead(self, tenant: str, payload: JobPayload) -> tuple[str, ...]:
         """Inspect a pending dataset again, whose folder may be there by now; warnings about base model and cluster.
 
         Whether dataset and configuration exist is decided later, in the transaction that makes the job.
@@ -202,7 +203,7 @@ class JobService:
             elif config is None:
                 config = await transaction.lora_configs.default(tenant)
         if dataset is not None and dataset.status == "pending":
-            await self._datasets.look_again(tenant, dataset)
+            await self._datasets.inspections.inspect_again(tenant, dataset)
         if config is None:
             return ()
         impossible = await impossibility(config, nodes, self._settings)

@@ -56,7 +56,7 @@ class Maintenance:
             await self._guarded(partial(self._keys.write_uses, at_once=True))
 
     async def _run(self) -> None:
-        await self._guarded(self._datasets.resume_looking)
+        await self._guarded(self._datasets.inspections.resume)
         while True:
             await self._guarded(self._once)
             await self._guarded(self._run_cleanup.remove)
@@ -72,7 +72,7 @@ class Maintenance:
             await transaction.workers.forget(unseen_seconds=_UNSEEN_SECONDS)
             await transaction.nodes.forget(unseen_seconds=_UNSEEN_SECONDS)
         for tenant, dataset_id in waited_for:
-            self._datasets.look_soon(tenant, dataset_id)
+            self._datasets.inspect_soon(tenant, dataset_id)
 
     async def _clean_daily(self, rules: CleanupRules) -> None:
         while True:

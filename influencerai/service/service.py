@@ -65,7 +65,7 @@ class Service:
         """End event streams first, then let go of everything."""
         await self.event_streams.close()
         await self._maintenance.stop()
-        await self.datasets.close()
+        await self.datasets.inspections.close()
         await self.usage.close()
         await self._picture_work.close()
         await self.health.close()

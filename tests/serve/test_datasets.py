@@ -13,7 +13,7 @@ import pytest
 from httpx2 import Response
 from PIL import Image
 
-from influencerai.service import datasets as datasets_module
+from influencerai.service import dataset_inspections as datasets_module
 from influencerai.settings import Settings
 from tests.serve.running import Api, checked_error, field_errors, picture, running
 
@@ -56,7 +56,7 @@ async def test_status_on_create(api: Api, monkeypatch: pytest.MonkeyPatch) -> No
     for path, status in (("data/empty", "failed"), ("data/bad", "failed"), ("data/file", "pending")):
         made = await api.dataset(path=path)
         assert (made["status"], bool(made["warnings"])) == (status, True), path
-    monkeypatch.setattr(datasets_module, "LOOKED_AT_ONCE", 1)
+    monkeypatch.setattr(datasets_module, "INSPECTED_AT_ONCE", 1)
     large = await api.dataset(path="data/good")
     assert large["status"] == "processing"
     for _ in range(200):
@@ -76,7 +76,7 @@ async def test_a_pending_one_is_looked_at_again(any_api: Api) -> None:
     assert (await any_api.get("/datasets?status=ready")).headers["x-total-count"] == "2"
 
 
-async def test_maintenance_looks_past_one_that_cannot_be_looked_at(any_api: Api, tmp_path: Path) -> None:
+async def test_maintenance_shared_past_one_that_cannot_be_looked_at(any_api: Api, tmp_path: Path) -> None:
     """Else one tenant's bad folder would keep everybody's jobs waiting."""
     bad = await any_api.dataset(path="data/bad")
     good = await any_api.dataset(tenant="zoe", path="data/good")

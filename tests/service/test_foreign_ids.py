@@ -43,8 +43,6 @@ NOUNS = {
 NOT_A_TENANTS = {
     "base_models.list",
     "base_models.warnings",
-    "datasets.resume_looking",
-    "datasets.close",
     "event_streams.close",
     "event_streams.open_streams",
     "health.readiness",
@@ -68,7 +66,7 @@ NOT_A_TENANTS = {
     "quotas.uploading",
 }
 """For the process or its operator; no route lends them to a tenant."""
-OF_ITS_OWN = {"datasets.look_again", "datasets.look_soon", "datasets.opened"}
+OF_ITS_OWN = {"datasets.inspect_soon", "datasets.inspections", "datasets.opened"}
 """Given a dataset that a method above has found."""
 OWN_VIEW = {"cluster.show", "usage.of", "event_streams.check_room"}
 """A tenant's part of what is shared; tested in tests/serve/test_cluster.py."""
