@@ -1,4 +1,4 @@
-"""What a job leaves on its way: events, figures and files."""
+"""Job log: events, figures and files of a job."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ class LoraConfig(KeywordModel):
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed but probably not meant."""
+        """Warnings about values that are valid but probably a mistake."""
         found = [_ignored(name) for name in TrainingOptions.unknown_fields(self.meta)]
         if self.network_alpha > self.network_dim:
             found.append(

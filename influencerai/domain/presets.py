@@ -31,7 +31,7 @@ class Preset(WireModel):
     meta: Annotated[dict[str, Any], SchemaOf(TrainingOptions)] = Field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
-        """What the preset sets, by the wire names of `LoraConfig`; needs a name and a modelName to be one."""
+        """The preset's values by the wire names of `LoraConfig`, without its required name and modelName."""
         return {name: value for name, value in self.to_wire().items() if name not in ("name", "description")}
 
 

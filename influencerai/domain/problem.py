@@ -10,7 +10,7 @@ from influencerai.errors import InfluencerAIError
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong, by a stable code, and what to do about it."""
+    """The message of an error, its stable code and a remedy."""
 
     message: str
     """With the remedy, for readers of the message alone."""

@@ -1,4 +1,4 @@
-"""What every noun shares: camelCase on the wire, frozen in memory, near misses of a field name refused."""
+"""Wire models, the base of every noun: camelCase in JSON, frozen in memory, misspelt fields refused."""
 
 from __future__ import annotations
 

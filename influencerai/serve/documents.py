@@ -1,4 +1,4 @@
-"""What the API's document says of answers beyond the nouns: envelopes, errors, headers and examples."""
+"""Documents of answers beside the nouns: envelopes, errors and headers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ERROR_NAMES = {
     "500": "UnexpectedError",
     "503": "Unavailable",
 }
-"""What the document calls them; each is written down once."""
+"""Names of the errors in the document, each of which is defined once."""
 
 
 THUMBNAIL: Responses = {

@@ -53,7 +53,7 @@ _LARGEST = 2**63 - 1
 
 
 def operation_id(route: APIRoute) -> str:
-    """What clients that are made from the document call an operation."""
+    """The name of an operation in generated clients."""
     return route.name
 
 
@@ -205,7 +205,7 @@ def _complete_responses(operation: dict[str, Any], shared: dict[str, Any]) -> No
 
 
 def _add_links(paths: dict[str, Any]) -> None:
-    """Say of everything that is made or shown what can be done with its id."""
+    """Link every answer with an id to the operations that take it."""
     for path, operations in paths.items():
         collection, _, rest = path.removeprefix("/").partition("/")
         uses = [
@@ -223,7 +223,7 @@ def _add_links(paths: dict[str, Any]) -> None:
 
 
 def _headers_of(status: str, operation: dict[str, Any]) -> list[str]:
-    """What every answer of a status has, beyond what its route says."""
+    """Headers of every answer of a status, beside those of its route."""
     own = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"], "503": ["Retry-After"]}
     limits = [name for name in _HEADERS if name.startswith("X-RateLimit")] if operation["security"] else []
     return ["X-Request-Id", *limits, *(own.get(status, []) if operation["security"] else [])]

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Allowance:
-    """What is left of a minute after this request."""
+    """The requests left in this minute."""
 
     limit: int
     remaining: int
@@ -59,7 +59,7 @@ class _Window:
     granted: int = 0
     """Requests that this server took from the database and has not let in yet."""
     untaken: int = 0
-    """What the database had left when it was last asked."""
+    """The requests left in the database at the last query."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

@@ -1,4 +1,4 @@
-"""What users can do, one method each, with every rule in one place. The edges call these and nothing else."""
+"""Services: one method for each thing that a user can do, with every rule in one place. Edges call nothing else."""
 
 from influencerai.service.answer import Answer
 from influencerai.service.service import Service

@@ -1,4 +1,4 @@
-"""Answer: what a request that changes something returns; given again, unchanged, to whoever repeats the request."""
+"""Answer: the result of a request that changes something, returned unchanged when the request is repeated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def answer_once(
     model: type[Value],
     make: Callable[[Transaction], Awaitable[Answer[Value]]],
 ) -> Answer[Value]:
-    """What `make` answers in one transaction; where `request` was answered before, that answer again.
+    """The answer of `make`, in one transaction; a repeated `request` gets its first answer again.
 
     Raises:
         ConflictError: the request's key came with another body.

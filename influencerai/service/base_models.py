@@ -31,7 +31,7 @@ class BaseModelService:
             return self._found
 
     async def warnings(self, model_name: str) -> tuple[str, ...]:
-        """What a job with this model will fail on, or wait for."""
+        """Warnings about a model that jobs will fail on, or wait for."""
         found = await asyncio.to_thread(
             problem_with,
             model_name,

@@ -32,7 +32,7 @@ _UNOWNED_SECONDS = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class CleanupRules:
-    """What to remove."""
+    """Rules of a cleanup."""
 
     older_than: timedelta
     tenant: str | None = None
@@ -43,7 +43,7 @@ class CleanupRules:
 
 @dataclass(kw_only=True)
 class CleanupReport:
-    """What was, or would be, removed: things and bytes by kind and tenant; and what could not be."""
+    """Objects and bytes that were, or would be, removed, by kind and tenant; and those that could not be."""
 
     removed: dict[tuple[Kind, str], tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

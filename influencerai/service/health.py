@@ -49,7 +49,7 @@ class Readiness(WireModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerFigures:
-    """What monitoring reads, the same from every server of a database."""
+    """Figures for monitoring, the same from every server of a database."""
 
     statuses: dict[str, int]
     jobs: JobFigures

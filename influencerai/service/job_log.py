@@ -23,7 +23,7 @@ from influencerai.store.times import to_datetime
 
 
 class JobLogService:
-    """What one tenant's jobs left, per call."""
+    """Events, figures and files of one tenant's jobs, per call."""
 
     def __init__(self, store: Store, settings: Settings, folders: TenantFolders, work: PictureWork) -> None:
         self._store = store

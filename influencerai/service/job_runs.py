@@ -24,7 +24,7 @@ from influencerai.store.ids import new_id
 from influencerai.store.job_rows import NewJob, StoredArtifact, StoredJob
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
-"""What `beneath` says where there is no file, or a link or a folder."""
+"""Error numbers of `beneath` for a missing file, a link or a folder."""
 
 
 class _OutdatedError(Exception):
@@ -32,7 +32,7 @@ class _OutdatedError(Exception):
 
 
 class JobRunService:
-    """What a job left on the disk, for one tenant per call."""
+    """Files that jobs left on the disk, for one tenant per call."""
 
     def __init__(self, store: Store, folders: TenantFolders, work: PictureWork, quotas: QuotaService) -> None:
         self._store = store
@@ -139,7 +139,7 @@ class JobRunService:
             ) from error
 
     def _remove_output(self, tenant: str, stored: StoredJob) -> None:
-        """What the job wrote into its folder, if that is its own; and the folder, if nothing else is in it."""
+        """Remove the job's files from its output folder, and the folder if it is empty then."""
         root, folder = self._folders.below_root(tenant, stored.output_dir)
         marker = f"{folder}/{RUN_MARKER}"
         try:

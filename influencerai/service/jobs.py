@@ -135,7 +135,7 @@ class JobService:
         )
 
     async def update(self, tenant: str, id: str, change: JobChange) -> Job:
-        """What a worker that is not ours reports; to `running` it takes a pending job, and each report keeps it.
+        """Record the report of an external worker; `running` claims a pending job, and each report renews the claim.
 
         A change of the metadata alone is the tenant's, and no report.
 

@@ -118,7 +118,7 @@ def users(count: int) -> str:
 
 
 def unknown_field_warnings(names: list[str]) -> list[str]:
-    """What a request said that nothing reads."""
+    """Warnings about fields of a request that nothing reads."""
     return [f"Unknown field '{name[:_LONGEST_SHOWN]}' is ignored." for name in names]
 
 

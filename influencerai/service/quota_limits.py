@@ -12,7 +12,7 @@ from influencerai.store import Transaction
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What holds for one tenant; None is no limit."""
+    """The limits of one tenant; None is no limit."""
 
     value: float | None
     source: Literal["default", "tenant"] = "default"

@@ -19,7 +19,7 @@ from influencerai.store.schema import api_keys
 from influencerai.store.times import to_datetime
 
 KeyScope = Literal["full", "read", "worker", "metrics", "admin"]
-"""What a key opens: all of its tenant's things, the same without changes, reports on jobs, /metrics, /admin."""
+"""Scopes of a key: everything of its tenant, the same read-only, reports on jobs, /metrics, /admin."""
 KeyState = Literal["active", "expired", "revoked"]
 PREFIX = "iak_"
 _SECRET = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")

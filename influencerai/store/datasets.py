@@ -20,7 +20,7 @@ from influencerai.store.users import refuse_used
 
 _SORT = {"createdAt": datasets.c.created_at, "updatedAt": datasets.c.updated_at}
 _SHOWN = [column for column in datasets.c if column.name != "report"]
-"""What a list of datasets needs; a report is long."""
+"""Columns of a list of datasets, without the report, which is long."""
 
 
 class Datasets:
@@ -55,7 +55,7 @@ class Datasets:
         return None if row is None else _dataset(row)
 
     async def report(self, tenant: str, id: str, *, lock: bool = False) -> dict[str, Any] | None:
-        """What was seen in the dataset's folder when it was last looked at; `lock` keeps it so until it is edited."""
+        """The report of the dataset's last inspection; `lock` locks the row until the transaction ends."""
         row = await self._row(tenant, id, lock=lock)
         return None if row is None else row.report
 

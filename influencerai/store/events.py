@@ -30,7 +30,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
-    """What is known of one optimizer step; a validation's figures stand alone where they came later."""
+    """Figures of one optimizer step; those of a later validation stand alone."""
 
     step: int
     epoch: int
@@ -41,7 +41,7 @@ class StepFigures:
 
 
 class Events:
-    """What happened to jobs; the caller has made sure whose they are."""
+    """Rows of `events`; the caller has checked whose the jobs are."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

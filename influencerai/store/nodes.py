@@ -30,7 +30,7 @@ class Nodes:
         self._connection = connection
 
     async def note(self, found: Sequence[NodeState]) -> None:
-        """Say that machines are there."""
+        """Record that nodes were seen now."""
         rows = [
             {
                 "id": item.node.id,

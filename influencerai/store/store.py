@@ -62,13 +62,13 @@ class Store:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """Look."""
+        """A transaction that only reads."""
         async with self.database.read() as connection:
             yield Transaction(connection)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
-        """Change; committed at the end of the block, undone on an error."""
+        """A transaction that writes: committed at the end of the block, rolled back on an error."""
         async with self.database.write() as connection:
             transaction = Transaction(connection)
             yield transaction

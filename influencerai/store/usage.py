@@ -186,7 +186,7 @@ class UsageRecords:
         return await self._ended(published if tenant is None else published & (jobs.c.tenant_id == tenant))
 
     async def named_files(self, tenant: str) -> NamedFiles:
-        """What datasets, configurations and active jobs of the tenant name."""
+        """Folders and texts that datasets, configurations and active jobs of the tenant name."""
         folders = (await self.files(tenant)).datasets
         texts: set[str] = set()
         for column, condition in (

@@ -30,7 +30,7 @@ class Workers:
         self._connection = connection
 
     async def greet(self, id: str, *, node: str, job_id: str | None = None) -> None:
-        """Say that a worker is there, and what it trains."""
+        """Record that a worker was seen now, and the job that it trains."""
         statement = insert_or_set(self._connection, workers, "seen_at", "job_id")
         row = {"id": id, "node": node, "job_id": job_id, "started_at": now(), "seen_at": now()}
         await self._connection.execute(statement.values(**row))
