@@ -1,4 +1,4 @@
-"""Attempt: what a training process is ordered to do, and what it and its supervisor say to each other."""
+"""Messages between the worker and the job process, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from influencerai.domain.wire import WireModel
 
 
 class TrainingRequest(WireModel):
-    """One attempt at one job: everything that the training process needs to know."""
+    """One attempt at one job: everything that the job process needs."""
 
     job_id: str = Field(min_length=1)
     root: Path = Field(description="The tenant's root, absolute; datasets and results are relative to it.")
@@ -53,7 +53,7 @@ class TrainingRequest(WireModel):
 
 
 class Prepared(WireModel):
-    """The run is resolved, its images are safe; it waits for `Go`."""
+    """The run is resolved and its images are copied; the process waits for `Go`."""
 
     type: Literal["prepared"] = "prepared"
     spec: TrainingSpec
@@ -63,28 +63,28 @@ class Prepared(WireModel):
 
 
 class Progress(WireModel):
-    """Something happened; paths in it are relative to the root."""
+    """An event of the training; paths in it are relative to the root."""
 
     type: Literal["progress"] = "progress"
     event: Event
 
 
 class Completed(WireModel):
-    """The last message: the run is complete, its files lie in the output folder."""
+    """The last message: the run is complete, its files are in the output folder."""
 
     type: Literal["completed"] = "completed"
     result: TrainingResult
 
 
 class Stopped(WireModel):
-    """The last message: it was asked to stop, and a later attempt goes on from here."""
+    """The last message: the process has stopped on request; a later attempt continues from its training state."""
 
     type: Literal["stopped"] = "stopped"
     failure: TrainingFailure
 
 
 class Failed(WireModel):
-    """The last message: an error. `retryable`: it is not the user's, and another attempt may succeed."""
+    """The last message: an error. `retryable`: the user did not cause it, and another attempt may succeed."""
 
     type: Literal["failed"] = "failed"
     code: str
@@ -94,7 +94,7 @@ class Failed(WireModel):
 
 
 class Go(WireModel):
-    """Train this spec, which may be one that another attempt has frozen first."""
+    """Train this spec, which an earlier attempt may have frozen."""
 
     type: Literal["go"] = "go"
     spec: TrainingSpec
@@ -104,7 +104,7 @@ class Stop(WireModel):
     """Save the state at the next step boundary and end."""
 
     type: Literal["stop"] = "stop"
-    is_cancel: bool = Field(default=False, description="The job ends with it, so its last epochs are published.")
+    is_cancel: bool = Field(default=False, description="The job is cancelled, so its last epochs are published.")
 
 
 ProcessMessage = Annotated[Prepared | Progress | Completed | Stopped | Failed, Field(discriminator="type")]

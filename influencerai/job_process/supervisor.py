@@ -1,4 +1,4 @@
-"""JobProcess: one attempt in a process that can be killed for certain; and the fork server that starts it fast."""
+"""JobProcess: the worker's end of an attempt's process, which it can always kill; ForkServer: what starts it fast."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ PRELOADED = (
     "pytorch_optimizer",
     "torch._dynamo",
 )
-"""What a training imports, in the order of weight."""
+"""Modules that a training imports, the heaviest first."""
 HELD_BACK = ("bitsandbytes",)
-"""On a GPU its import starts CUDA, which no fork survives; a child that uses it imports it."""
+"""Importing it on a GPU starts CUDA, which no fork survives; a job process that uses it imports it itself."""
 LOG_FILE = "attempt.log"
 LOG_BYTES = 2**20
-"""A longer log is begun anew by the next attempt."""
+"""A longer log is truncated by the next attempt."""
 LONGEST_MESSAGE = 2**26
 _SECONDS_TO_END = 1.0
 _LOOKS = 25
 _SECONDS_TO_SAY_IT = 10.0
-"""A training that one of its processes has left ends by itself so soon, having said why."""
+"""Time for the other ranks to report an error after one rank has ended."""
 _WITHOUT_CUDA = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-"""So that asking whether there is a GPU does not start CUDA."""
+"""Lets torch look for GPUs without starting CUDA."""
 _QUIET = {"TRANSFORMERS_VERBOSITY": "error"}
-"""Notices while it is imported are for programmers."""
+"""Notices at import are not for users."""
 
 
 class ForkServer:
@@ -142,24 +142,24 @@ class JobProcess:
         raise TrainingError("No training process can be started here.", remedy="See the worker's standard error.")
 
     async def messages(self) -> AsyncIterator[ProcessMessage]:
-        """What the child says, until its process is gone. To be iterated once, to the end."""
+        """Messages of the process, until it has ended. To be iterated once, to the end."""
         while (line := await self._events.reader.readline()).endswith(b"\n"):
             yield PROCESS_MESSAGE.validate_json(line)
         self._events.writer.close()
 
     async def go(self, spec: TrainingSpec) -> None:
-        """Let it train `spec`; nothing happens when it is gone."""
+        """Send `Go` with `spec`; does nothing if the process has ended."""
         await self._orders.send(Go(spec=spec))
 
     async def stop(self, *, is_cancel: bool = False) -> None:
-        """Ask it to save its state and end, and to publish its last epochs where that cancels the job.
+        """Send `Stop`: the process saves its state and ends; it publishes its last epochs if that cancels the job.
 
-        Nothing happens when it is gone.
+        Does nothing if the process has ended.
         """
         await self._orders.send(Stop(is_cancel=is_cancel))
 
     def kill(self) -> None:
-        """End it at once, and what it may have started."""
+        """Kill the process and everything that it has started."""
         if not self._exit.done():
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -212,7 +212,7 @@ class JobProcess:
 
 
 class JobProcessGroup:
-    """The processes of one attempt that train side by side: the first one speaks, and they end together."""
+    """The ranks of one attempt, a process each: rank 0 sends the messages, and all end together."""
 
     def __init__(self, first: JobProcess, followers: Sequence[JobProcess]) -> None:
         self._first = first
@@ -257,7 +257,7 @@ class JobProcessGroup:
         return code
 
     async def _end_together(self) -> None:
-        """The first one would wait for a follower that has never come: mostly it hears of an end by itself."""
+        """Rank 0 would otherwise wait at the rendezvous for a rank that has exited."""
         codes = [asyncio.create_task(child.wait()) for child in self._followers]
         for ended in asyncio.as_completed(codes):
             if await ended:
@@ -276,7 +276,7 @@ async def start_training(order: TrainingRequest, *, fork_server: ForkServer) -> 
 
 
 class _Connection:
-    """Our end of a pair of sockets."""
+    """The worker's end of a pair of sockets."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

@@ -1,7 +1,7 @@
-"""Dispatch: which waiting jobs start now, and why the others wait. Pure: one decision, from what is told.
+"""Fair share: which waiting jobs start now, and why the others wait. A pure function of its arguments.
 
 Tenants are served by their virtual time, the smallest first (start-time fair queueing; Goyal, Vin, Cheng 1996): each
-start moves it on by the device-seconds that the job is likely to take, and the end of the job by what it took really.
+start adds the device-seconds that the job is expected to take, and the end of the job corrects that to the actual ones.
 A job that has waited long for a large place has a node kept free for it: its tenant's virtual time stands still
 meanwhile, so that nobody new comes before it.
 """
@@ -9,14 +9,15 @@ meanwhile, so that nobody new comes before it.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 from influencerai.scheduling.placement import Allocation, Capacity, ResourceRequest, best_place
 from influencerai.scheduling.shortfall import describe, never_starts
 
 EXPECTED_SECONDS = 600.0
-"""What an attempt is taken to last of which nothing better is known."""
+"""Expected duration of an attempt without a better estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,32 +27,32 @@ class WaitingJob:
     id: str
     tenant: str
     options: tuple[ResourceRequest, ...]
-    """Ways to train it, the one that was asked for first."""
+    """Requests of its resource options, the configured one first."""
     waited_seconds: float = 0
     expected_seconds: float = EXPECTED_SECONDS
-    """How long it is likely to hold what it gets."""
+    """How long it is expected to hold its allocation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TenantShare:
-    """What a tenant has had."""
+    """Device time and running jobs of a tenant."""
 
     virtual_time: float = 0
-    """Device-seconds that it has had, and what it was lifted by when it came back from idleness."""
+    """Device-seconds that it has used, and what was added when it returned from idleness."""
     running: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FairShareRules:
-    """What a decision obeys."""
+    """Limits of a decision."""
 
     running_per_tenant: int = 5
     reserve_after_seconds: float = 600
-    """A job that has waited so long, and would fit an idle node, has one kept free."""
+    """For a job that has waited this long, and would fit an idle node, a node is reserved."""
     reserved_nodes: int = 3
-    """Nodes that are kept free at once; others go to whoever fits."""
+    """Most nodes that are reserved at once."""
     starts: int = 100
-    """Jobs that one decision starts at most."""
+    """Most jobs that one decision starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,13 @@ class Start:
 
 @dataclass(kw_only=True)
 class Decision:
-    """What happens now."""
+    """Jobs that start now, and why the others wait."""
 
     starts: list[Start] = field(default_factory=list)
     waiting: dict[str, str] = field(default_factory=dict)
-    """Why jobs that were looked at do not start, by id."""
+    """Why the other jobs that were considered do not start, by id."""
     impossible: set[str] = field(default_factory=set)
-    """Ids of those of them that no node could train, were it idle."""
+    """Ids of those that no node could train even if it were idle."""
 
 
 def decide(
@@ -81,9 +82,10 @@ def decide(
     *,
     rules: FairShareRules,
 ) -> Decision:
-    """Who starts where; `jobs` are each tenant's, in the order in which it wants them."""
+    """Decide which jobs start on which nodes; `jobs` are each tenant's, in its own order."""
     decision = Decision()
     keeping: set[str] = set()
+    why_never = cache(partial(never_starts, capacity.nodes))  # it reads every node, and many jobs ask for the same
     queues = {tenant: iter(waiting) for tenant, waiting in jobs.items()}
     running = {tenant: shares.get(tenant, TenantShare()).running for tenant in jobs}
     heap = [(shares.get(tenant, TenantShare()).virtual_time, tenant) for tenant in jobs]
@@ -99,7 +101,7 @@ def decide(
             continue
         placed = best_place(capacity, job.options)
         if placed is None:
-            _refuse(decision, job, capacity, rules, keeping)
+            _refuse(decision, job, capacity, rules, keeping, why_never)
             heapq.heappush(heap, (begins, tenant))
             continue
         option, allocation = placed
@@ -109,12 +111,19 @@ def decide(
     return decision
 
 
-def _refuse(decision: Decision, job: WaitingJob, capacity: Capacity, rules: FairShareRules, keeping: set[str]) -> None:
-    """Say why a job does not start; one of each tenant that has waited for long has a node kept free."""
+def _refuse(
+    decision: Decision,
+    job: WaitingJob,
+    capacity: Capacity,
+    rules: FairShareRules,
+    keeping: set[str],
+    why_never: Callable[[tuple[ResourceRequest, ...]], str],
+) -> None:
+    """Note why a job does not start; for one job of each tenant that has waited long, reserve a node."""
     possible = next((request for request in job.options if capacity.could_ever(request)), None)
     if possible is None:
         decision.impossible.add(job.id)
-        wanted = never_starts(capacity.nodes, job.options) if job.options else None
+        wanted = why_never(job.options) if job.options else None
         decision.waiting[job.id] = wanted or "What it needs cannot be planned; the server's log says why."
         return
     may_reserve = job.tenant not in keeping and capacity.reserved < rules.reserved_nodes

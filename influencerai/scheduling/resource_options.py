@@ -1,7 +1,7 @@
-"""Ways to train: what a configuration needs of a device as it was asked for, and with less memory.
+"""Resource options: what a configuration needs of a node as configured, and with less memory.
 
-Each way gives the same effective batch: gradient checkpointing computes activations twice instead of keeping them, and
-micro-batches are accumulated to one step. Both change a run by rounding alone, and both make it slower.
+Each option gives the same effective batch: gradient checkpointing computes activations twice instead of keeping
+them, and micro-batches are accumulated to one step. Both change a run by rounding alone, and both make it slower.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from influencerai.training_plan.execution import DeviceKind
 from influencerai.training_plan.resources import estimate_memory
 
 _MARGIN = 1.1
-"""Over an estimate that nobody has measured."""
+"""Over an estimate that was not measured."""
 _UNKNOWN_GB = 8.0
-"""For a family without figures."""
+"""For a family without an estimate."""
 _PROCESS_GB = 3.0
 """A training's process on its node, before the base model is read: torch, diffusers, images."""
 _GPU_CPUS = 2.0
@@ -27,7 +27,7 @@ _GPU_CPUS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceOption:
-    """One way to train a configuration."""
+    """One way to train a configuration, and what it requests of a node."""
 
     request: ResourceRequest
     micro_batch: int
@@ -52,7 +52,7 @@ class ResourceOption:
 
 
 def describe_option(config: LoraConfig, *, micro_batch: int, gradient_checkpointing: bool) -> str | None:
-    """What a way to train changes of what was asked for, for people; None where nothing."""
+    """How an option differs from the configuration, as a sentence; None if it does not."""
     changes = []
     if gradient_checkpointing and not config.options.gradient_checkpointing:
         changes.append("with gradient checkpointing")
@@ -73,11 +73,11 @@ def resource_options(
     gpus: int | None = None,
     fixed: tuple[int, bool] | None = None,
 ) -> tuple[ResourceOption, ...]:
-    """What was asked for first, then ways that need less memory, each less than the one before.
+    """The configured option first, then options that need less memory, each less than the one before.
 
     `precision` is that of the device; `is_shared` lets others have the rest of a GPU; on the CPU the job holds
     `threads` cores and its memory is the node's. `gpus` share the images of each step; as configured by default.
-    `fixed`, a micro-batch and whether checkpointing is used, is the one way that is left where a run has begun.
+    `fixed`, a micro-batch and whether checkpointing is used, is the only option of a run that has begun.
     """
     found: list[ResourceOption] = []
     gpus = gpus or config.options.gpus if kind == "cuda" else 1
@@ -114,7 +114,7 @@ def resource_options(
 
 
 def _rounded_up(gb: float) -> float:
-    """To halves: an estimate is no finer, and few different needs are decided upon faster than many."""
+    """To halves: an estimate is no finer, and few different requests are decided faster than many."""
     return math.ceil(gb * 2) / 2
 
 

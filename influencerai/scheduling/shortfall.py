@@ -1,4 +1,4 @@
-"""Shortfall: what a node lacks for a job even when it is idle, and what a node can take at all, in words."""
+"""Shortfall: what an idle node lacks for a job, and what it can run at all, in words."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def never_starts(nodes: Iterable[Node], options: Sequence[ResourceRequest]) -> s
 
 
 def least_request(nodes: Iterable[Node], *, threads: int) -> ResourceRequest:
-    """What the smallest training needs on this cluster; one that has GPUs trains on those alone."""
+    """The request of the smallest training on this cluster; one that has GPUs trains on GPUs alone."""
     has_gpus = any(node.devices for node in nodes)
     return LEAST_ON_GPU if has_gpus else ResourceRequest(cpus=threads, memory_gb=LEAST_MEMORY_GB)
 
 
 def ready_for(node: Node, least: ResourceRequest) -> str:
-    """What an idle node can take, where the smallest training needs `least`."""
+    """What an idle node can run, where the smallest training requests `least`."""
     if lack := shortfall(node, least):
         return f"no training: {lack}"
     if not least.devices:

@@ -1,4 +1,4 @@
-"""Forecast: when waiting jobs are likely to start, by letting the dispatcher decide as the running ones end."""
+"""Start estimates: when waiting jobs are likely to start, by simulating decisions as running jobs end."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from influencerai.scheduling.placement import Allocation, Capacity, Node
 
 _WAITS_ITS_TURN = "It waits its turn: others come before it."
 _LOOKAHEAD = 50
-"""Ends of jobs that are looked at: what starts later has no estimate."""
+"""Ends of jobs that are simulated: what starts later has no estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartEstimate:
-    """What is known of a waiting job."""
+    """Place, reason and estimated start of a waiting job."""
 
     position: int
     """Among the jobs of its tenant; 1 is the next."""
     reason: str
     """Why it does not start now."""
     seconds: float | None
-    """Until it starts; None beyond the horizon, and where it fits no node."""
+    """Until it starts; None beyond the simulated time, and where it fits no node."""
     is_impossible: bool = False
-    """Whether no node could train it, were it idle."""
+    """Whether no node could train it even if it were idle."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJob:
-    """What an attempt holds, and for how long it is likely to."""
+    """The allocation of an attempt, and its expected remaining time."""
 
     tenant: str
     allocation: Allocation
@@ -48,9 +48,9 @@ def estimate_starts(
     cordoned: Collection[str] = (),
     seconds: float = 1.0,
 ) -> dict[str, StartEstimate]:
-    """By id, what is known of each job; `jobs` are each tenant's that do not start now, in its order.
+    """The estimate of each job by id; `jobs` are each tenant's that do not start now, in its order.
 
-    It looks ahead for so many `seconds` of this process at most; `closed` as for `Capacity`.
+    The simulation takes at most `seconds` of this process; `cordoned` as for `Capacity`.
     """
     until = time.monotonic() + seconds
     nodes = tuple(nodes)

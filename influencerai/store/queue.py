@@ -47,11 +47,11 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRequests:
-    """What an attempt is asked to do, as it hears with each of its writes."""
+    """Requests to the running attempt (cancel, preempt), returned by every heartbeat."""
 
     cancel_requested: bool
     preempt_requested: bool
-    """Its node is wanted for something else: the job goes on elsewhere from its last state."""
+    """Its node is needed for something else: the job continues elsewhere from its last state."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """A worker as a process: `python -m influencerai.worker`, its settings as JSON in the first line of standard input.
 
-It ends, its job saved and given back, on SIGTERM, and when standard input closes: then whoever started it is gone.
+On SIGTERM, and when standard input closes because its parent has exited, it saves its job, requeues it and ends.
 """
 
 from __future__ import annotations

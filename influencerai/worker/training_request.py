@@ -1,4 +1,4 @@
-"""The order of an attempt: what a training's process is told of the job, its tenant's folders and this machine."""
+"""Builds the training request of an attempt from the job, its tenant's folders and this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from influencerai.training_plan.execution import DeviceKind
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What an attempt has of a node of the cluster, and how it is to train there."""
+    """The allocation of an attempt on a node of the cluster, and its resource option."""
 
     allocation: Allocation
     option: ResourceOption

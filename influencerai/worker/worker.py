@@ -1,4 +1,4 @@
-"""Worker: takes one job after the other from the queue, until it is asked to stop."""
+"""Worker: claims one job after the other from the queue, until it is stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from influencerai.worker.attempt import JobAttempt
 
 _GREETINGS_PER_LEASE = 6
 _OUTAGE_SECONDS = 1.0
-"""Between looks at a database that does not answer."""
+"""Pause between attempts to reach a database that does not answer."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +40,7 @@ class Worker:
         self._job_id: str | None = None
 
     def stop(self) -> None:
-        """End after the job in hand has saved its state and gone back to the queue."""
+        """Stop after the current job has saved its state and returned to the queue."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -67,7 +67,7 @@ class Worker:
             await self._store.database.close()
 
     async def _work(self) -> float:
-        """One job, if there is one; seconds to wait before the next look."""
+        """Claim and train one job, if there is one; returns the seconds to wait before the next claim."""
         held_since = time.monotonic()
         try:
             claimed = await self._claim()
@@ -114,7 +114,7 @@ class Worker:
 
 
 async def carry_out(attempt: JobAttempt, lease: Lease, *, store: Store, settings: Settings) -> None:
-    """Run the attempt; one that breaks by our own fault gives its job back."""
+    """Run the attempt; requeue its job after an unexpected error."""
     try:
         await attempt.run()
     except Exception as error:
