@@ -16,7 +16,7 @@ SERVER_FIELDS = frozenset({"id", "tenantId", "status", "createdAt", "updatedAt",
 
 
 class DatasetDraft(WireModel):
-    """What a user registers."""
+    """A dataset to be registered."""
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS
 
@@ -26,7 +26,7 @@ class DatasetDraft(WireModel):
 
 
 class DatasetChange(WireModel):
-    """What a user may change of a dataset."""
+    """A change of a dataset."""
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS | {"kind", "path"}
 

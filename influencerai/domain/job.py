@@ -55,7 +55,7 @@ METADATA = "Texts of your own by name, such as an order number: at most 20, list
 
 
 class JobPayload(WireModel):
-    """What to train on what."""
+    """The configuration and the dataset of a job."""
 
     dataset_id: str = Field(min_length=1, max_length=64, description="Dataset to train on.")
     lora_config_id: str | None = Field(
@@ -83,7 +83,7 @@ class JobPayload(WireModel):
 
 
 class JobDraft(WireModel):
-    """What a user submits."""
+    """A job to be submitted."""
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS
 
@@ -102,11 +102,11 @@ class JobDraft(WireModel):
 class SubmitQuery(WireModel):
     """How a job is submitted."""
 
-    dry_run: QueryBoolean = Field(default=False, description="Only say what would happen.")
+    dry_run: QueryBoolean = Field(default=False, description="Report what the job would do; nothing is stored.")
 
 
 class JobChange(WireModel):
-    """What a worker reports."""
+    """A report of a worker on a job, or new metadata from its owner."""
 
     server_fields: ClassVar[frozenset[str]] = SERVER_FIELDS - {"status", "result", "costTok"} | {"type", "payload"}
 
@@ -174,13 +174,13 @@ class Attempt(WireModel):
 
 
 class JobTraining(WireModel):
-    """What a job trains, frozen when it was made."""
+    """The training of a job, frozen when the job was made."""
 
     config: Annotated[dict[str, Any], SchemaOf(LoraConfig)] = Field(
         description="The configuration, with the dataset's trigger word."
     )
     options: Annotated[dict[str, Any], SchemaOf(TrainingOptions)] = Field(
-        description="What the configuration's meta means, absent keys filled in."
+        description="The options in the configuration's meta, with defaults for absent keys."
     )
     dataset: dict[str, Any] = Field(description="Path and fingerprint of the dataset when the job was made.")
     seed: int

@@ -35,7 +35,7 @@ class DiskUsage(WireModel):
 
 
 class Usage(WireModel):
-    """What one tenant has and has used."""
+    """Usage and quotas of one tenant."""
 
     tenant_id: str
     jobs: dict[str, int] = Field(description="Jobs by status; cancelled ones apart from failed ones.")
@@ -48,7 +48,7 @@ class Usage(WireModel):
 
 
 class UsageList(WireModel):
-    """What every tenant has and has used."""
+    """Usage and quotas of every tenant."""
 
     data: tuple[Usage, ...]
     cache_bytes: int = Field(
@@ -57,7 +57,7 @@ class UsageList(WireModel):
 
 
 class UsageQuery(WireModel):
-    """How usage is asked for."""
+    """How usage is read."""
 
     refresh: QueryBoolean = Field(default=False, description="Measure the disk first; one's own at most every 10 s.")
 
@@ -74,7 +74,7 @@ class QuotaChange(WireModel):
     gpu_hours_per_month: _Limit = Field(default=None, description="Hours of devices in a month, in UTC.")
 
     def changes(self) -> dict[QuotaName, float | Literal["default"] | None]:
-        """What the change names."""
+        """The quotas that the change names."""
         named = {name: self.to_wire()[name] for name in self.by_wire_name(dict.fromkeys(self.model_fields_set))}
         return {name: named[name] for name in QUOTAS if name in named}
 

@@ -59,7 +59,7 @@ THUMBNAIL: Responses = {
 
 
 class Warned(WireModel):
-    """What a change answers beside its noun."""
+    """The warnings of a change, beside its noun."""
 
     warnings: list[str] = Field(description="What was ignored, or is probably not meant.")
 

@@ -79,7 +79,7 @@ _log = logging.getLogger(__name__)
 
 
 class FieldErrors(WireModel):
-    """What is wrong with which field."""
+    """Errors by field."""
 
     field_errors: dict[str, list[str]] = Field(description="Messages by field; nested ones as `payload.datasetId`.")
 

@@ -927,14 +927,14 @@ export interface components {
              */
             updatedAt: string;
         };
-        /** @description What a user may change of a dataset. */
+        /** @description A change of a dataset. */
         DatasetChange: {
             /** @description Replaces the whole meta. */
             meta?: {
                 [key: string]: unknown;
             } | null;
         };
-        /** @description What a user registers. */
+        /** @description A dataset to be registered. */
         DatasetDraft: {
             /**
              * @description The purpose of the dataset.
@@ -1094,7 +1094,7 @@ export interface components {
              */
             deterministic?: boolean;
         };
-        /** @description What is wrong with which field. */
+        /** @description Errors by field. */
         FieldErrors: {
             /** @description Messages by field; nested ones as `payload.datasetId`. */
             fieldErrors: {
@@ -1173,7 +1173,7 @@ export interface components {
             /** @description Where a small picture of a sample is downloaded. */
             thumbnail?: string | null;
         };
-        /** @description What a worker reports. */
+        /** @description A report of a worker on a job, or new metadata from its owner. */
         JobChange: {
             /** @description The job's next state. */
             status?: ("pending" | "running" | "completed" | "failed") | null;
@@ -1203,7 +1203,7 @@ export interface components {
         };
         /** @description A job with what it trains and who has tried. */
         JobDetail: components["schemas"]["PendingJobDetail"] | components["schemas"]["RunningJobDetail"] | components["schemas"]["CompletedJobDetail"] | components["schemas"]["FailedJobDetail"];
-        /** @description What a user submits. */
+        /** @description A job to be submitted. */
         JobDraft: {
             /**
              * @description Kind of job.
@@ -1247,7 +1247,7 @@ export interface components {
             take: number;
             skip: number;
         };
-        /** @description What to train on what. */
+        /** @description The configuration and the dataset of a job. */
         JobPayload: {
             /** @description Dataset to train on. */
             datasetId: string;
@@ -1267,11 +1267,11 @@ export interface components {
             window: "day" | "week" | "month";
             data: components["schemas"]["JobCount"][];
         };
-        /** @description What a job trains, frozen when it was made. */
+        /** @description The training of a job, frozen when the job was made. */
         JobTraining: {
             /** @description The configuration, with the dataset's trigger word. */
             config: components["schemas"]["LoraConfigDraft"];
-            /** @description What the configuration's meta means, absent keys filled in. */
+            /** @description The options in the configuration's meta, with defaults for absent keys. */
             options: components["schemas"]["TrainingOptions"];
             /** @description Path and fingerprint of the dataset when the job was made. */
             dataset: {
@@ -1920,7 +1920,7 @@ export interface components {
             /** @enum {string} */
             status: "pending" | "processing" | "ready" | "failed";
         };
-        /** @description What one tenant has and has used. */
+        /** @description Usage and quotas of one tenant. */
         Usage: {
             tenantId: string;
             /** @description Jobs by status; cancelled ones apart from failed ones. */
@@ -1937,7 +1937,7 @@ export interface components {
             disk?: components["schemas"]["DiskUsage"] | null;
             quotas: components["schemas"]["QuotaUse"][];
         };
-        /** @description What every tenant has and has used. */
+        /** @description Usage and quotas of every tenant. */
         UsageList: {
             data: components["schemas"]["Usage"][];
             /** @description Bytes of the cache of encoded pictures and captions, which all tenants share. */
@@ -3145,7 +3145,7 @@ export interface operations {
     create_job: {
         parameters: {
             query?: {
-                /** @description Only say what would happen. */
+                /** @description Report what the job would do; nothing is stored. */
                 dryRun?: boolean;
             };
             header?: {
