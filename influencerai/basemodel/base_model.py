@@ -1,4 +1,4 @@
-"""BaseModel: where a base model's weights lie, what family they are, and by which bytes to know them again."""
+"""BaseModel: the location, family and fingerprint of a base model."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class BaseModel:
 
     @property
     def pipeline_config(self) -> dict[str, Any]:
-        """What model_index.json says of the pipeline as a whole."""
+        """The pipeline's configuration, from model_index.json."""
         return read_json(self.configs / "model_index.json")
 
     def fingerprint(self, component: str | None = None) -> str:
-        """SHA-256 over all that decides what one component, or the model, computes.
+        """SHA-256 over everything that determines the output of one component, or of the model.
 
         In a diffusers folder: the weight files' hashes and the configuration, for a text encoder its
         tokenizer's files too. A single-file model has one fingerprint, the SHA-256 of the file.
@@ -81,7 +81,7 @@ class BaseModel:
             )
 
     def spec(self, options: TrainingOptions, *, side_multiple: int) -> ModelSpec:
-        """The model as a run freezes it, with what `options` say instead of it.
+        """The model as a run freezes it; `options` override its noise schedule.
 
         The weights are hashed, once per process.
         """

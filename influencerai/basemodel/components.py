@@ -1,4 +1,4 @@
-"""What the Stable Diffusion families consist of: component names, their classes and their configurations."""
+"""The components of the Stable Diffusion families: names, classes and configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Hugging Face hub and its cache on this machine; its client is loaded when one of them is asked."""
+"""The Hugging Face hub and its cache on this machine; its client is imported on first use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def download(
     """Download what is needed of a hub model (configurations, tokenizers, .safetensors) into the cache, or `into`.
 
     Raises:
-        ModelError: there is no network, or the hub has no such diffusers model; says how to get it by hand.
+        ModelError: there is no network, or the hub has no such diffusers model; the remedy describes a manual download.
         DependencyMissingError: huggingface_hub is not installed.
     """
     try:

@@ -75,7 +75,7 @@ def component_tensors(headers: Sequence[WeightHeader], component: str, *, prefix
 
 
 def unused_warning(path: Path, component: str, names: Iterable[str]) -> list[str]:
-    """What a plan says about tensors that are not used; empty where there are none."""
+    """A warning about tensors that are not used; empty where there are none."""
     found = sorted(names)
     if not found:
         return []

@@ -99,7 +99,7 @@ def find_local(name: str, models_dirs: Sequence[Path], *, as_path: bool = True) 
 
 
 def by_hand(hub_id: str | None, models_dirs: Sequence[Path]) -> str:
-    """How to bring a model here without a download by us."""
+    """Instructions for installing a model by hand."""
     folder = models_dirs[0] if models_dirs else Path("models")
     place = f"{folder / hub_id} (the diffusers folder: model_index.json and its folders)" if hub_id else f"{folder}"
     singles = [

@@ -1,6 +1,6 @@
 """Single-file models: SD1.5 in the LDM layout, SDXL in the sgm layout, recognised by their tensors' names.
 
-The components' configurations come from us (configs/), since such a file holds none and no hub is asked.
+Such a file holds no configurations of its components, so they come from this package (configs/), not from a hub.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SUPPORTED = "Supported single files are SD1.5 and SDXL base models with UNet, VA
 
 
 def recognise(path: Path, *, configs: Path) -> Recognition:
-    """What a single-file model is; reads the file's header only.
+    """Recognise a single-file model by its header.
 
     `configs` holds a diffusers folder of component configurations per family.
 
@@ -88,7 +88,7 @@ def _family(header: WeightHeader) -> str:
         if header.has(mark):
             return family
     if header.has(_UNET) and any(header.has(prefix) for prefix in _OTHER_PARTS):
-        # The text encoder that names the family is missing; the check of components says so.
+        # The text encoder that names the family is missing; the check of components reports it.
         is_sdxl = any(header.has(mark) for mark in _SDXL_MARKS)
         return "sdxl" if is_sdxl else "sd15"
     component_tensors([header], "weights")  # a quantised part is named as that first
@@ -104,7 +104,7 @@ def _family(header: WeightHeader) -> str:
 
 
 def _check_components(header: WeightHeader, family: str, *, configs: Path) -> list[str]:
-    """Refuse what lacks a component or is quantised; returns warnings about tensors that are not used."""
+    """Refuse a model that is incomplete or quantised; returns warnings about tensors that are not used."""
     warnings = []
     for component in COMPONENTS[family]:
         if component not in CLASSES:

@@ -1,4 +1,4 @@
-"""How large a base model with a UNet is, by its configurations and its weights' headers."""
+"""UNet size: image sizes and parameters of a base model, from its configurations and weight headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def side_multiple(base: BaseModel) -> int:
 
 
 def own_size(base: BaseModel) -> int:
-    """Pixels of a side that the model was made to draw."""
+    """The model's native image size, in pixels per side."""
     return int(base.config("unet")["sample_size"]) * int(2 ** _halvings(base, "vae"))
 
 
@@ -40,5 +40,5 @@ def count_parameters(base: BaseModel) -> int:
 
 
 def _halvings(base: BaseModel, component: str) -> int:
-    """How often a component halves the sides of its input."""
+    """The number of times that a component halves the sides of its input."""
     return len(base.config(component)["block_out_channels"]) - 1

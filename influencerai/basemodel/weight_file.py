@@ -1,4 +1,4 @@
-"""Weight files: reading a .safetensors header, and saying what a file is that is none."""
+"""Weight files: reads .safetensors headers, and names the format of other files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FOREIGN_FORMATS = (
 
 @dataclass(frozen=True)
 class WeightHeader:
-    """What a .safetensors file holds: tensors by name, and the file's metadata."""
+    """The header of a .safetensors file: tensors by name, and metadata."""
 
     path: Path
     tensors: Mapping[str, TensorEntry]
@@ -80,7 +80,7 @@ def read_header(path: Path) -> WeightHeader:
     """The header of a .safetensors file; no tensor is read.
 
     Raises:
-        ModelError: a pickle (never opened as one), truncated, or not safetensors; says what it is instead.
+        ModelError: a pickle (never opened as one), truncated, or not safetensors; the message names the format.
     """
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise pickle_error(path)
@@ -98,7 +98,7 @@ def read_lora_header(path: Path) -> WeightHeader:
     """The header of a file that somebody named as a LoRA (LoHa, LoKr, OFT, DoRA).
 
     Raises:
-        ModelError: it is not there, cannot be read (see `read_header`), or is something else; says what.
+        ModelError: it is not there, cannot be read (see `read_header`), or is something else, which the message names.
     """
     if not os.path.lexists(path):
         raise _missing_lora(path)

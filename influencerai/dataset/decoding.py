@@ -1,4 +1,4 @@
-"""Decoding: how many pixels a process decodes at the same time, what it has decoded before, and when it stops."""
+"""Decoding: the pixels that a process decodes at a time, the pictures it has decoded, and cancellation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KNOWN_PICTURES = 20_000
 
 
 class PixelBudget:
-    """How many pixels all threads of a process may hold decoded at the same time. A larger picture goes alone."""
+    """Limits the decoded pixels that all threads of a process hold. A larger picture is decoded alone."""
 
     def __init__(self, pixels: int) -> None:
         self._limit = pixels

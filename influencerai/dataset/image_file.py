@@ -111,7 +111,7 @@ def can_read(format_: str) -> bool:
 
 
 def pixel_count(data: bytes) -> int:
-    """Width x height as the header says, without decoding; 0 where there is no header that can be read."""
+    """Width x height from the header, without decoding; 0 where the header cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -131,12 +131,12 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def transposition_of(image: Image.Image) -> Image.Transpose | None:
-    """How the image becomes upright; None where it is."""
+    """The transposition that makes the image upright; None where it is upright."""
     return _TRANSPOSITIONS.get(_orientation(image))
 
 
 def has_orientation(image: Image.Image, data: bytes) -> bool:
-    """Whether the file says which side is up; that of a HEIC or TIFF is applied while it is decoded."""
+    """Whether the file has an orientation; that of a HEIC or TIFF is applied while it is decoded."""
     if image.format == "TIFF":
         return tiff_header(data).has_orientation
     try:

@@ -1,4 +1,4 @@
-"""Inspection: one look at a dataset folder, file by file."""
+"""Inspection: reads a dataset folder file by file and reports its faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inspect_dataset(
     decoding: Decoding | None = None,
     follow_links: bool = False,
 ) -> DatasetReport:
-    """Read every image and caption of a folder, and say what is wrong with which file.
+    """Read every image and caption of a folder, and report the faults of each file.
 
     Subfolders are included, hidden ones are not. Images that fail are listed with their errors; the set fails only
     when nothing is usable or a table of captions is broken. Files that are neither pictures nor captions are listed
@@ -48,7 +48,7 @@ def inspect_dataset(
 
     Args:
         folder: the dataset.
-        trigger_word: captions images that have no caption, and is looked for in the others.
+        trigger_word: the caption of images that have none; the others are checked for it.
         resolution: training resolution in pixels; smaller images get a warning.
         max_pixels: cap on width x height of an image.
         decoding: limits that a process with several inspections shares; its check may end the inspection.
@@ -113,7 +113,7 @@ def inspect_dataset(
 
 
 def count_candidates(folder: Path) -> int | None:
-    """How many files of a folder `inspect_dataset` would read as images; None where there is no folder."""
+    """The number of files of a folder that `inspect_dataset` would read as images; None where there is no folder."""
     try:
         if not folder.is_dir():
             return None

@@ -1,4 +1,4 @@
-"""Facts of one picture: all that an inspection needs to know of its pixels, found by decoding it once."""
+"""Facts of one picture: everything that an inspection needs of its pixels, from decoding it once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PictureFacts:
     is_animated: bool
     """Whether there are further frames or pages, of which none is used."""
     has_orientation: bool
-    """Whether EXIF says which side is up."""
+    """Whether EXIF has an orientation."""
     appearance: Appearance
 
 

@@ -28,7 +28,7 @@ _JPEG_COLOURS = frozenset({0xE0, 0xE1, 0xE2, 0xEE})
 """JFIF, EXIF, colour profile and Adobe's transform."""
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _TAILS = (b"", *(bytes([byte, byte ^ 0x5A]) * 2**10 for byte in (0x00, 0x24, 0x55, 0x6D, 0x92, 0xAA, 0xDB, 0xF0, 0xFE)))
-"""What may follow the data of a JPEG, of many different bits and without a marker."""
+"""Bytes that may follow the data of a JPEG: many different bits, no marker."""
 _WEBP_PIXELS = (b"VP8X", b"ICCP", b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF")
 
 

@@ -1,4 +1,4 @@
-"""What a look at a dataset folder found: the report that the CLI prints and the API serves."""
+"""Report: the findings of an inspection of a dataset folder, which the CLI prints and the API serves."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class DatasetReport(WireModel):
 
     @property
     def summary(self) -> tuple[str, ...]:
-        """What a training on this set warns about: images that are left out, each text about images once, the set."""
+        """The warnings of a training on this set: images left out, each text about images once, then the set's own."""
         left_out = [f"{image.path} ({image.errors[0].removesuffix('.')})" for image in self.images if not image.usable]
         found = [f"{len(left_out)} of {len(self.images)} images are left out: {listed(left_out)}."] if left_out else []
         paths: dict[str, list[str]] = {}

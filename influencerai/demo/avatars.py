@@ -113,7 +113,7 @@ ATTRIBUTES: Final[Mapping[str, tuple[str, ...]]] = {
 """Every attribute of an `Avatar` and the values it takes, in a fixed order (classifier heads index into it)."""
 
 IDENTITY: Final = ("hair", "hair_color", "skin", "beard", "glasses")
-"""What makes a person the same person; the other attributes change from picture to picture."""
+"""The attributes of a person's identity; the others change from picture to picture."""
 
 OPAQUE_GLASSES: Final = frozenset({"sunglasses", "white"})
 """Glasses behind which the eyes cannot be seen."""

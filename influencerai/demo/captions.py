@@ -124,7 +124,7 @@ OPENINGS: Final = (
 
 ALL: Final = frozenset(ATTRIBUTES)
 CHANGING: Final = frozenset({"mouth", "eyes", "clothes", "clothes_color", "background"})
-"""What a user's captions say about a character: everything but the identity."""
+"""A character as a user's captions describe it: everything but the identity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def open_file(folder: Path, name: str, flags: int = os.O_RDONLY, *, mode: int = 
 
 
 def status(folder: Path, name: str) -> os.stat_result | None:
-    """What has this name, links not followed; None where nothing has."""
+    """The status of the entry of this name, without following links; None where there is none."""
     try:
         with holding(folder, name) as (parent, last):
             return os.stat(last, dir_fd=parent, follow_symlinks=False)
@@ -108,7 +108,7 @@ def status(folder: Path, name: str) -> os.stat_result | None:
 
 
 def entries(folder: Path, name: str = "") -> list[os.DirEntry[str]]:
-    """What the folder `name` of `folder` holds, sorted. Only types of entries and links are to be asked of these.
+    """The entries of the folder `name` of `folder`, sorted. Use only their names and types.
 
     Raises:
         OSError: there is no such folder, or a part of the name is a link.

@@ -27,7 +27,7 @@ class TenantFolders:
         self._models_dirs = tuple(str(folder) for folder in settings.models_dirs)
 
     def root(self, tenant: str) -> Path:
-        """What the tenant's paths are relative to."""
+        """The folder that the tenant's paths are relative to."""
         if not is_tenant(tenant):
             raise ValidationError(f"'{tenant[:80]}' cannot be a tenant.")
         return self._root if self.is_shared else self._root / "tenants" / tenant

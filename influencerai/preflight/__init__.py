@@ -1,4 +1,4 @@
-"""Pre-flight: what is known of a job before it runs, found out without torch."""
+"""Pre-flight: checks of a job before it runs, without torch."""
 
 from influencerai.preflight.check import Examination, examine, preflight
 from influencerai.preflight.device import AssumedDevice, assumed_device, cluster_device

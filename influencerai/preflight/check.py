@@ -1,4 +1,4 @@
-"""The pre-flight itself: dataset, base model and options looked at as a job does, and every fault collected."""
+"""The pre-flight check: inspects dataset, base model and options as a job does, and collects every fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from influencerai.training_plan.resolve import ModelFacts, outline, resolve
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """A pre-flight, and what it found wrong as the errors that a run would end with."""
+    """A pre-flight, and its faults as the errors that a run would end with."""
 
     preflight: Preflight
     faults: tuple[InfluencerAIError, ...]
@@ -40,7 +40,7 @@ def preflight(
     throughput: float | None = None,
     decoding: Decoding | None = None,
 ) -> Preflight:
-    """What a job with this config on that folder would do, need and fail on. Nothing is downloaded or written.
+    """Report the steps, needs and faults of a job with this config and dataset. Nothing is downloaded or written.
 
     Bad data is never raised, it stands in the report. Left to the job are what needs torch: whether captions are
     longer than the text encoder reads, and whether each tensor of a single-file model is there. The base model's

@@ -48,7 +48,7 @@ def name_faults(
 
 @contextmanager
 def noted(faults: list[InfluencerAIError]) -> Iterator[None]:
-    """Append to `faults` what a run would be refused for."""
+    """Append errors that a run would fail with to `faults`."""
     try:
         yield
     except InfluencerAIError as error:
@@ -58,7 +58,7 @@ def noted(faults: list[InfluencerAIError]) -> Iterator[None]:
 
 
 def check_folder(dataset_dir: Path) -> None:
-    """Refuse a dataset that is no folder.
+    """Refuse a dataset that is not a folder.
 
     Raises:
         DatasetError: in the words of the inspection.
@@ -72,7 +72,7 @@ def check_folder(dataset_dir: Path) -> None:
 
 
 def find_model(name: str, *, settings: Settings, as_path: bool, warnings: list[str]) -> BaseModel | None:
-    """The base model as it lies here, or None where the run would download it, which `warnings` then says.
+    """The base model on this machine; None, with a warning appended, where the run would download it.
 
     Raises:
         ModelError: the run would fail on it.

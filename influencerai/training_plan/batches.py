@@ -63,7 +63,7 @@ class SizeUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What a plan needs of a spec: enough to count steps before there is a base model or a device."""
+    """The part of a spec that a plan needs: enough to count steps without a base model or device."""
 
     config: LoraConfig
     options: TrainingOptions
@@ -104,7 +104,7 @@ class TrainingPlan:
         return self._buckets[sample]
 
     def crop(self, sample: int) -> Crop:
-        """How a sample becomes of its bucket's size."""
+        """The resize and crop that bring a sample to its bucket's size."""
         spec = self._outline.samples[sample]
         return resize_and_crop(spec.width, spec.height, self.bucket(sample))
 
@@ -133,7 +133,7 @@ class TrainingPlan:
         return {path: share for share, path in cut}
 
     def repeats(self, sample: int) -> int:
-        """How often a sample is seen in one epoch."""
+        """The number of times that a sample is seen in one epoch."""
         return self._outline.samples[sample].repeats * self._outline.options.repeats
 
     @cached_property

@@ -24,7 +24,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Crop:
-    """How an image becomes one of its bucket's size.
+    """The resize and crop that bring an image to its bucket's size.
 
     It is resized to `resized` (width, height), which covers the bucket, and cut to `box` (left, top, right,
     bottom), which lies in the middle.

@@ -17,7 +17,7 @@ OPTIMIZER_MODULES: dict[Optimizer, str] = {
     "Lion": "pytorch_optimizer",
     "ScheduleFreeAdamW": "pytorch_optimizer",
 }
-"""What must be importable for the optimizers that are not torch's own."""
+"""Modules of the optimizers that are not torch's own."""
 
 
 _EMULATED_BF16: dict[DeviceKind, str] = {
@@ -29,7 +29,7 @@ _EMULATED_BF16: dict[DeviceKind, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceFacts:
-    """What decides how a device executes a training."""
+    """The facts of a device that decide how it executes a training."""
 
     kind: DeviceKind
     name: str
@@ -42,7 +42,7 @@ class DeviceFacts:
 def execution_plan(
     config: LoraConfig, facts: DeviceFacts, *, threads: int, deterministic: bool = True, world_size: int = 1
 ) -> tuple[ExecutionPlan, list[str]]:
-    """How `world_size` such devices would execute `config`, and warnings about what they cannot do as asked."""
+    """The execution plan of `config` on `world_size` such devices, and warnings about options they do not support."""
     precision, warnings = _precision(config.options.precision, facts)
     warnings += _rank_warnings(config, world_size)
     plan = ExecutionPlan(
@@ -60,7 +60,7 @@ def execution_plan(
 
 
 def execution_warnings(plan: ExecutionPlan, devices: Sequence[DeviceFacts], *, cores: int | None = None) -> list[str]:
-    """What of the last bits may differ where `devices`, the first rank's first, execute a plan made on others.
+    """Warnings about differences in the last bits where `devices`, rank 0 first, execute a plan made on others.
 
     `cores` is how many of this machine's the process may use, where that is known.
     """

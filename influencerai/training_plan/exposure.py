@@ -1,4 +1,4 @@
-"""Exposure: how often images are seen in all, chosen by their number, and what is too few or too many."""
+"""Exposure: the number of images seen in all, and the repeats that reach it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chosen_exposure(
 
 
 def exposure_text(plan: TrainingPlan) -> str:
-    """What a training shows, in a sentence."""
+    """The images seen and files written, in a sentence."""
     repeats = {plan.repeats(index) for index in plan.training}
     times = f" x {_plural(repeats.pop(), 'repeat')}" if len(repeats) == 1 else ", repeated by their folders,"
     files = ", ".join(str(epoch) for epoch in plan.save_epochs)

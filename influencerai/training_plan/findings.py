@@ -1,4 +1,4 @@
-"""Findings: what a spec, or its options, allows but probably does not mean."""
+"""Findings: valid specs and options that are probably mistakes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from influencerai.domain.lora_layout import READERS
 
 
 def spec_warnings(spec: TrainingSpec, *, own_size: int) -> list[str]:
-    """What config, options and base model make of each other; `own_size` is what the model draws, in pixels."""
+    """Warnings about combinations of config, options and base model; `own_size` is the model's, in pixels."""
     found = [*spec.config.warnings, *_option_warnings(spec.options)]
     resolution = spec.config.resolution
     if not 0.75 * own_size <= resolution <= 2 * own_size:

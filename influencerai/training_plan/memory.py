@@ -13,7 +13,7 @@ def physical_memory_bytes() -> int:
 
 
 def smaller_setting(spec: TrainingSpec) -> str:
-    """What to change so that training needs less memory."""
+    """Advice: the change that reduces the memory of the training."""
     config = spec.config
     if not spec.plan.gradient_checkpointing:
         return "Set gradientCheckpointing to true: the same result with less memory and more time."
@@ -27,7 +27,7 @@ def smaller_setting(spec: TrainingSpec) -> str:
 
 
 def smaller_images(spec: TrainingSpec) -> str:
-    """What to change so that one image needs less memory."""
+    """Advice: the change that reduces the memory of one image."""
     if spec.config.resolution > 512:
         return f"Set resolution to {spec.config.resolution * 3 // 4 // 64 * 64}."
     return "Use a device with more memory, or a smaller networkDim."

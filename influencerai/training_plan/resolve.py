@@ -24,7 +24,7 @@ class ModelFacts:
 
     spec: ModelSpec
     own_size: int
-    """Pixels of a side that the model was made to draw."""
+    """The model's native image size, in pixels per side."""
     denoiser_parameters: int
     warnings: tuple[str, ...] = ()
 

@@ -65,7 +65,7 @@ _FOOTPRINTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceEstimate:
-    """What a training costs. Counts are exact; memory is an estimate, absent for families without figures."""
+    """The cost of a training. Counts are exact; memory is an estimate, absent for families without figures."""
 
     images_per_epoch: int
     total_images: int

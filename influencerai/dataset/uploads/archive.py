@@ -33,7 +33,7 @@ class ArchiveError(DatasetError):
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive, to be read before the next is asked for.
+    """One file of an archive; read it before taking the next.
 
     `chunks` raises DatasetError for what is wrong with this file alone, ArchiveError for the whole.
     """
@@ -83,7 +83,7 @@ def members(
 ) -> Iterator[Member]:
     """The files of a zip archive, without folders, in the archive's order.
 
-    Nothing that the archive says of itself is taken for true: entries are counted, unpacked bytes too.
+    The archive's own figures are not trusted: entries and unpacked bytes are counted.
 
     Args:
         file: the archive, seekable.

@@ -1,4 +1,4 @@
-"""Received files: what came with an upload, and what each file is in the light of the others."""
+"""Received files: the files of an upload, each classified together with the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ReceivedFile:
     """Its name in the staging; empty where its bytes were not taken."""
     digest: str = ""
     error: str | None = None
-    """What is wrong with it, should it be one that is used."""
+    """Its fault, reported only if the file is of a kind that is used."""
     kind: FileKind = UNKNOWN
     rows: Sequence[Row] = ()
     """Of a table of captions."""
@@ -52,7 +52,7 @@ class ReceivedFile:
 
     @property
     def is_passed_over(self) -> bool:
-        """Whether its name alone says that it is none of the user's files."""
+        """Whether its name alone marks it as a file of a system or program."""
         return bool(self.storable) and kind_by_name(self.storable) in (SYSTEM, HIDDEN)
 
 
@@ -101,7 +101,7 @@ def examine(
     limits: PictureLimits,
     decoding: Decoding,
 ) -> Findings:
-    """What of an upload can be used, with suffixes for pictures that lack one.
+    """The usable files of an upload, with suffixes added to pictures without one.
 
     Args:
         files: of the upload.

@@ -37,7 +37,7 @@ _NO_IMAGE = ("There is no image of this name in the upload or the folder.", "Upl
 
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
-    """How much one upload may bring. Sizes are in bytes, unpacked."""
+    """Limits of one upload. Sizes are in bytes, unpacked."""
 
     max_files: int = 500
     """Images."""
@@ -212,7 +212,7 @@ class Upload:
             yield chunk
 
     def _examined(self) -> Findings:
-        """What can be used of all that came."""
+        """The usable files among all that were received."""
         if self._errors:
             return Findings(errors=dict(self._errors))
         limits = self._limits
@@ -269,7 +269,7 @@ class Upload:
         return _Place(path, str(self._count), self._staging.receive(str(self._count), [data]), source, field, True)
 
     def _compared(self, places: Iterable[_Place], errors: dict[str, list[str]], *, replace: bool) -> UploadReport:
-        """What the commit would do, when nothing is wrong."""
+        """The changes that the commit makes; conflicts with files in place are added to `errors`."""
         found: dict[str, list[str]] = {"added": [], "replaced": [], "unchanged": []}
         captions = 0
         for place in places:
