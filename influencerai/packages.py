@@ -1,4 +1,4 @@
-"""Packages of the extras: found without importing them, so that a missing one is said at once."""
+"""Packages of the extras: found without importing them, so that a missing one is reported at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SERVE_PACKAGES = {
 
 
 def check_train_packages(purpose: str = "This command") -> None:
-    """Refuse to go on without the train extra.
+    """Refuse to continue without the train extra.
 
     Raises:
         DependencyMissingError: names the first package that is missing, and how to install it.

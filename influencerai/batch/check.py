@@ -1,4 +1,4 @@
-"""Checks of a batch before anything starts: every training looked at, and what was done of it earlier."""
+"""Checks of a batch before anything starts: faults of every training, and its result or run from earlier calls."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from influencerai.training_plan.memory import smaller_setting
 Standing = Literal["open", "completed", "failed"]
 MEMORY_TOLERANCE = 1.2
 """The need is an estimate: only what is beyond the device's memory by so much is refused."""
-_RUNS_LOOKED_AT = 50
+_RUNS_COMPARED = 50
 _SHORTEST_MINUTES = 0.1
-"""Of a run whose speed is believed; results round to hundredths."""
+"""Of a run whose speed is used; results round to hundredths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A training that was looked at. `standing` is what earlier calls of the command have made of it."""
+    """A training that was checked. `standing` is its outcome in earlier calls of the command."""
 
     training: Training
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     standing: Standing = "open"
     resumes: bool = False
-    """Whether there is something to go on with: a run here, a job on a server."""
+    """Whether there is something to continue: a run here, a job on a server."""
     identity: str = ""
     steps: int | None = None
     seconds: float | None = None
-    """Expected, where anything is known to go by."""
+    """Expected, where an earlier run gives a speed."""
     result: dict[str, Any] = field(default_factory=dict)
     """Of a completed one."""
     error: str | None = None
@@ -48,7 +48,7 @@ class Checked:
 
 
 class LocalCheck:
-    """Looks at trainings as this machine would do them.
+    """Checks trainings as this machine would run them.
 
     Raises:
         TrainingError: there is no such backend, or no such device.
@@ -72,7 +72,7 @@ class LocalCheck:
         self._damaged: dict[str, str] = {}
 
     def check(self, trainings: Sequence[Training]) -> list[Checked]:
-        """Each with all that is wrong with it: pictures, model, options, memory; and what there is of it."""
+        """Each with its faults (images, model, options, memory) and its outcome in earlier calls."""
         return [self._check(training) for training in trainings]
 
     def _check(self, training: Training) -> Checked:
@@ -104,7 +104,7 @@ class LocalCheck:
         return replace(checked, problems=tuple(problems))
 
     def _check_tensors(self, model: str) -> None:
-        """Of a single file every tensor is looked for, once."""
+        """Check each tensor of a single-file model, once per model."""
         from influencerai.models.loadable_model import find_loadable_model
 
         if model not in self._damaged:
@@ -117,7 +117,7 @@ class LocalCheck:
             raise ModelError(self._damaged[model])
 
     def _with_past(self, checked: Checked, spec: TrainingSpec) -> Checked:
-        """What there is of the training: a result, a run to go on with, or an error."""
+        """Adds the outcome of earlier calls: a result, a run to continue, or an error."""
         from influencerai.train.runs.folder import RunFolder
 
         training, identity = checked.training, spec_identity(spec)
@@ -156,7 +156,7 @@ class LocalCheck:
         from influencerai.train.runs.folder import RESULT_FILE, RunFolder
 
         found = []
-        newest: list[Path] = sorted(self._runs.glob(f"*/{RESULT_FILE}"), reverse=True)[:_RUNS_LOOKED_AT]
+        newest: list[Path] = sorted(self._runs.glob(f"*/{RESULT_FILE}"), reverse=True)[:_RUNS_COMPARED]
         for path in newest:
             run = RunFolder(path.parent)
             try:
@@ -169,7 +169,7 @@ class LocalCheck:
 
 
 def memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> list[str]:
-    """Says that the training does not fit into `memory` bytes, and which setting needs less."""
+    """The problem where the training does not fit into `memory` bytes, with the setting that needs less."""
     if found.memory.gb is None or found.memory.gb * 1e9 <= memory * MEMORY_TOLERANCE:
         return []
     text = f"It needs about {found.memory.gb:g} GB of memory, {spec.plan.device_name} has {memory / 1e9:.0f}."
@@ -177,5 +177,5 @@ def memory_problems(found: Preflight, spec: TrainingSpec, *, memory: int) -> lis
 
 
 def _pixels(spec: TrainingSpec) -> int:
-    """All that are trained."""
+    """Pixels of all trained images."""
     return TrainingPlan(spec).total_images * spec.config.resolution**2

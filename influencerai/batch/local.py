@@ -62,7 +62,7 @@ class LocalBatch:
         return Checked(training=training, problems=tuple(problems), warnings=found.warnings)
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
-        """Train what has not ended, in order; a training that fails is put down and ends no other.
+        """Train what has not ended, in order; a training that fails is recorded and ends no other.
 
         Raises:
             InterruptedRun: a signal ended it; the training that ran has saved its state.
@@ -87,7 +87,7 @@ class LocalBatch:
 
         def on_event(event: Event) -> None:
             interruption.watch(event)
-            if row.hear(event):
+            if row.apply(event):
                 listener(row)
             elif isinstance(event, WarningEvent) and event.message not in told:
                 listener.say(f"{row.name}  Warning: {event.message}")
@@ -106,7 +106,7 @@ class LocalBatch:
             row.status = "stopped"
             listener(row)
             raise
-        except Exception as error:  # whatever has ended this training may spare the next
+        except Exception as error:  # the next training may succeed
             is_known = isinstance(error, InfluencerAIError)
             row.fail(str(error) if is_known else f"Unexpected {type(error).__name__}: {error}")
             self._state.put(row.name, StoredTraining(identity=item.identity, error=row.error))

@@ -22,12 +22,12 @@ from influencerai.errors import ConflictError, InfluencerAIError, NotFoundError,
 
 T = TypeVar("T")
 _NOT_TRAINED = frozenset({"description", "isDefault"})
-"""Of a config: what others may change while the batch goes on."""
+"""Fields of a config that others may change while the batch runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What a training is submitted by."""
+    """What a training is submitted with."""
 
     dataset_id: str
     config_id: str
@@ -46,7 +46,7 @@ class Ticket:
 
 
 class BatchServer:
-    """One tenant of a server, as a batch meets it.
+    """One tenant of a server, as a batch uses it.
 
     Args:
         url: of the server.
@@ -57,7 +57,7 @@ class BatchServer:
         upload: whether pictures go from here to the server.
         dry_run: leave datasets that were there before as they are.
         is_sound: whether the file itself is right; else nothing is uploaded.
-        say: is told what the user should know.
+        say: called with texts for the user.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class BatchServer:
             yield opened
 
     async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer, however often the server asks to come back later."""
+        """The answer, after as many waits as the server asks for."""
         while True:
             try:
                 return await ask()
@@ -110,7 +110,7 @@ class BatchServer:
 
         Raises:
             UnreachableError: the server does not answer.
-            AuthenticationError, PermissionDeniedError: it does not believe who asks.
+            AuthenticationError, PermissionDeniedError: it refuses the credential.
         """
         async with self.client() as client:
             known = [found async for found in client.datasets.list(sort_order="asc")]
@@ -150,7 +150,7 @@ class BatchServer:
             )
 
     def _enter(self, records: Iterable[Dataset | LoraConfigRecord]) -> None:
-        """Remember for the tenant that the server says the credential is of."""
+        """Use the state of the tenant that the server assigns to the credential."""
         tenant = self._tenant or next((record.tenant_id for record in records), None)
         if tenant is not None:
             self.state.enter(tenant)
@@ -255,7 +255,7 @@ def _trained(config: LoraConfig) -> dict[str, Any]:
 
 
 def _standing(checked: Checked, job: JobDetail) -> Checked:
-    """What has become of a training whose job is there."""
+    """The outcome of a training whose job exists."""
     checked, result = replace(checked, job_id=job.id), job.result or {}
     if job.status == "completed":
         return replace(checked, standing="completed", result=result)

@@ -29,9 +29,9 @@ T = TypeVar("T")
 Seen = Mapping[str, tuple[str, str]]
 """SHA-256 and caption of each picture, by its name; a caption that is only the trigger word is none."""
 UPLOADED = "data/datasets"
-"""Where on the server a folder goes that lies outside of the root here."""
+"""Where on the server a folder goes that is outside the root here."""
 OF_THE_SERVER = (UnreachableError, StoreError, AuthenticationError, PermissionDeniedError)
-"""What no other training would be spared."""
+"""Errors that every other training would meet too."""
 _NOT_UPLOADED = (
     "The folder has changed since it was uploaded, and a dry run leaves the server's pictures as they are: "
     "steps and time are those of the pictures there."
@@ -39,7 +39,7 @@ _NOT_UPLOADED = (
 
 
 class Patience(Protocol):
-    """The answer of a server, however often it asks to come back later."""
+    """Repeats a request for as long as the server asks to wait."""
 
     def __call__(self, ask: Callable[[], Awaitable[T]]) -> Awaitable[T]: ...
 
@@ -98,7 +98,7 @@ class BatchDatasets:
         self._uploaded_from: dict[str, Path] = {}
 
     async def look(self, trainings: Iterable[Training], known: Sequence[Dataset]) -> bool:
-        """Look at each folder, here and on the server, and change nothing; whether every one can be used.
+        """Inspect each folder, here and on the server, and change nothing; returns whether every one can be used.
 
         Args:
             trainings: of the batch.

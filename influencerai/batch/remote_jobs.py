@@ -38,12 +38,12 @@ class ServerBatch:
         return run_until_signal(self._server.check(trainings))
 
     def train(self, checked: Sequence[Checked], rows: Sequence[BatchRow], listener: BatchListener) -> None:
-        """Have every training done whose row has not ended; one that is refused or fails ends no other.
+        """Run every training whose row has not ended; one that is refused or fails ends no other.
 
         Raises:
             InterruptedRun: Ctrl-C or SIGTERM ended the command; submitted jobs keep running.
             UnreachableError: the server has not answered for ten minutes, or not at all when a job was submitted.
-            StoreError, AuthenticationError, PermissionDeniedError: it takes no more from who asks.
+            StoreError, AuthenticationError, PermissionDeniedError: it accepts no more requests from this tenant.
         """
         self._server.say = listener.say
         jobs = _Jobs(self._server, listener, at_once=self._at_once, fail_fast=self._fail_fast)
@@ -107,7 +107,7 @@ class _Jobs:
             row.status, row.stage = "waiting", "waiting" if row.job_id else ""
         self._listener(row)
         try:
-            job = await client.jobs.wait_for_completion(row.job_id, on_progress=self._heard_by(item, row))
+            job = await client.jobs.wait_for_completion(row.job_id, on_progress=self._updater(item, row))
         except NotFoundError as error:
             raise NotFoundError("The job was deleted.") from error
         return job.result or {}
@@ -136,19 +136,19 @@ class _Jobs:
         return job_id
 
     async def _retried(self, client: AsyncInfluencerAIClient, ticket: Ticket, former: str) -> str | None:
-        """A job that goes on from the last checkpoint of `former`; None where it cannot be tried again."""
+        """A job that continues from the last training state of `former`; None where it cannot be retried."""
         try:
             job = await self._server.patiently(lambda: client.jobs.retry(former, idempotency_key=ticket.key))
         except (ConflictError, NotFoundError):
             return None
         return job.id
 
-    def _heard_by(self, item: Checked, row: BatchRow) -> _Ear:
-        return _Ear(row, self._listener, told=frozenset(item.warnings))
+    def _updater(self, item: Checked, row: BatchRow) -> _RowUpdater:
+        return _RowUpdater(row, self._listener, told=frozenset(item.warnings))
 
 
-class _Ear:
-    """What one job's events do to its row."""
+class _RowUpdater:
+    """Applies the events of one job to its row."""
 
     def __init__(self, row: BatchRow, listener: BatchListener, *, told: frozenset[str]) -> None:
         self._row = row
@@ -156,7 +156,7 @@ class _Ear:
         self._told = told
 
     def __call__(self, event: JobEvent) -> None:
-        if self._row.hear(event):
+        if self._row.apply(event):
             self._listener(self._row)
         elif event.type == "warning" and (text := str(event.data.get("message"))) not in self._told:
             self._listener.say(f"{self._row.name}  Warning: {text}")

@@ -1,4 +1,4 @@
-"""Rows: how each training of a batch stands, kept up by the events of a trainer or of a server's job."""
+"""Rows: the status of each training of a batch, updated by the events of a trainer or of a server's job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BatchRow:
     seconds_left: float | None = None
     final_loss: float | None = None
     minutes: float | None = None
-    """Of the training itself, as its result says."""
+    """Of the training itself, from its result."""
     file: str | None = None
     """The LoRA, as the result names it."""
     error: str | None = None
@@ -46,21 +46,21 @@ class BatchRow:
     def begin(self) -> None:
         self.status, self.stage, self.error, self.is_earlier = "running", "", None, False
 
-    def hear(self, event: Event | JobEvent) -> bool:
-        """Take what a trainer, or a server, says of the training; whether there is something new to be seen."""
-        seen = progress_update(event)
-        if seen.stage is None:
+    def apply(self, event: Event | JobEvent) -> bool:
+        """Apply an event of a trainer or of a server's job; returns whether the row has changed."""
+        update = progress_update(event)
+        if update.stage is None:
             return False
         if event.type == "status":
-            self.status = "running" if seen.stage == "running" else self.status
-            self.stage = "queued again" if seen.stage == "pending" and self.step else self.stage
+            self.status = "running" if update.stage == "running" else self.status
+            self.stage = "queued again" if update.stage == "pending" and self.step else self.stage
             return True
-        self.stage = seen.stage
-        if seen.steps is not None and seen.epochs is not None:
-            self.status, self.seconds_left = "running", seen.seconds_left
-            (self.step, self.total_steps), (self.epoch, self.total_epochs) = seen.steps, seen.epochs
-        if seen.loss is not None:
-            self.loss = self._losses.add(seen.loss[1])
+        self.stage = update.stage
+        if update.steps is not None and update.epochs is not None:
+            self.status, self.seconds_left = "running", update.seconds_left
+            (self.step, self.total_steps), (self.epoch, self.total_epochs) = update.steps, update.epochs
+        if update.loss is not None:
+            self.loss = self._losses.add(update.loss[1])
         return True
 
     def complete(self, result: dict[str, Any], *, earlier: bool = False) -> None:
@@ -90,7 +90,7 @@ class BatchRow:
         }
 
     def to_report(self) -> dict[str, Any]:
-        """What is left to tell at the end."""
+        """The row for the summary."""
         return {
             "name": self.name,
             "dataset": self.dataset,

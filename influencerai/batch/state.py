@@ -1,4 +1,4 @@
-"""What a batch remembers between two calls of the same command: its jobs on a server, and what has failed."""
+"""The state of a batch between two calls of the same command: its jobs on a server, and failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FREE = frozenset({"description", "isDefault", "meta"})
 
 
 class StoredTraining(WireModel):
-    """What has become of a training. With another `identity` it is another training."""
+    """The outcome of a training. With another `identity` it is another training."""
 
     identity: str
     error: str | None = Field(default=None, description="Why it failed, where it did.")
@@ -37,7 +37,7 @@ class _Memory(WireModel):
 
 class _Document(WireModel):
     version: int = _VERSION
-    file: str = Field(description="For whoever looks into the folder.")
+    file: str = Field(description="Path of the batch file, for people who open the folder.")
     tenants: dict[str, _Memory] = Field(
         default_factory=dict, description="By tenant of the server; '' is this machine."
     )
@@ -86,7 +86,7 @@ class BatchState:
         self._change(trainings={**self._memory.trainings, name: entry})
 
     def forget(self, name: str) -> None:
-        """Nothing has to be remembered of it any more."""
+        """Remove the training's entry."""
         if name in self._memory.trainings:
             others = {key: entry for key, entry in self._memory.trainings.items() if key != name}
             self._change(trainings=others)
@@ -141,7 +141,7 @@ class BatchState:
         atomic_file.write_atomic(self._path, data)
 
     def _read(self) -> _Document | None:
-        """The document; one that cannot be read is as none, since everything in it can be found again."""
+        """The document; None where it cannot be read, since everything in it can be found again."""
         try:
             found = _Document.model_validate_json(self._path.read_bytes())
         except (OSError, pydantic.ValidationError):

@@ -1,4 +1,4 @@
-"""Trainings of a batch: each with a name, a dataset and a config of its own, or a problem that says what to mend."""
+"""Trainings of a batch: each with a name, a dataset and a config of its own, or a problem to fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_OUTPUT = "data/loras/{name}"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is wrong, and where: an entry, a line or a training."""
+    """A problem, and where it is: an entry, a line or a training."""
 
     where: str
     text: str
@@ -26,7 +26,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A training as it stands in the file."""
+    """A training as the file has it."""
 
     dataset: str
     dataset_name: str
@@ -58,7 +58,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a file holds."""
+    """The content of a file."""
 
     trainings: tuple[Training, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -66,7 +66,7 @@ class Batch:
 
 
 def resolve_drafts(drafts: Iterable[Draft], *, defaults: Mapping[str, Any], defaults_at: str = "defaults") -> Batch:
-    """The trainings that can be made of `drafts`; what is wrong with a config that several share is told once.
+    """The trainings that can be made of `drafts`; a problem of a config that several share is reported once.
 
     A config's own fields win over its dataset's trigger word, that over its preset, that over `defaults`.
     """
@@ -96,7 +96,7 @@ def resolve_drafts(drafts: Iterable[Draft], *, defaults: Mapping[str, Any], defa
 
 
 def texts_of(error: ValidationError) -> list[str]:
-    """What an error says, a text per field; the whole message where no field is to blame."""
+    """The messages of an error, one per field; the whole message where it names no field."""
     found = [f"{name}: {text}" for name, texts in error.field_errors.items() for text in texts]
     texts = found or [f"{error.message} {error.remedy or ''}".strip()]
     return [text if text.endswith((".", "?")) else f"{text}." for text in texts]

@@ -205,7 +205,7 @@ Example:
 @_server_options
 @output_options
 def show(*, tenant: str, as_json: bool, **given: Any) -> None:
-    """Show each quota of TENANT, what is used of it, and whether a setting or the tenant's own quota says so."""
+    """Show each quota of TENANT, what is used of it, and whether the limit is a setting or the tenant's own quota."""
     _print_usage(_run(lambda service: service.usage.of(tenant), given), as_json=as_json)
 
 

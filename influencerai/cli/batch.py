@@ -39,12 +39,12 @@ Examples:
   influencerai batch trainings.csv --report results.csv
   influencerai batch trainings.yaml --server http://127.0.0.1:3001 --tenant me --upload
 \b
-The same command again goes on where it was interrupted; what is done is not done again.""",
+The same command continues an interrupted batch; completed trainings are not repeated.""",
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check every training, show totals, and train nothing.")
-@click.option("--retry-failed", is_flag=True, help="Also try again what an earlier call has seen fail.")
-@click.option("--fail-fast", is_flag=True, help="Begin no other training after one has failed.")
+@click.option("--retry-failed", is_flag=True, help="Also retry trainings that failed in an earlier call.")
+@click.option("--fail-fast", is_flag=True, help="Start no other training after one has failed.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the summary to this file, .csv or .json.")
 @click.option("--backend", default="diffusers", show_default=True, help="What trains here; or: dry-run.")
 @click.option("--server", help="Train on the server at this address instead of here.")
@@ -93,7 +93,7 @@ def batch(
     place: Place
     if server:
         if not tenant and not api_key:
-            raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
+            raise click.UsageError("Name the tenant: by --tenant, or by --api-key on a server in production.")
         from influencerai.batch.remote import BatchServer
         from influencerai.batch.remote_jobs import ServerBatch
 
@@ -124,12 +124,12 @@ def batch(
 
 
 def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, report: Path | None, as_json: bool) -> None:
-    """Train, and tell how each training ended, also where a signal ended the batch.
+    """Train, and report how each training ended, also where a signal ended the batch.
 
     Raises:
-        InterruptedRun: a signal did.
-        TrainingError: one of the trainings has failed.
-        InfluencerAIError: all went well, but the report cannot be written.
+        InterruptedRun: a signal ended the batch.
+        TrainingError: a training failed.
+        InfluencerAIError: every training completed, but the report cannot be written.
     """
     from influencerai.batch.report import failure_of, result_of, write_report
     from influencerai.cli.batch_plan import show_warnings
@@ -147,7 +147,7 @@ def _train(place: Place, checked: Sequence[Checked], *, retry_failed: bool, repo
     except InterruptedRun as stop:
         stop.continued_by = "repetition"
         ending = stop
-    except BaseException as error:  # raised below, when what has become of the trainings is told
+    except BaseException as error:  # raised below, after the summary
         ending = error
     if not as_json:
         standard_output().print(summary_table(rows))

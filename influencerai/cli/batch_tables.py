@@ -36,7 +36,7 @@ def problem_table(problems: Iterable[Problem]) -> Table:
 
 
 def live_table(rows: Iterable[BatchRow]) -> Table:
-    """How trainings get on."""
+    """The progress of the trainings."""
     table = _table("training", "status", "epoch", "step", "loss", "left")
     for row in rows:
         moving = _is_moving(row)
@@ -90,7 +90,7 @@ def plan_table(checked: Iterable[Checked]) -> Table:
     table = _table("training", "standing", "steps", "time", "dataset", folding=True)
     styles = {"open": "", "completed": "[green]", "failed": "[red]"}
     for item in checked:
-        standing = "goes on" if item.resumes and item.standing == "open" else item.standing
+        standing = "continues" if item.resumes and item.standing == "open" else item.standing
         steps = "" if item.steps is None else str(item.steps)
         time = "" if item.seconds is None else duration(item.seconds)
         cells = (escape(visible(cell)) for cell in (steps, time, item.training.dataset))

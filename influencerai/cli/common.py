@@ -1,4 +1,4 @@
-"""What commands share: the options that every one has, and the console for tables."""
+"""Options that commands share, and the console for tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`influencerai demo`: the whole way, from pictures to pictures, offline and in a few minutes."""
+"""`influencerai demo`: everything from training images to generated ones, offline and in a few minutes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Takes a few minutes on two CPU cores. --out is relative to the current directory
     help="Which sample character; may be given several times.  [default: the first two; with --local the first]",
 )
 @click.option("--local", is_flag=True, help="Train one character in this process, without a server.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted demo.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted demo.")
 @output_options
 def demo(*, out: Path, characters: Sequence[str], local: bool, resume: bool, as_json: bool) -> None:
     """Start a server, have it train LoRAs of two sample characters for two tenants at the same time, and draw the same

@@ -10,7 +10,7 @@ from influencerai.settings import Settings
 
 
 @click.command(
-    short_help="Say what works here, and what is missing.",
+    short_help="Show what works here, and what is missing.",
     epilog="""\b
 Examples:
   influencerai doctor
@@ -24,7 +24,7 @@ Exits with 1 if something that a training needs is missing.""",
 )
 @output_options
 def doctor(*, show_all: bool, as_json: bool) -> None:
-    """Say in a few lines what works on this machine and what is missing, with the command that repairs it."""
+    """Show in a few lines what works on this machine and what is missing, with the command that repairs it."""
     from influencerai.doctor import diagnose
 
     found = diagnose(Settings.load(), load_torch=show_all)

@@ -87,7 +87,7 @@ def check_size(path: Path, comparison: LoraComparison, *, side: int) -> None:
     """Refuse a grid that its format, or other programs, could not open.
 
     Raises:
-        ValidationError: says the size and what to change.
+        ValidationError: names the size and the options to change.
     """
     from influencerai.generate.comparison_grid import grid_size
 

@@ -1,4 +1,4 @@
-"""`influencerai gc`: remove what ended jobs and runs have left."""
+"""`influencerai gc`: remove what ended jobs and runs left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Remove what ended jobs and runs have left.",
+    short_help="Remove what ended jobs and runs left behind.",
     epilog="""\b
 Examples:
   influencerai gc --older-than 90d --dry-run

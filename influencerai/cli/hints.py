@@ -20,7 +20,7 @@ _HINTS = {
     "info inspect show metadata": "`influencerai lora info FILE` shows what is in a LoRA file.",
     "model download pull": "`influencerai models` lists base models and downloads one.",
     "resume continue restart": (
-        "`influencerai train DATASET ... --resume` goes on with an interrupted run of the same output folder."
+        "`influencerai train DATASET ... --resume` continues an interrupted run of the same output folder."
     ),
     "stop cancel": "Ctrl-C ends a training resumably; `influencerai jobs cancel ID` ends a job of a server.",
     "status list ps logs watch": "`influencerai jobs` lists and watches the jobs of a server.",

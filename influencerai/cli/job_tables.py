@@ -39,7 +39,7 @@ def print_job(console: Console, job: JobDetail, artifacts: Sequence[JobArtifact]
     if job.finished_at:
         rows.append(("finished", moment(job.finished_at)))
     if job.retry_of:
-        rows.append(("goes on with", job.retry_of))
+        rows.append(("continues", job.retry_of))
     if job.cancel_requested and job.finished_at is None:
         rows.append(("cancelled", "it ends at its next step"))
     if waits := waiting_of(job):
@@ -92,7 +92,7 @@ def progress_of(job: Job) -> str:
 
 
 def progress_text(progress: Mapping[str, Any]) -> str:
-    """What a worker says of its progress, which may be a stranger's and hold anything."""
+    """Progress as a worker reported it; a third-party worker may send anything."""
     parts = [f"epoch {progress.get('currentEpoch', '?')}/{progress.get('totalEpochs', '?')}"]
     step, total = progress.get("step"), progress.get("totalSteps")
     if isinstance(step, int) and isinstance(total, int) and total > 0:

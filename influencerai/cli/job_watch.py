@@ -1,4 +1,4 @@
-"""Watching jobs: one by its events, all active ones by looking again and again."""
+"""Watching jobs: one by its events, all active ones by polling."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class JobLines:
 
 
 class _Nothing:
-    """In place of a live table, where there is no terminal."""
+    """Stands in for a live table without a terminal."""
 
     def __enter__(self) -> Any:
         return self
@@ -110,7 +110,7 @@ class _Nothing:
 def _look(client: InfluencerAIClient, known: dict[str, Job], *, pause: float) -> list[Job]:
     """The active jobs, running ones first; `known` gets them, and how those that were active have ended.
 
-    A server that does not answer for a while is waited for.
+    Waits for a server that does not answer for a while.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -132,7 +132,7 @@ def _look(client: InfluencerAIClient, known: dict[str, Job], *, pause: float) ->
 
 
 def _say(jobs: Any, said: dict[str, str], *, as_json: bool) -> None:
-    """A line for each job of which the last one would not be true any more."""
+    """A line for each job whose text has changed."""
     for job in jobs:
         text = "  ".join(part for part in (status_of(job), progress_of(job), waiting_of(job)) if part)
         if said.get(job.id) == text:

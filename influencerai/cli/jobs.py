@@ -28,7 +28,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 @click.group(short_help="List, watch, cancel and retry the jobs of a server.")
 def jobs() -> None:
-    """The jobs of a server. It is asked over HTTP, so it may be on another machine."""
+    """The jobs of a server, over HTTP: it may be on another machine."""
 
 
 def server_options(command: F) -> F:
@@ -140,7 +140,7 @@ Example:
 @server_options
 @output_options
 def cancel(*, id: str, as_json: bool, **given: Any) -> None:
-    """End the job ID; one that runs ends at its next step, and `retry` goes on from there."""
+    """End the job ID; a running one ends at its next step, and `retry` continues from there."""
     with _client(given) as client:
         job = client.jobs.cancel(id)
     if as_json:
@@ -161,7 +161,7 @@ Example:
 @server_options
 @output_options
 def retry(*, id: str, as_json: bool, **given: Any) -> None:
-    """Make a new job that goes on from the last checkpoint of the job ID."""
+    """Make a new job that continues from the last training state of the job ID."""
     with _client(given) as client:
         job = client.jobs.retry(id)
     if as_json:
@@ -178,7 +178,7 @@ Examples:
   influencerai jobs logs 01a206ae-4e40-7536-9936-a9df81e09aa6 --tenant me --follow""",
 )
 @click.argument("id")
-@click.option("--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--follow", is_flag=True, help="Keep printing until the job has ended.")
 @server_options
 @output_options
 def logs(*, id: str, follow: bool, as_json: bool, **given: Any) -> None:
@@ -203,7 +203,7 @@ def _client(given: dict[str, Any]) -> Iterator[InfluencerAIClient]:
     from influencerai.client import InfluencerAIClient
 
     if not given["tenant"] and not given["api_key"]:
-        raise click.UsageError("Say whose jobs they are: by --tenant, or by --api-key on a server in production.")
+        raise click.UsageError("Name the tenant: by --tenant, or by --api-key on a server in production.")
     with InfluencerAIClient(
         given["server"],
         tenant_id=given["tenant"],
@@ -216,7 +216,7 @@ def _client(given: dict[str, Any]) -> Iterator[InfluencerAIClient]:
 
 @contextmanager
 def _leaving_alone(id: str | None) -> Iterator[None]:
-    """Ctrl-C ends the command, and says that it ended nothing else."""
+    """Ctrl-C ends the command; the message states that the jobs keep running."""
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -35,7 +35,7 @@ _FIELDS = {
     "date": ("modelspec.date",),
     "description": ("modelspec.description", "ss_training_comment"),
 }
-"""What a file says of its training, and the keys of the metadata that say it, the better one first."""
+"""Facts of a training, and the metadata keys that may hold each, the better one first."""
 
 
 @click.group(short_help="Show what is in a LoRA file.")
@@ -54,9 +54,9 @@ Examples:
 @click.argument("file", callback=named_lora)
 @output_options
 def info(*, file: str, as_json: bool) -> None:
-    """Show what FILE, a LoRA, LoHa, LoKr, DoRA or OFT of any trainer, holds and says of itself.
+    """Show what FILE, a LoRA, LoHa, LoKr, DoRA or OFT of any trainer, contains and states about its training.
 
-    Of a run's folder it is the file that `sample --checkpoints last` takes. A relative FILE lies in INFLUENCERAI_ROOT.
+    Of a run's folder it is the file that `sample --checkpoints last` takes. A relative FILE is below INFLUENCERAI_ROOT.
     The weights are only hashed.
     """
     from influencerai.lora.adapter_file import read_adapter
@@ -100,7 +100,7 @@ def describe(found: AdapterFile) -> dict[str, Any]:
 
 
 def _tags(text: str) -> list[tuple[str, int]]:
-    """The most frequent tags of all folders; empty where the file says nothing that can be read."""
+    """The most frequent tags of all folders; empty where the metadata has none that can be parsed."""
     counts: Counter[str] = Counter()
     try:
         for folder in json.loads(text).values():

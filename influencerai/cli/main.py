@@ -30,8 +30,8 @@ COMMANDS = {
     "db": "Upgrade or check the database of the server.",
     "keys": "Make, list and revoke API keys.",
     "admin": "See all tenants, their jobs and usage; set quotas.",
-    "gc": "Remove what ended jobs and runs have left.",
-    "doctor": "Say what works here, and what is missing.",
+    "gc": "Remove what ended jobs and runs left behind.",
+    "doctor": "Show what works here, and what is missing.",
 }
 """Every command with its help, known without importing it; `influencerai.cli.NAME` defines NAME."""
 
@@ -51,7 +51,7 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does; an unknown command is an error that says what to do instead."""
+        """As click does; an unknown command is an error with a hint."""
         word = args[0]
         if word in COMMANDS or word.startswith("-"):
             return super().resolve_command(ctx, args)
@@ -62,7 +62,7 @@ class Program(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run the command and leave with its exit code; errors are reported, never raised."""
+        """Run the command and leave with its exit code; errors are printed, never raised."""
         escape_unshowable()
         given = list(sys.argv[1:] if args is None else args)
         debug, as_json = "--debug" in given, "--json" in given
@@ -99,9 +99,9 @@ Exit codes:
   0    done
   1    failed, or errors were found
   2    the command line, a setting or a config cannot be used
-  130  interrupted by Ctrl-C (143: by SIGTERM); `train --resume` or the same `batch` goes on
+  130  interrupted by Ctrl-C (143: by SIGTERM); continue with `train --resume` or the same `batch`
 
-Relative datasets, LoRAs and output folders lie in INFLUENCERAI_ROOT (default: the current directory).""",
+Relative datasets, LoRAs and output folders are below INFLUENCERAI_ROOT (default: the current directory).""",
 )
 @click.version_option(__version__, prog_name="influencerai")
 def main() -> None:

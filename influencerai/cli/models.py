@@ -62,7 +62,7 @@ Without network, copy the model by hand: the error names the folder.""",
 def get(*, model: str, root: Path | None, as_json: bool) -> None:
     """Download MODEL, an alias (sd15, sdxl) or a hub id: configurations, tokenizers and one variant of the weights.
 
-    A download that was interrupted goes on.
+    An interrupted download continues.
     """
     from influencerai.basemodel import find_base_model, hub
     from influencerai.basemodel.search import ALIASES, hub_id_of

@@ -29,7 +29,7 @@ Examples:
   RAY_ADDRESS=10.0.0.1:6379 influencerai serve --database-url postgresql://me@db/influencerai
 \b
 Every node needs the token in the head's ~/.ray/auth_token (RAY_AUTH_TOKEN), the same versions, the root under the same
-path, and the base models; GET /cluster says of each what is missing.""",
+path, and the base models; GET /cluster reports what each is missing.""",
 )
 @click.option("--head", is_flag=True, help="Start the head of a new cluster; it trains too.")
 @click.option("--head-address", metavar="HOST:PORT", help="Join the cluster of this head.")
@@ -46,13 +46,13 @@ path, and the base models; GET /cluster says of each what is missing.""",
     type=click.FloatRange(0),
     default=120,
     show_default=True,
-    help="On SIGTERM running jobs have so long to save their state and leave.",
+    help="Time for running jobs to save their state on SIGTERM.",
 )
 @output_options
 def start(
     *, as_json: bool, head: bool, head_address: str | None, port: int | None, pretend_gpus: bool, **offered: Any
 ) -> None:
-    """Start a node; what is not said of it is detected."""
+    """Start a node; what no option gives is detected."""
     if head == (head_address is not None):
         raise ValidationError("A node is a head or joins one.", remedy="Use --head, or --head-address HOST:PORT.")
     if port is not None and not head:

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and its error in words or as JSON."""
+"""How a command ends: its exit code, and its error as text or JSON."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def print_result(document: Mapping[str, Any]) -> None:
 
 
 def report_error(error: BaseException, *, as_json: bool, debug: bool) -> None:
-    """Say what is wrong, where, and what to do; the traceback only where it was asked for."""
+    """Print what is wrong, where, and what to do; the traceback only on request."""
     known = _as_known(error)
     if as_json:
         print_json(_document(known))
@@ -74,7 +74,7 @@ def silence_broken_pipe() -> None:
 
 
 def _as_known(error: BaseException) -> BaseException:
-    """The same in our terms: a package that cannot be imported, and what a file system refuses."""
+    """Imports that fail and writes that a file system refuses, as errors of this package."""
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = f": {error.filename}" if error.filename else " where the output goes"
         return InfluencerAIError(f"{error.strerror}{where}.", remedy="Free space there, or choose another place.")

@@ -1,4 +1,4 @@
-"""What a training will do, in two lines: printed before it begins."""
+"""The plan of a training in two lines, printed before it starts."""
 
 from __future__ import annotations
 

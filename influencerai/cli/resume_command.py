@@ -45,7 +45,7 @@ def program() -> list[str]:
 
 
 def program_name() -> str:
-    """The same as text of a shell."""
+    """`program` as text for a shell."""
     return shlex.join(program())
 
 

@@ -55,7 +55,7 @@ Everything else is a setting: see `influencerai doctor`. The API's page is at /a
 def serve(*, runner: str | None, no_ray: bool, trust_network: bool, as_json: bool, **given: Any) -> None:
     """Serve the REST API, and train the jobs that are submitted to it.
 
-    In development every request says whose it is and is believed: that is for this machine alone.
+    In development the tenant header of a request is trusted: use that on this machine alone.
     """
     settings = Settings.load(**given)
     _check(settings, trust_network=trust_network)
@@ -150,7 +150,7 @@ async def _serve_on_ray(settings: Settings, server: RayServer, workers: Runner |
 
 
 def _on_signal(stop: Callable[[], None]) -> None:
-    """Have the first Ctrl-C or SIGTERM call this; another one does what it does to any program."""
+    """Call this on the first Ctrl-C or SIGTERM; the next one has its default effect."""
     loop = asyncio.get_running_loop()
 
     def receive() -> None:
@@ -178,7 +178,7 @@ def _announce(settings: Settings, port: int) -> None:
     url = _url(settings, port)
     click.echo(f"InfluencerAI listens on {url} (its page: {url}/api). Ctrl-C stops it.")
     shown = {item.name: item.value for item in settings.origins()}  # without passwords
-    click.echo(f"Its files lie in {settings.root.resolve()}, its database is {shown['database_url']}.", err=True)
+    click.echo(f"Its files are in {settings.root.resolve()}, its database is {shown['database_url']}.", err=True)
 
 
 def _announce_json(settings: Settings, port: int) -> None:
@@ -190,17 +190,17 @@ def _url(settings: Settings, port: int) -> str:
 
 
 def _check(settings: Settings, *, trust_network: bool) -> None:
-    """Refuse to let the network in where nobody has to prove anything."""
+    """Refuse to listen beyond this machine without authentication."""
     if settings.auth == "production" or trust_network or _is_loopback(settings.host):
         return
     raise ValidationError(
-        f"Development mode believes every request, and {settings.host} is not this machine alone.",
+        f"Development mode trusts every request, and {settings.host} is not this machine alone.",
         remedy="Use --auth production, or --trust-network where the network is yours.",
     )
 
 
 def _check_port(settings: Settings) -> None:
-    """Refuse early what Serve would find out late."""
+    """Refuse a port in use before Ray starts."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

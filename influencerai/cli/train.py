@@ -35,8 +35,8 @@ Examples:
   influencerai train data/datasets/me --config me.yaml --set minSnrGamma=null
   influencerai train data/datasets/me --config me.yaml --resume
 \b
---set wins over options, options over --config, --config over --preset.
-Ctrl-C saves a state and prints the command that goes on.""",
+--set overrides options, options over --config, --config over --preset.
+Ctrl-C saves a training state and prints the command that continues.""",
 )
 @dataset_argument
 @click.option("--model", "--model-name", "model_name", help="Base model: sd15, sdxl, a hub id, a folder or a file.")
@@ -47,7 +47,7 @@ Ctrl-C saves a state and prints the command that goes on.""",
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the newest run for the same output folder, also to more --epochs; start one where there is none.",
+    help="Continue the newest run for the same output folder, also to more --epochs; start one where there is none.",
 )
 @click.option(
     "--init-from",

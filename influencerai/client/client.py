@@ -29,7 +29,7 @@ class AsyncInfluencerAIClient:
 
     Args:
         base_url: address of the server.
-        tenant_id: whose data it is; enough in development, where the server believes it.
+        tenant_id: the tenant; enough in development, where the server trusts it.
         api_key: an API key or a JWT, which a server in production wants.
         timeout: seconds that a request may wait for the server at any point.
         retries: tries after the first one, where a second one is safe.

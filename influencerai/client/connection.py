@@ -41,13 +41,13 @@ class Upload:
 
 
 class Connection:
-    """What every resource speaks through.
+    """Sends the requests of every resource.
 
     Args:
         transport: sends and reads.
         base_url: without a slash at its end.
         retries: tries after the first one.
-        on_warning: told what the server says beside an answer; by default, a Python warning.
+        on_warning: called with warnings in an answer; by default, they are Python warnings.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Connection:
     def list(
         self, model: type[Noun], path: str, *, key: str = "id", page_size: int, **params: Any
     ) -> AsyncListing[Noun]:
-        """All nouns of a list; `key` is the field by which one is told from another."""
+        """All nouns of a list; `key` is the field that identifies one."""
 
         async def fetch(skip: int, take: int) -> Page[Noun]:
             response = await self.request("GET", path, params={**params, "skip": skip, "take": take})
@@ -244,7 +244,7 @@ class Connection:
 
 
 def _calls_until_the_user() -> int:
-    """How many calls lie between a warning and the line that it is about."""
+    """The number of calls between a warning and the line it is about."""
     frame, calls = sys._getframe(1), 1
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("influencerai.client"):
         frame, calls = frame.f_back, calls + 1

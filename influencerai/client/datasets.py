@@ -18,7 +18,7 @@ from influencerai.domain.dataset import Dataset, DatasetImage, DatasetKind, Data
 from influencerai.domain.page import SortOrder
 from influencerai.errors import ValidationError
 
-_LOOKING_SECONDS = 600.0
+_INSPECTION_SECONDS = 600.0
 """The server answers an upload when it has decoded every image."""
 
 
@@ -36,7 +36,7 @@ class AsyncDatasets:
         meta: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Dataset:
-        """Register a folder below the server's root; its `status` says what was found there.
+        """Register a folder below the server's root; its `status` reports what was found there.
 
         Args:
             path: relative to the root; need not be there before images are uploaded.
@@ -48,7 +48,7 @@ class AsyncDatasets:
         return await self._connection.post(Dataset, "/datasets", body, key=idempotency_key)
 
     async def get(self, id: str) -> Dataset:
-        """One dataset; a pending one is looked at again."""
+        """One dataset; a pending one is inspected again."""
         return await self._connection.get(Dataset, f"/datasets/{segment(id)}")
 
     def list(
@@ -81,7 +81,7 @@ class AsyncDatasets:
         await self._connection.delete(f"/datasets/{segment(id)}")
 
     async def report(self, id: str, *, refresh: bool = False) -> dict[str, Any]:
-        """What was seen in the folder, each image with its faults, as JSON; with `refresh` it is looked at now."""
+        """The report on the folder, each image with its faults, as JSON; `refresh` inspects it again."""
         return await self._connection.document(f"/datasets/{segment(id)}/report", refresh=refresh or None)
 
     async def upload(self, id: str, source: str | Path, *, replace: bool = False) -> UploadAnswer:
@@ -116,7 +116,7 @@ class AsyncDatasets:
     def images(
         self, id: str, *, sort_order: SortOrder | None = None, page_size: int = 100
     ) -> AsyncListing[DatasetImage]:
-        """The dataset's images with captions and faults, as its folder was last looked at; sorted by path."""
+        """The dataset's images with captions and faults, as of the last inspection of its folder; sorted by path."""
         path = f"/datasets/{segment(id)}/images"
         return self._connection.list(DatasetImage, path, key="path", page_size=page_size, sortOrder=sort_order)
 
@@ -130,7 +130,7 @@ class AsyncDatasets:
         return noun_of(DatasetImage, document_of(response), response)
 
     async def _upload(self, path: str, files: tuple[LocalFile, ...], *, replace: bool) -> UploadAnswer:
-        timeout = httpx2.Timeout(_LOOKING_SECONDS)
+        timeout = httpx2.Timeout(_INSPECTION_SECONDS)
         with opened(files, fields={"replace": "true"} if replace else {}) as form:
             response = await self._connection.request("POST", path, form=form, timeout=timeout, is_repeatable=True)
         return noun_of(UploadAnswer, document_of(response), response)

@@ -1,4 +1,4 @@
-"""Download: a job's files, whole and proven by their hashes, in the folder that was named and nowhere else."""
+"""Download: a job's files, complete and checked against their hashes, in the given folder and nowhere else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 class Download:
     """One file of a job on its way into a folder.
 
-    It grows in a part of its own, where a later call goes on when this one is cut off, and gets its name when its
+    It grows in a part of its own, where a later call continues when this one is interrupted, and gets its name when its
     bytes are the ones that were announced.
 
     Raises:
@@ -42,7 +42,7 @@ class Download:
             raise InfluencerAIError(f"The server names no SHA-256 of its file {artifact.name!a}.")
 
     async def run(self, *, replace: bool) -> Path:
-        """Where the file lies when it is there.
+        """Download the file and return its path.
 
         Raises:
             ConflictError: another file of that name is there, and not to be replaced.

@@ -29,7 +29,7 @@ class EventFeed:
     """The events of one job from a number on, until the job has ended.
 
     Whatever breaks on the way (a stream, the network, the server itself for a while), each event comes once and in
-    order: the number of the last one says where to go on.
+    order: the number of the last one is where the feed continues.
 
     Args:
         connection: to the server.
@@ -172,9 +172,9 @@ class EventFeed:
         if self._remaining() <= 0:
             raise TimedOutError(
                 f"Job {self._id} has not ended within {self._timeout:g} seconds.",
-                remedy="It goes on: wait for it again, or cancel it.",
+                remedy="It keeps running: wait for it again, or cancel it.",
             )
 
 
-class _TimeIsShort(Exception):  # noqa: N818 - it says so, and nobody sees it
+class _TimeIsShort(Exception):  # noqa: N818 - never leaves this module
     """The stream is left for questions that are timed."""

@@ -1,4 +1,4 @@
-"""Jobs: submitted, looked at, followed until they end, and their files."""
+"""Jobs: submit, inspect and follow them, and download their files."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class AsyncJobs:
         return await self._connection.post(Job, f"{_path(id)}/cancel", is_repeatable=True)
 
     async def retry(self, id: str, *, idempotency_key: str | None = None) -> Job:
-        """A new job that goes on from the last checkpoint of a failed or cancelled one.
+        """A new job that continues from the last training state of a failed or cancelled one.
 
         Raises:
             ConflictError: the job has not ended, or was completed.
@@ -222,7 +222,7 @@ class AsyncJobs:
         Raises:
             TrainingError: the job failed; the message is its error, `failure` its result.
             StoppedError: it was cancelled.
-            TimedOutError: it had not ended in time; it goes on.
+            TimedOutError: it had not ended in time; it keeps running.
             UnreachableError: the server did not come back.
         """
         feed = EventFeed(
@@ -264,8 +264,8 @@ class AsyncJobs:
     ) -> tuple[Path, ...]:
         """Fetch the job's files into a folder, which is made; returns where they lie.
 
-        Each is compared with its hash before it gets its name. What was cut off goes on where it stopped, by this
-        call or by the next. A file that is there already is not fetched again.
+        Each is compared with its hash before it gets its name. An interrupted download continues where it stopped, in
+        this call or the next. A file that is there already is not fetched again.
 
         Args:
             id: of the job.

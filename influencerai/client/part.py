@@ -15,7 +15,7 @@ from uuid import uuid4
 def claimed_part(folder: Path, sha256: str) -> Iterator[Path]:
     """A file in the folder for the bytes that have this hash, which is the caller's alone until the end of the block.
 
-    Bytes that are left in it stay for a later call, which goes on after them. Where another download is at work on it,
+    Bytes that are left in it stay for a later call, which continues after them. Where another download is using it,
     or nothing can be locked (as on Windows), it is another file, which goes with the block.
 
     Raises:

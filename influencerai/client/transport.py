@@ -120,7 +120,7 @@ class AwaitingTransport:
 
 
 class _Ticking(SyncByteStream, AsyncByteStream):
-    """A body that says when something has come, be it a comment that no event shows."""
+    """A body that calls `tick` for every chunk, also for comments, which are no events."""
 
     def __init__(self, stream: Any, tick: Callable[[], None]) -> None:
         self._stream = stream

@@ -18,7 +18,7 @@ IMAGES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".heic", ".heif", ".hif", ".avif"}
     | {".gif", ".bmp", ".dib", ".tif", ".tiff", ".jxl"}
 )
-"""Names of pictures. The server says which formats it reads, and lists the others with what to do about them."""
+"""Names of pictures. The server knows the formats that it reads, and reports the others with a remedy."""
 CAPTIONS = (".txt", ".caption", ".tags")
 TABLES = frozenset({"metadata.jsonl", "metadata.csv", "captions.json", "captions.jsonl", "captions.csv"})
 _TEXTS = frozenset({".md", ".rst", ".rtf", ".doc", ".docx", ".odt", ".json", ".yaml", ".yml", ".toml", ".xml"})

@@ -1,4 +1,4 @@
-"""View: a training while it goes on, wherever somebody watches it."""
+"""View: the progress of a running training, in a notebook, a terminal or a log."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LAST_STAGE: Final = "exporting"
 
 
 class LiveView:
-    """Shows a training while it goes on: a loss plot in a notebook, a bar in a terminal, else a line now and then.
+    """Shows a running training: a loss plot in a notebook, a bar in a terminal, else a line now and then.
 
         with LiveView("ava") as view:
             Trainer(config, on_event=view).train("data/datasets/ava")
 
-    It takes the events of a `Trainer` and those of a server's jobs. What it cannot draw ends no training: it says so
-    once on standard error.
+    It takes the events of a `Trainer` and those of a server's jobs. A failure to draw never ends a training: it is
+    reported once on standard error.
 
     Args:
         title: what is trained.
@@ -57,7 +57,7 @@ class LiveView:
             self._surface.close(self._scene)
 
     def __call__(self, event: Event | JobEvent) -> None:
-        """Show what has happened."""
+        """Show an event."""
         with self._drawing():
             update = progress_update(event)
             self._scene = self._seen(update)
@@ -74,15 +74,15 @@ class LiveView:
     def _drawing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is, hours of training are worth more than their picture
+        except Exception as error:  # hours of training are worth more than their plot
             if not self._has_failed:
                 self._has_failed = True
                 with suppress(OSError, ValueError):
-                    text = f"The view cannot be drawn, and the training goes on: {type(error).__name__}: {error}"
+                    text = f"The view cannot be drawn, and the training continues: {type(error).__name__}: {error}"
                     sys.stderr.write(f"{visible(text)}\n")
 
     def _outcome(self, error: BaseException | None) -> str | None:
-        """How the training ended; None where a server's job goes on or has said so itself."""
+        """How the training ended; None where a server's job is running or has reported its own end."""
         if isinstance(error, StoppedError):
             return "stopped, and can be resumed"
         if isinstance(error, InfluencerAIError):

@@ -38,17 +38,17 @@ def row(name: str = "ava", **fields: Any) -> BatchRow:
 def training(name: str = "ava", *, step_number: int = 3) -> BatchRow:
     found = row(name)
     found.begin()
-    found.hear(StageEvent(stage="training"))
-    found.hear(step(step_number))
+    found.apply(StageEvent(stage="training"))
+    found.apply(step(step_number))
     return found
 
 
 def test_a_row_follows_a_trainer() -> None:
     found = training()
-    assert not found.hear(WarningEvent(message="x"))
+    assert not found.apply(WarningEvent(message="x"))
     assert (found.status, found.stage, found.step, found.epoch, found.seconds_left) == ("running", "training", 3, 1, 65)
     assert found.loss == pytest.approx(0.5)
-    found.hear(step(4, loss=1.5))
+    found.apply(step(4, loss=1.5))
     assert found.loss is not None
     assert 0.5 < found.loss < 1.5
     found.complete({"finalLoss": 0.25, "trainingTimeMinutes": 2, "loraPath": "a/b.safetensors"})
@@ -58,15 +58,15 @@ def test_a_row_follows_a_trainer() -> None:
 
 def test_a_row_follows_a_job_whatever_its_worker_says() -> None:
     found = row()
-    assert found.hear(job_event("status", status="running"))
-    assert found.hear(job_event("stage", stage="loading"))
+    assert found.apply(job_event("status", status="running"))
+    assert found.apply(job_event("stage", stage="loading"))
     assert (found.status, found.stage) == ("running", "loading")
     progress = {"step": 2, "totalSteps": 4, "currentEpoch": 1, "totalEpochs": 2, "loss": 0.5}
-    assert found.hear(job_event("progress", **progress, estimatedSecondsRemaining=9))
+    assert found.apply(job_event("progress", **progress, estimatedSecondsRemaining=9))
     assert (found.step, found.total_epochs, found.loss, found.seconds_left) == (2, 2, 0.5, 9)
-    assert found.hear(job_event("progress", step="many", loss=None))
+    assert found.apply(job_event("progress", step="many", loss=None))
     assert (found.step, found.total_steps, found.loss) == (0, 0, 0.5)
-    assert not found.hear(job_event("checkpoint", path="x"))
+    assert not found.apply(job_event("checkpoint", path="x"))
     found.complete({"finalLoss": "low", "loraPath": None})
     assert (found.status, found.final_loss, found.file) == ("completed", None, None)
 
@@ -85,7 +85,7 @@ def test_lines_come_for_each_stage_and_of_steps_now_and_then(capsys: pytest.Capt
         (8, step(4)),
     ):
         now = float(seconds)
-        found.hear(event)
+        found.apply(event)
         lines(found)
     found.fail("out of \x1b[31mmemory")
     lines(found)

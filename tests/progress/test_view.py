@@ -183,7 +183,7 @@ def test_what_cannot_be_drawn_ends_no_training_and_is_told_once(capsys: pytest.C
         view(step(1))
         view(told("warning", message="slow"))
     assert capsys.readouterr().err.splitlines() == [
-        "The view cannot be drawn, and the training goes on: RuntimeError: no display\\x07",
+        "The view cannot be drawn, and the training continues: RuntimeError: no display\\x07",
         "Warning: slow",
     ]
 
