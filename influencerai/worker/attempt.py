@@ -212,7 +212,7 @@ class JobAttempt:
         frozen = await self._keeper.write(
             lambda transaction: transaction.queue.freeze(self._lease, plan=plan, output_dir=message.output_dir)
         )
-        return TrainingSpec.restore(frozen["spec"])
+        return message.spec if frozen["spec"] == plan["spec"] else TrainingSpec.restore(frozen["spec"])
 
     async def _conclude(self, code: int | None) -> None:
         """Write the last events and how the attempt has ended, in one transaction.
