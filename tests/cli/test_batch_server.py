@@ -100,6 +100,7 @@ def names(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [row["name"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_few_jobs_are_submitted_at_a_time_and_each_training_once(
     place: BatchPlace, server: Served, client: InfluencerAIClient
 ) -> None:
@@ -256,6 +257,7 @@ def test_sigterm_ends_as_ctrl_c_does_and_leaves_a_report(place: BatchPlace, serv
     assert [(row["status"], row["jobId"]) for row in report] == [("waiting", job_id), ("waiting", None)]
 
 
+@pytest.mark.slow
 def test_another_key_of_the_tenant_follows_the_same_jobs_and_none_is_shown(
     place: BatchPlace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +305,7 @@ def test_a_submission_that_is_refused_ends_no_other(place: BatchPlace, server: S
     assert "not found" in rows[2]["error"]
 
 
+@pytest.mark.slow
 def test_a_changed_training_takes_the_place_of_its_job(
     place: BatchPlace, server: Served, client: InfluencerAIClient
 ) -> None:

@@ -202,6 +202,7 @@ def test_megabytes_pass_in_both_directions(root: Path, server: ForkServer) -> No
     assert messages[-1].result.warnings[: len(long)] == long
 
 
+@pytest.mark.slow
 def test_two_children_train_at_once(root: Path, cache: Path, server: ForkServer) -> None:
     async def both() -> list[int]:
         orders = [make_request(root, job=job, cache_dir=cache, backend="dry-run") for job in ("job-1", "job-2")]

@@ -165,6 +165,7 @@ def test_the_dry_run_is_made_by_the_first_rank(order: TrainingRequest) -> None:
     assert files(order.root / OUTPUT) == {RUN_MARKER, "test-run-final.safetensors"}
 
 
+@pytest.mark.slow
 def test_a_dataset_that_cannot_be_trained_on_ends_both(order: TrainingRequest) -> None:
     for path in (order.root / DATASET).iterdir():
         path.unlink()

@@ -115,6 +115,7 @@ def numbers(ranks: Ranks) -> list[int]:
     return [ranks.number, ranks.count, *ranks.gather(ranks.number)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_environment", [True, False])
 def test_a_group_that_is_there_already_is_used(has_environment: bool, tmp_path: Path) -> None:
     """As one that Ray Train has made, which sets the environment too."""

@@ -99,6 +99,7 @@ def test_a_training_that_does_not_react_is_killed_after_the_grace(place: Workpla
     assert job.result["cancelled"]
 
 
+@pytest.mark.slow
 @on_both
 def test_a_mistake_of_the_user_ends_the_job_at_once(place: Workplace) -> None:
     (place.root / "data/datasets/empty").mkdir(parents=True, exist_ok=True)
