@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from influencerai.preflight.names import alias_family, check_writable, find_mode
 from influencerai.preflight.report import BucketUse, MemoryEstimate, PlanSummary, Preflight, TimeEstimate
 from influencerai.settings import Settings
 from influencerai.training_plan import TrainingPlan, estimate
-from influencerai.training_plan.resolve import ModelFacts, outline, resolve
+from influencerai.training_plan.resolve import ModelFacts, ResolvedTraining, outline, resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +117,9 @@ def examine(
         warnings += found
     warnings += [*device.warnings, *report.summary]
     threads, world_size = settings.usable_threads, min(config.options.gpus, device.count)
-    with noted(faults):
-        if images and model and optimizer:
+    resolved: ResolvedTraining | None = None
+    if images and model and optimizer:
+        with noted(faults):
             resolved = resolve(
                 config,
                 images,
@@ -128,10 +130,13 @@ def examine(
                 deterministic=settings.deterministic,
                 world_size=world_size,
             )
-            spec, plan = resolved.spec, resolved.plan
-            warnings += resolved.warnings
-        else:
-            family = base.family if base else alias_family(config.model_name)
+    if resolved:
+        spec, plan = resolved.spec, resolved.plan
+        warnings += resolved.warnings
+    else:
+        family = base.family if base else alias_family(config.model_name)
+        # An error of `resolve` is among the faults already.
+        with suppress(InfluencerAIError) if images and model and optimizer else noted(faults):
             plan, known = outline(
                 config, images, family=family, device=device.facts, threads=threads, world_size=world_size
             )

@@ -51,6 +51,14 @@ def fly(root: Path, model: str = EMBEDDED, *, as_path: bool = True, **changes: A
     return preflight(config, root / "dataset", settings=make_settings(root), as_path=as_path)
 
 
+def test_a_fault_of_the_output_path_leaves_the_plan_in_the_report(tmp_path: Path, dataset: Path) -> None:
+    found = fly(tmp_path, outputPath="out/a\\b")
+    assert [error for error in found.errors if error.startswith("outputPath: ")] == list(found.errors)
+    assert found.plan
+    assert found.plan.total_steps > 0
+    assert not found.spec
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["embedded", "sd15", "sdxl"])
 @pytest.mark.parametrize(
