@@ -80,8 +80,8 @@ def header(name: str, *, data: int = 64) -> bytes:
 
 DOWN = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
 USELESS = (
-    ("x.txt", b"hello", "no safetensors file", "Give a .safetensors file"),
-    ("noname", b"hello", "no safetensors file", "Give a .safetensors file"),
+    ("x.txt", b"hello", "not a valid safetensors file", "Give a .safetensors file"),
+    ("noname", b"hello", "not a valid safetensors file", "Give a .safetensors file"),
     ("empty.safetensors", b"", "is empty", "Download"),
     ("page.safetensors", b"<!doctype html><title>Log in</title>", "a web page", "in a browser"),
     ("model.ckpt", header(DOWN), "is a pickle", ".safetensors"),
