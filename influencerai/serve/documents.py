@@ -164,4 +164,8 @@ def page(model: Any) -> Responses:
 
 
 def _error(status: int) -> dict[str, Any]:
-    return {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+    if status == 500:  # which every route has: it defines the schema
+        return {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+    # By reference, since FastAPI builds a validator for each model of each route.
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
+    return {"description": _DESCRIPTIONS[status], "content": content}
