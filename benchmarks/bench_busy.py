@@ -105,7 +105,7 @@ def _child(spins: str, *, steps: int) -> dict[str, Any]:
 
 @contextmanager
 def _company(count: int) -> Iterator[None]:
-    """Processes that want a core all the time."""
+    """Processes that keep a core busy all the time."""
     processes = [multiprocessing.get_context("spawn").Process(target=_spin, daemon=True) for _ in range(count)]
     for process in processes:
         process.start()

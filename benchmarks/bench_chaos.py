@@ -204,7 +204,7 @@ class Campaign:
             self._violations.append(text)
 
     def _patiently(self, question: Callable[[], T]) -> T:
-        """What the service answers, asked again while the database is away."""
+        """Return the service's result, retrying while the database is unavailable."""
         deadline = time.monotonic() + _OUTAGE_SECONDS
         while True:
             try:

@@ -61,7 +61,7 @@ def new_scenes(character: str, count: int, seed: int = 1) -> list[Avatar]:
 
 
 def trigger_prompts(scenes: Sequence[Avatar], seed: int = 1) -> list[str]:
-    """What a user would ask: the trigger and the scene, no word about who it is."""
+    """The prompt of a user: the trigger and the scene, without the character's attributes."""
     rng = random.Random(f"{seed}/prompts")
     return [compose(scene, CHANGING, rng, subject=f"{TRIGGER} {CLASS_WORD}").text for scene in scenes]
 

@@ -108,7 +108,7 @@ def _start(place: Path, optimizer: str, *, resume: bool) -> Any:
 
 
 def _train(place: Path, optimizer: str, resume: bool) -> None:
-    """What `influencerai train` does, with --resume or without."""
+    """Run `influencerai train`, with --resume or without."""
     if not (place / "dataset").exists():
         write_character("ava", place / "drawn")
         (place / "drawn").rename(place / "dataset")

@@ -1,4 +1,4 @@
-"""What a user waits for before anything happens: `import influencerai` and `influencerai --help`, as processes."""
+"""Start-up time: `import influencerai` and `influencerai --help`, as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every benchmark result carries: figures, configuration, hardware, versions, date."""
+"""Report of a benchmark: figures, configuration, hardware, versions, date."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 PROGRAM = str(Path(sys.executable).with_name("influencerai"))
 _ROLES = ("ray::ServeReplica", "ray::ProxyActor", "ray::ServeController", "raylet", "gcs_server")
-"""What a process of Ray calls itself."""
+"""Process titles of Ray."""
 
 
 class Server:
@@ -117,7 +117,7 @@ def proportional_kib(pid: int) -> float:
 
 
 def role(pid: int) -> str:
-    """What a process does in the server: our own program, or a part of Ray."""
+    """Role of a process in the server: our own program, or a part of Ray."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     if PROGRAM in command:
         return "influencerai serve"

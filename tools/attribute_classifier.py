@@ -160,7 +160,7 @@ def _labels(indices: list[int]) -> list[int]:
 
 
 def _jitter(pictures: Tensor, rng: random.Random) -> Tensor:
-    """What generated pictures suffer from: soft edges, slightly wrong colours, noise, a shift by a pixel."""
+    """Degrade a picture as generation does: soft edges, slightly wrong colours, noise, a shift by a pixel."""
     dx, dy = rng.randint(-2, 2), rng.randint(-2, 2)
     pictures = F.pad(pictures, (2, 2, 2, 2), mode="replicate")[:, :, 2 + dy : 130 + dy, 2 + dx : 130 + dx]
     if rng.random() < 0.5:
@@ -173,7 +173,7 @@ def _jitter(pictures: Tensor, rng: random.Random) -> Tensor:
 
 
 def main() -> None:
-    """Train if needed, and say how good it is."""
+    """Train if needed, and report the accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for pictures and weights")
     parser.add_argument("--model", type=Path, default=model_path())

@@ -124,7 +124,7 @@ def memory() -> str:
 
 
 def device_gb(family: str, resolution: int, *, batch_size: int, saves: bool) -> float:
-    """What a training of rank 16 with AdamW8bit in bf16 needs of a GPU."""
+    """GPU memory for a training of rank 16 with AdamW8bit in bf16."""
     meta = {"optimizer": "AdamW8bit", "gradientCheckpointing": saves}
     config = LoraConfig(
         name="memory", model_name=family, resolution=resolution, batch_size=batch_size, network_dim=16, meta=meta

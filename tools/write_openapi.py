@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "sdk" / "typescript" / "openapi.json"
 
 
 def render() -> str:
-    """The document as a server in development shows it, whatever the environment says."""
+    """The document as a development server returns it, independent of the environment."""
     service = Service(Settings(root=Path("/nowhere"), auth="development"), needs_worker=False)
     return json.dumps(create_app(service).openapi(), ensure_ascii=False, indent=2) + "\n"
 

@@ -50,7 +50,7 @@ class ComponentTensors:
     scales: Mapping[str, str]
     """Name of the scale by the name of the fp8 weight that it belongs to."""
     unused: tuple[str, ...]
-    """Tensors that no loader knows a use for, in order."""
+    """Tensors that no loader uses, in order."""
 
 
 def component_tensors(headers: Sequence[WeightHeader], component: str, *, prefix: str = "") -> ComponentTensors:

@@ -1,4 +1,4 @@
-"""Where a base model may lie on this machine: aliases, models folders, paths; and what the hub would call it."""
+"""Search paths of base models on this machine (aliases, models folders, paths), and their ids on the hub."""
 
 from __future__ import annotations
 

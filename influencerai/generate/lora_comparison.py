@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraComparison:
-    """What is drawn. Picture i of a prompt comes from the noise of `seed` + i in every column."""
+    """Settings of a comparison. Picture i of a prompt comes from the noise of `seed` + i in every column."""
 
     candidates: Sequence[Candidate]
     strengths: Sequence[float]

@@ -41,7 +41,7 @@ class Sampler:
         sampler = Sampler("sd15")
         rows = sampler.draw(["ohwx woman, smiling"], lora=run.lora_path, count=4)
 
-    `plan` says on what it draws; by default what the settings and this machine give. `label` is the model's name in
+    `plan` selects device and precision; by default the settings and this machine do. `label` is the model's name in
     the pictures' records; by default `model_name` without this machine's folders.
     """
 
@@ -196,7 +196,7 @@ class Sampler:
             self._pipeline.scheduler = own
 
     def _checked_description(self, lora: Path) -> LoraDescription:
-        """What the LoRA says of itself, if it can be for this base model."""
+        """Return the LoRA's description after checking that it fits this base model."""
         found = describe_lora(lora)
         found.check_family(self._base.family, lora=lora, model_name=self._model_name)
         return found

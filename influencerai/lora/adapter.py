@@ -63,7 +63,7 @@ class Adapter:
                 self._inject(component, path, rank=rank, seed=seed)
 
     def parameters(self, component: str | None = None) -> Iterator[nn.Parameter]:
-        """What trains, of one component or of all, in the order of `tensors()`."""
+        """The trainable parameters, of one component or of all, in the order of `tensors()`."""
         for (owner, _), layer in self._layers.items():
             if component in (None, owner):
                 yield layer.lora_down

@@ -21,7 +21,7 @@ PEFT_CONFIG = "adapter_config.json"
 """File beside PEFT's own adapter_model.safetensors that holds rank and alpha."""
 PEFT_PREFIX = "base_model.model."
 APPLIED_KINDS = frozenset({"LoRA"})
-"""Kinds that can be sampled here. diffusers leaves out the magnitudes of a DoRA, and knows no other kind."""
+"""Kinds that can be sampled here. diffusers leaves out the magnitudes of a DoRA and supports no other kind."""
 
 _PART = re.compile(
     r"\.(?P<part>lora_(?:down|up|mid|A|B|embedding_A|embedding_B|magnitude_vector)"

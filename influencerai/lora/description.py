@@ -1,4 +1,4 @@
-"""LoraDescription: what a LoRA file says of itself in its header, read without torch."""
+"""LoraDescription: the metadata in the safetensors header of a LoRA file, read without torch."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class LoraDescription:
         Trainers call the versions of a base by many names, but SDXL's all begin with `sdxl_`.
 
         Raises:
-            ModelError: the file says that it was trained on the other family.
+            ModelError: according to its metadata the file was trained on the other family.
         """
-        said = self.base_model_version
-        if said and said.startswith("sdxl_") != (family == "sdxl"):
+        version = self.base_model_version
+        if version and version.startswith("sdxl_") != (family == "sdxl"):
             raise ModelError(
-                f"{lora} was trained on a base of the kind {said}; '{model_name}' is of the family {family}.",
+                f"{lora} was trained on a base of the kind {version}; '{model_name}' is of the family {family}.",
                 remedy="Name the base model that it was trained on.",
             )
 

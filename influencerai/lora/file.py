@@ -76,7 +76,7 @@ def write_lora(
 def verify_lora(path: Path, weights: Weights, *, family: Family) -> None:
     """Read the file back and compare the change that it makes to every weight with the trained one's.
 
-    For families that diffusers knows, its own loader says which module a key means; for others the family does.
+    For families that diffusers supports, its loader maps keys to modules; for others the family does.
     The accepted difference is what rounding to float16 can cost.
 
     Raises:

@@ -113,7 +113,7 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
 
 
 def _place(module: str, tensors: Mapping[str, Tensor], pipeline: Any) -> str:
-    """Component and path of a module of PEFT's file, which does not say of which component it is."""
+    """Component and path of a module of PEFT's file, whose keys do not name the component."""
     match = _TEXT_PATH.fullmatch(module)
     if match is None:
         return f"unet.{module}"

@@ -1,4 +1,4 @@
-"""What a LoRA file says about itself: kohya's `ss_*` and ModelSpec 1.0.1, from the frozen spec and nothing else."""
+"""Metadata of a LoRA file: kohya's `ss_*` and ModelSpec 1.0.1, from the frozen spec and nothing else."""
 
 from __future__ import annotations
 

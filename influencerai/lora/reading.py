@@ -51,7 +51,7 @@ def read_layout(path: Path) -> Layout:
 def read_lora(path: Path, *, keys: Iterable[Key], family: Family) -> dict[Key, LoraWeights]:
     """The file's weights by (component, bare path), in the file's own precision.
 
-    diffusers' loader translates the keys of families that it knows; for others `keys` are the (component, path)
+    diffusers' loader translates the keys of families that it supports; for others `keys` are the (component, path)
     that the family may be asked for names of.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Device: what this machine offers, and its errors in words."""
+"""Device: selection, determinism and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DeviceSetting = Literal["auto", "cpu", "cuda"]
 
 
 def device_facts(device: DeviceSetting = "auto") -> DeviceFacts:
-    """The device that the setting asks for, as torch sees it.
+    """Return the facts of the device that the setting selects.
 
     Raises:
-        TrainingError: CUDA is asked for and there is none.
+        TrainingError: CUDA is requested but not available.
     """
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
@@ -78,7 +78,7 @@ def _cpu_model() -> str:
 
 @contextmanager
 def fixed_execution(plan: ExecutionPlan) -> Iterator[None]:
-    """What decides an operation's last bits, as the plan says: threads on a CPU, deterministic kernels on a GPU."""
+    """Apply the plan's settings that decide the last bits: threads on a CPU, deterministic kernels on a GPU."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     modes: Any = torch.utils.deterministic
@@ -99,7 +99,7 @@ def fixed_execution(plan: ExecutionPlan) -> Iterator[None]:
 
 @contextmanager
 def memory_errors(device_name: str, *, remedy: str) -> Iterator[None]:
-    """Turn an allocator's failure into an OutOfMemoryError that says which smaller setting to use."""
+    """Turn an allocator's failure into an OutOfMemoryError that names the setting to reduce."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -66,7 +66,7 @@ def load_module(folder: Path, component: str, *, dtype: torch.dtype) -> nn.Modul
 
 @torch.no_grad()
 def _apply_scales(module: nn.Module, files: list[Path], component: str) -> None:
-    """Multiply the parameters whose scales lie beside them in the files."""
+    """Multiply quantized parameters by the scales stored next to them in the files."""
     headers = [read_header(file) for file in files]
     scales = component_tensors(headers, component).scales
     if not scales:

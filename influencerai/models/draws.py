@@ -31,7 +31,7 @@ def normal(shape: Sequence[int], *key: Key) -> Tensor:
 
 
 def shuffled(items: Sequence[str], *key: Key) -> list[str]:
-    """The items in an order that the key decides."""
+    """Return the items in a pseudorandom order determined by the key."""
     order = sorted(range(len(items)), key=lambda index: _hash((*key, index)))
     return [items[index] for index in order]
 
@@ -62,7 +62,7 @@ class SampleDraws:
         return uniform(*self._key("timestep"))
 
     def caption(self, caption: str) -> str:
-        """The caption as this step sees it: dropped, shuffled or unchanged."""
+        """The caption for this step: dropped, shuffled or unchanged."""
         if self.options.caption_dropout and uniform(*self._key("dropout")) < self.options.caption_dropout:
             return ""
         if not self.options.shuffle_tags:
@@ -79,5 +79,5 @@ class SampleDraws:
         return noise
 
     def posterior(self, shape: Sequence[int]) -> Tensor:
-        """What picks the sample out of the VAE's posterior, [channels, height, width]."""
+        """Standard normal noise that samples the VAE's posterior, [channels, height, width]."""
         return normal(shape, *self._key("posterior"))

@@ -1,4 +1,4 @@
-"""Family: what one kind of base model supplies to the one loop. Third parties register theirs by entry point."""
+"""Family: one kind of base model's functions for the training loop. Third parties register theirs by entry point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from influencerai.models.objective import Objective
 
 Conditioning = dict[str, Tensor]
-"""What a caption becomes: named tensors, batch first in a batch, without the batch axis in the cache."""
+"""An encoded caption: named tensors, batch first in a batch, without the batch axis in the cache."""
 
 ENTRY_POINT_GROUP = "influencerai.families"
 
@@ -95,11 +95,11 @@ class Family(Protocol):
         ...
 
     def side_multiple(self, base: LoadableModel) -> int:
-        """Pixels that every side of a training image must be a multiple of."""
+        """Every side of a training image must be a multiple of this many pixels."""
         ...
 
     def own_size(self, base: LoadableModel) -> int:
-        """Pixels of a side that the base model was made to draw."""
+        """Native resolution of the base model: pixels per side."""
         ...
 
     def caption_lengths(self, base: LoadableModel, captions: Sequence[str]) -> tuple[int, list[int]]:
@@ -107,7 +107,7 @@ class Family(Protocol):
         ...
 
     def objective(self, base: LoadableModel, spec: ModelSpec, *, device: torch.device) -> Objective:
-        """What the denoiser is trained to predict, and at which noise levels."""
+        """The training objective: prediction type, noise schedule and loss weights."""
         ...
 
     def denoise(
@@ -130,7 +130,7 @@ class Family(Protocol):
         ...
 
     def sampling_scheduler(self, base: LoadableModel) -> Any:
-        """The diffusers scheduler that samples what `base` predicts."""
+        """The diffusers scheduler for sampling, set to the prediction type of `base`."""
         ...
 
     def pipeline(self, base: LoadableModel, *, device: torch.device, dtype: torch.dtype, **components: Any) -> Any:

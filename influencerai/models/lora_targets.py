@@ -1,4 +1,4 @@
-"""Which modules of a diffusers UNet or a CLIP text encoder get an adapter."""
+"""Target modules of a LoRA in a diffusers UNet and in a CLIP text encoder."""
 
 from __future__ import annotations
 

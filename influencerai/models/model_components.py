@@ -28,7 +28,7 @@ MODULES: dict[str, Any] = {
 def damage_errors(place: Path) -> Iterator[None]:
     """Turn what the libraries raise over a damaged component into a ModelError that names its place.
 
-    Too little memory says nothing about the component, and passes.
+    Out-of-memory errors do not concern the component and pass unchanged.
     """
     try:
         yield

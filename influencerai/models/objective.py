@@ -1,4 +1,4 @@
-"""Objective: what a denoiser is asked to predict, at which noise level, and with what weight."""
+"""Objective: the prediction target, timesteps and loss weights of a denoiser's training."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from influencerai.domain.training_options import PredictionType
 
 
 class Objective(Protocol):
-    """What the denoiser is trained to predict, at which timesteps. Tensors are batch first."""
+    """Prediction target, timesteps and loss weights. Tensors are batch first."""
 
     def timesteps(self, uniform: Tensor) -> Tensor:
         """Timesteps for float64 uniform draws in [0, 1), of the same shape."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Latents at the noise level of their timestep."""
+        """Noisy latents at their timesteps, of the shape of the latents."""
         ...
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the denoiser should predict."""
+        """The prediction target (such as the noise or v), of the shape of the latents."""
         ...
 
     def weights(self, timesteps: Tensor, *, min_snr_gamma: float | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Precision: what the plan's names mean in torch."""
+"""Precision: the torch dtypes and autocast of the plan's names."""
 
 from __future__ import annotations
 

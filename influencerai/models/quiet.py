@@ -1,4 +1,4 @@
-"""Silence of other libraries, whose notices are for programmers: what a user should know is an event or an error."""
+"""Silence notices of other libraries, written for programmers; users get events and errors instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progre
 def quiet_libraries() -> None:
     """Turn off bars for reading weights, and notices about what is not installed or not in a LoRA.
 
-    The hub's bars stay as they were: a download is what one wants to see.
+    The hub's progress bars stay: users want to see downloads.
     """
     hub_bars = not are_progress_bars_disabled()
     diffusers_logging.disable_progress_bar()

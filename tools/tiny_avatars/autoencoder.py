@@ -162,6 +162,6 @@ def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _scaling_factor(model: AutoencoderKL, pixels: NDArray[np.uint8]) -> float:
-    """What brings the latents of 512 pictures to unit variance."""
+    """The factor that scales the latents of 512 pictures to unit variance."""
     means = [model.encode(to_tensor(pixels[start : start + 32])).latent_dist.mean for start in range(0, 512, 32)]
     return round(1.0 / float(torch.cat(means).std()), 5)

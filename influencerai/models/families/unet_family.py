@@ -1,4 +1,4 @@
-"""What SD1.5 and SDXL share: a UNet that denoises the latents of a VAE, driven by CLIP text encoders."""
+"""Shared base of SD1.5 and SDXL: a UNet that denoises the latents of a VAE, driven by CLIP text encoders."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class VaeEncoder:
 
 
 class ClipConditioner(nn.Module):
-    """One or more CLIP text encoders with their tokenizers; what they compute is the subclass's."""
+    """One or more CLIP text encoders with their tokenizers; subclasses define the conditioning."""
 
     def __init__(self, encoders: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class ClipConditioner(nn.Module):
 
 
 class UNetFamily(ABC):
-    """Base of the two families. Stateless; subclasses say how text and sizes reach the UNet."""
+    """Base of the two families. Stateless; subclasses define how text and sizes condition the UNet."""
 
     name: str
     denoiser_component: str = "unet"
