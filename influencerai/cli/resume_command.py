@@ -11,6 +11,7 @@ from pathlib import Path
 from influencerai.interruption import InterruptedRun
 
 _KEY = "--api-key"
+_NAME = "influencerai"
 
 
 def continuation(interrupted: InterruptedRun, *, arguments: Sequence[str] | None = None) -> tuple[str, str | None]:
@@ -34,14 +35,15 @@ def continuation(interrupted: InterruptedRun, *, arguments: Sequence[str] | None
 
 
 def program() -> list[str]:
-    """The words by which this program was started."""
-    if getattr(sys.modules["__main__"], "__spec__", None):
+    """The words by which this program was started; `influencerai` where another program called it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec and spec.name.partition(".")[0] == _NAME:
         python = Path(sys.executable).name
-        return [python if shutil.which(python) == sys.executable else sys.executable, "-m", "influencerai"]
-    name = Path(sys.argv[0]).name
-    found = shutil.which(name)
-    same = found is not None and Path(found).resolve() == Path(sys.argv[0]).resolve()
-    return [name if same else sys.argv[0]]
+        return [python if shutil.which(python) == sys.executable else sys.executable, "-m", _NAME]
+    script = Path(sys.argv[0])
+    found = shutil.which(_NAME)
+    is_other = script.stem == _NAME and not (found and Path(found).resolve() == script.resolve())
+    return [str(script) if is_other else _NAME]
 
 
 def program_name() -> str:

@@ -58,10 +58,11 @@ class Download:
             ) from error
 
     async def _run(self, *, replace: bool) -> Path:
-        if await self._is_there(self._target):
-            return self._target
-        if self._is_taken() and not replace:
-            raise self._conflict()
+        if self._is_taken():  # asked first, since another download may place the same file at any time
+            if await self._is_there(self._target):
+                return self._target
+            if not replace:
+                raise self._conflict()
         with claimed_part(self._target.parent, self._artifact.sha256) as part:
             for _ in range(2):
                 await self._fetch(part)
