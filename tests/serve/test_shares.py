@@ -16,7 +16,7 @@ from httpx2 import AsyncClient
 from PIL import Image
 
 from influencerai.dataset import inspect_dataset
-from influencerai.service import datasets as datasets_module
+from influencerai.service import dataset_inspections as inspections_module
 from influencerai.settings import Settings
 from tests.serve.running import Api, running
 from tests.serve.sockets import Served, served
@@ -58,7 +58,7 @@ class Inspections:
             finally:
                 self.ended += 1
 
-        monkeypatch.setattr(datasets_module, "inspect_dataset", counted)
+        monkeypatch.setattr(inspections_module, "inspect_dataset", counted)
 
 
 @pytest.fixture
