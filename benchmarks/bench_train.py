@@ -30,14 +30,14 @@ from influencerai.models.device import fixed_execution
 from influencerai.models.family import load_family
 from influencerai.models.loadable_model import LoadableModel, find_loadable_model
 from influencerai.settings import Settings
+from influencerai.train.assembly import build, encode
 from influencerai.train.backend import RunContext
-from influencerai.train.diffusers_backend import build, encode
-from influencerai.train.loop import TrainingLoop
+from influencerai.train.optimization import Optimization
 from influencerai.train.preparation import prepare_on
 from influencerai.training_plan import TrainingPlan
 
 VARIANTS = ("textbook", "textbook, cached", "ours")
-Loop = TextbookLoop | TrainingLoop
+Loop = TextbookLoop | Optimization
 RESOLUTION = {"tiny": 128, "sd15": 512, "sdxl": 1024}
 
 

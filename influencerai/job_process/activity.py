@@ -81,7 +81,7 @@ class Activity:
         Raises:
             InfluencerAIError: as `run`.
         """
-        spec, output_dir = self._ranks.hear()
+        spec, output_dir = self._ranks.receive()
         check_device(spec.plan.device)
         self._find_model(spec)
         self._ranks.gather(device_facts(spec.plan.device))
@@ -156,7 +156,7 @@ class Activity:
         check_device(frozen.plan.device)
         if frozen != spec:
             restore_snapshot(frozen, run_dir=request.run_dir, blobs_dir=request.blobs_dir)
-        self._ranks.say((frozen, output_dir))
+        self._ranks.broadcast((frozen, output_dir))
         devices = self._ranks.gather(device_facts(frozen.plan.device))
         for message in execution_warnings(frozen.plan, devices, cores=usable_cores()):
             _add(warnings, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -48,6 +49,13 @@ def check_device(device: str) -> None:
     """Refuse to be the machine without the GPU: users do not choose devices."""
     if device == "cuda" and not torch.cuda.is_available():
         raise OSError(errno.ENODEV, "This machine has no CUDA device")
+
+
+def free_memory() -> None:
+    """Return the memory of dropped modules to the device, for those that are loaded next."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _build() -> str:

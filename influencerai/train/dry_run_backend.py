@@ -23,10 +23,8 @@ class DryRunBackend:
     name = "dry-run"
 
     def train(self, spec: TrainingSpec, context: RunContext) -> TrainingResult:
-        ranks = context.ranks
-        with ranks.one_fate():
-            result: TrainingResult = ranks.say(_run_dry(spec, context)) if ranks.is_first else ranks.hear()
-        return result
+        with context.ranks.one_fate():
+            return context.ranks.from_first(lambda: _run_dry(spec, context))
 
 
 def _run_dry(spec: TrainingSpec, context: RunContext) -> TrainingResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -90,21 +90,31 @@ class Ranks:
             self.wait()
             self._add_up(numbers)
 
-    def agree(self, flag: bool) -> bool:
-        """Whether the first rank says so; what the others pass is not looked at."""
-        return flag if self.count == 1 else self.gather(flag or None)[0] is True
+    def agree(self, question: Callable[[], bool]) -> bool:
+        """Whether `question` returns True in the first rank; the other ranks do not call it."""
+        if self.count == 1:
+            return question()
+        answer = question() if self.is_first else False
+        return self.gather(answer or None)[0] is True  # False travels as nothing, which is cheap
 
-    def say(self, value: _Value) -> _Value:
-        """Tell the other ranks `value`, which is returned; for the first rank alone."""
+    def from_first(self, work: Callable[[], _Value]) -> _Value:
+        """Call `work` in the first rank, and return its result in all."""
+        if self.is_first:
+            return self.broadcast(work())
+        received: _Value = self.receive()
+        return received
+
+    def broadcast(self, value: _Value) -> _Value:
+        """Send `value` from the first rank to the others, which call `receive`; returns it."""
         assert self.is_first
         self.gather(value)
         return value
 
-    def hear(self) -> Any:
-        """What the first rank says; for the others alone."""
+    def receive(self) -> Any:
+        """The value that the first rank broadcasts; for the other ranks."""
         assert not self.is_first
-        heard: list[Any] = self.gather(None)
-        return heard[0]
+        values: list[Any] = self.gather(None)
+        return values[0]
 
     def gather(self, value: _Value) -> list[_Value]:
         """What every rank says, by number, when all have said it.

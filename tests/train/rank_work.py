@@ -18,8 +18,8 @@ from influencerai.job_process.entry import follow_attempt, run_attempt
 from influencerai.job_process.messages import Go, Prepared, ProcessMessage, Progress, TrainingRequest, WorkerMessage
 from influencerai.models.family import load_family
 from influencerai.models.loadable_model import find_loadable_model
+from influencerai.train.assembly import build, encode
 from influencerai.train.backend import load_backend
-from influencerai.train.diffusers_backend import build, encode
 from influencerai.train.ranks import Ranks
 from influencerai.train.runs.training_state import TrainingState
 from influencerai.training_plan import TrainingPlan
@@ -63,7 +63,7 @@ def train_run(ranks: Ranks, spec: TrainingSpec, place: RunPlace, stops: Sequence
     """A run that is stopped as many steps after its begin, again and again, and then gone on with; its result."""
     backend = load_backend("diffusers")
     for steps in stops:
-        should_stop = stop_after(steps if ranks.is_first else 0)  # what the others are asked must not count
+        should_stop = stop_after(steps if ranks.is_first else 0)  # the other ranks never ask
         with pytest.raises(StoppedError):
             backend.train(spec, replace(place.context(should_stop=should_stop), ranks=ranks))
     result = backend.train(spec, replace(place.context(), ranks=ranks))

@@ -91,7 +91,12 @@ def test_a_rank_alone_does_nothing() -> None:
     assert parameters[1].grad is None
     assert (gradient.tolist(), loss.item()) == ([5.0, 5.0], 3.0)
     assert alone.is_first
-    assert (alone.say("x"), alone.gather(1), alone.agree(True), alone.agree(False)) == ("x", [1], True, False)
+    assert (alone.broadcast("x"), alone.gather(1), alone.agree(lambda: True), alone.agree(lambda: False)) == (
+        "x",
+        [1],
+        True,
+        False,
+    )
     with alone.one_fate(), alone.first_ahead():
         alone.wait()
     with pytest.raises(DatasetError), alone.one_fate():
@@ -138,14 +143,14 @@ def exchange(ranks: Ranks, path: Path) -> Any:
             time.sleep(0.3)
             path.write_text("written")
         found = path.read_text()
-    heard = ranks.say({"a": 1}) if ranks.is_first else ranks.hear()
+    received = ranks.from_first(lambda: {"a": 1})
     return {
         "gradients": [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters],
         "loss": loss.item(),
         "many": digest({"many": many}),
         "found": found,
-        "heard": heard,
-        "agreed": [ranks.agree(ranks.is_first), ranks.agree(not ranks.is_first)],
+        "received": received,
+        "agreed": [ranks.agree(lambda: ranks.is_first), ranks.agree(lambda: not ranks.is_first)],
         "gathered": ranks.gather(ranks.number),
     }
 
@@ -157,7 +162,7 @@ def test_three_ranks_exchange_words_and_sums(tmp_path: Path) -> None:
     [[row, _], second, third] = first["gradients"]
     assert row == pytest.approx([0.1 + 0.3 + 0.9] * 3)
     assert (second, third) == ([0.0, 1.0, 2.0, 3.0], None)
-    assert (first["loss"], first["heard"], first["agreed"]) == (3.0, {"a": 1}, [True, False])
+    assert (first["loss"], first["received"], first["agreed"]) == (3.0, {"a": 1}, [True, False])
     assert (first["gathered"], first["found"]) == ([0, 1, 2], "written")
 
 

@@ -13,7 +13,7 @@ from influencerai.domain import StepEvent, TrainingResult, TrainingSpec, Validat
 from influencerai.errors import DivergedError
 from influencerai.settings import usable_cores
 from influencerai.train.backend import RunContext
-from influencerai.train.loop import StepOutcome, TrainingLoop
+from influencerai.train.optimization import Optimization, StepOutcome
 from influencerai.train.pace import Pace
 from influencerai.train.runs.history import HISTORY_FILE, History
 from influencerai.train.runs.training_state import TrainingState, list_states
@@ -35,7 +35,7 @@ class Recorder:
         self._spec = spec
         self._plan = plan
         self._context = context
-        self._pending: list[tuple[int, StepOutcome]] = []
+        self._pending: list[StepOutcome] = []
         self._steps_per_read = CUDA_STEPS_PER_READ if spec.plan.device == "cuda" else 1
         self._epoch_loss = (0.0, 0)
         self._last_epoch_loss = math.nan
@@ -62,12 +62,12 @@ class Recorder:
         finally:
             self._history.close()
 
-    def add(self, outcome: StepOutcome, *, step: int, seconds: float) -> None:
-        """Take the figures of optimizer step `step`, counted from 1, which took so many seconds."""
-        self._pending.append((step, outcome))
-        if self._pace and (text := self._pace.add(seconds, images=outcome.images)):
+    def add(self, outcome: StepOutcome) -> None:
+        """Take one step; its figures are reported at once, on a GPU every `CUDA_STEPS_PER_READ` steps."""
+        self._pending.append(outcome)
+        if self._pace and (text := self._pace.add(outcome.seconds, images=outcome.images)):
             self._context.emit(WarningEvent(message=text))
-        if len(self._pending) >= self._steps_per_read or step % self._plan.steps_per_epoch == 0:
+        if len(self._pending) >= self._steps_per_read or outcome.step % self._plan.steps_per_epoch == 0:
             self.flush()
 
     def flush(self) -> None:
@@ -78,13 +78,14 @@ class Recorder:
         """
         if not self._pending:
             return
-        losses = torch.stack([outcome.loss for _, outcome in self._pending]).tolist()
-        norms = torch.stack([outcome.grad_norm for _, outcome in self._pending]).tolist()
+        losses = torch.stack([outcome.loss for outcome in self._pending]).tolist()
+        norms = torch.stack([outcome.grad_norm for outcome in self._pending]).tolist()
         now = time.monotonic()
-        images = sum(outcome.images for _, outcome in self._pending)
+        images = sum(outcome.images for outcome in self._pending)
         images_per_second = images / max(now - self._last_read, 1e-9)
         self._last_read = now
-        for (step, outcome), loss, norm in zip(self._pending, losses, norms, strict=True):
+        for outcome, loss, norm in zip(self._pending, losses, norms, strict=True):
+            step = outcome.step
             self._check_finite(step, loss, norm)
             self._count(step, loss)
             event = StepEvent(
@@ -108,18 +109,20 @@ class Recorder:
         self._history.append(event)
         self._context.emit(event)
 
-    def save_if_due(self, loop: TrainingLoop, *, at_epoch_end: bool, at_save_epoch: bool) -> None:
-        """Save a state at epochs that export a file, at other epochs while that is cheap, and every few minutes."""
+    def save_if_due(self, optimization: Optimization) -> None:
+        """Save a state after epochs that export a file, after others while that is cheap, and every few minutes."""
+        epoch, steps_into_epoch = divmod(optimization.step, self._plan.steps_per_epoch)
+        at_epoch_end, at_save_epoch = steps_into_epoch == 0, epoch in self._plan.save_epochs
         since = time.monotonic() - self._last_save
         cheap = self._save_seconds <= STATE_SHARE * since
         if (at_epoch_end and (at_save_epoch or cheap)) or since > SECONDS_BETWEEN_STATES:
-            self.save(loop)
+            self.save(optimization)
 
-    def save(self, loop: TrainingLoop) -> None:
+    def save(self, optimization: Optimization) -> None:
         """Save a state now; never one that has diverged."""
         self.flush()
         begun = time.monotonic()
-        state = loop.state(elapsed_seconds=self._elapsed(begun), epoch_loss=self._epoch_loss)
+        state = optimization.state(elapsed_seconds=self._elapsed(begun), epoch_loss=self._epoch_loss)
         state.scalars["last_epoch_loss"] = self._last_epoch_loss
         state.scalars["validation_loss"] = self._validation_loss
         state.save(self._context.run_dir)

@@ -1,4 +1,4 @@
-"""TrainingLoop against the formulas, written out: what one step, an average and a validation compute."""
+"""Optimization against the formulas, written out: what one step, an average and a validation compute."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from influencerai.domain import LoraConfig, TrainingSpec
 from influencerai.models.family import load_family
 from influencerai.models.loadable_model import find_loadable_model
-from influencerai.train.diffusers_backend import build, encode
-from influencerai.train.loop import TrainingLoop
+from influencerai.train.assembly import build, encode
+from influencerai.train.optimization import Optimization
 from influencerai.training_plan import TrainingPlan
 from tests.small_models import small_sd15
 from tests.training_runs import RunPlace, make_config, make_settings, make_spec, write_dataset
@@ -42,14 +42,14 @@ def spec_of(config: LoraConfig, place: RunPlace) -> TrainingSpec:
     return make_spec(config, place.dataset, settings=make_settings(place.root))
 
 
-def make_loop(spec: TrainingSpec, place: RunPlace) -> TrainingLoop:
+def make_loop(spec: TrainingSpec, place: RunPlace) -> Optimization:
     base = find_loadable_model(spec.model.name, models_dirs=())
     family, plan = load_family(base.family), TrainingPlan(spec)
     data = encode(spec, plan, place.context(), base=base, family=family)
     return build(spec, plan, base=base, family=family, data=data)[0]
 
 
-def weights(loop: TrainingLoop) -> dict[str, Tensor]:
+def weights(loop: Optimization) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in loop._adapter.tensors().items()}
 
 
