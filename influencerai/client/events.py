@@ -166,7 +166,7 @@ class EventFeed:
             raise _TimeIsShort
 
     def _remaining(self) -> float:
-        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        return float("inf") if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _check(self) -> None:
         if self._remaining() <= 0:

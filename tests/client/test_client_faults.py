@@ -337,6 +337,13 @@ def test_a_wait_ends_in_time(client: InfluencerAIClient) -> None:
     assert 1 <= time.monotonic() - begun < 5
 
 
+def test_a_timeout_that_passes_during_a_request_is_reported(client: InfluencerAIClient) -> None:
+    job = submit(client)
+    for milliseconds in range(80):
+        with pytest.raises(TimedOutError):
+            client.jobs.wait_for_completion(job.id, timeout=milliseconds / 2000, poll_interval=0.1)
+
+
 @pytest.mark.slow
 def test_a_stream_is_left_in_time_though_heartbeats_go_on(
     client: InfluencerAIClient, monkeypatch: pytest.MonkeyPatch
