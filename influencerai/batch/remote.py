@@ -27,7 +27,7 @@ _NOT_TRAINED = frozenset({"description", "isDefault"})
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What a training is submitted with."""
+    """The dataset and configuration that a training is submitted with."""
 
     dataset_id: str
     config_id: str

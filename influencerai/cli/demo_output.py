@@ -1,4 +1,4 @@
-"""What a demo prints: a bar per job on a terminal, lines elsewhere, JSON lines for scripts."""
+"""Demo output: a bar per job on a terminal, lines elsewhere, JSON lines for scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from influencerai.progress.training_progress import SECONDS_BETWEEN_LINES
 
 
 class DemoOutput:
-    """What a demo prints: JSON lines on standard output, else sentences and progress on standard error."""
+    """Prints JSON lines on standard output, or sentences and progress on standard error."""
 
     def __init__(self, characters: Sequence[str], *, as_json: bool) -> None:
         self._characters = characters

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 PARAMETERS: Final = "parameters"
 OWN: Final = "influencerai"
 SOFTWARE: Final = "Software"
-"""Key of grids only: dataset inspection excludes pictures with it from training."""
+"""Key of grids and contact sheets: dataset inspection excludes pictures with it from training."""
 SHORT_HASH = 12
 """Digits of a LoRA's hash as A1111 shows them."""
 

@@ -35,7 +35,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceRequest:
-    """What one attempt needs of a node while it runs."""
+    """The resources of a node that one attempt occupies while it runs."""
 
     cpus: float = 1
     memory_gb: float = 0

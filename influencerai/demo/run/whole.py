@@ -26,7 +26,7 @@ _INTERRUPTED = "Interrupted; no process of the demo keeps running, and trained f
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """What a demo made."""
+    """The files and servers of a finished demo."""
 
     trained: Sequence[Trained]
     grids: dict[str, Path]
